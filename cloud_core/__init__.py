@@ -1,0 +1,1 @@
+"""The cloud core: direct provisioning and the device API over MQTT, HTTP and CoAP."""

@@ -1,0 +1,1 @@
+"""Where state lives: one interface, implemented on SQLite and PostgreSQL with group commit."""

@@ -1,0 +1,188 @@
+"""What the core may ask of storage: run a decision in a transaction, append telemetry, read.
+
+A *decision* is a plain function of a transaction that checks first and writes last: a refusal is
+raised before its first write. The writer runs many decisions in one database transaction and
+answers all of them after its commit has reached the disk; when one fails otherwise, the batch is
+rolled back and its members run again one by one. Decisions therefore may run twice and must not
+have effects outside the transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+from cloud_core.model import (
+    Attempt,
+    AttributeEntry,
+    Device,
+    DeviceProfile,
+    Login,
+    Page,
+    ProvisionConfiguration,
+    Scope,
+    StoredCredentials,
+    User,
+)
+from shared.credentials import Credentials
+from shared.errors import PlatformError
+from shared.messages import Attributes, Sample, Value
+
+R = TypeVar("R")
+
+# Called in the reactor thread with the result, or with the refusal; any other failure has been
+# logged and arrives as `Unavailable`.
+Done = Callable[[R | PlatformError], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDevice:
+    """A device to be inserted; the store gives it its number."""
+
+    uuid: UUID
+    tenant_id: int
+    profile_id: int
+    name: str
+    created_ms: int
+    label: str = ""
+    is_gateway: bool = False
+    document: dict[str, Any] | None = None  # JSON members kept for REST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewProfile:
+    """A device profile to be inserted."""
+
+    uuid: UUID
+    tenant_id: int
+    name: str
+    provision: ProvisionConfiguration
+    document: dict[str, Any]  # JSON members kept for REST
+    created_ms: int
+    is_default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSeriesQuery:
+    """Which history is asked for; times in ms since the epoch, `start_ms` ≤ ts < `end_ms`."""
+
+    keys: tuple[str, ...]
+    start_ms: int
+    end_ms: int
+    limit: int = 100
+    descending: bool = True
+
+
+class ReadTx(Protocol):
+    """Look-ups, in a consistent state of the database."""
+
+    def tenant_id(self, uuid: UUID) -> int | None: ...
+    def tenant_uuid(self, tenant_id: int) -> UUID | None: ...
+    def user_by_name(self, username: str) -> User | None: ...
+
+    def profile_by_key(self, provision_key: str) -> DeviceProfile | None:
+        """The profile whose provision key this is, over all tenants."""
+
+    def profile(self, tenant_id: int, uuid: UUID) -> DeviceProfile | None: ...
+    def profile_by_name(self, tenant_id: int, name: str) -> DeviceProfile | None: ...
+    def default_profile(self, tenant_id: int) -> DeviceProfile | None: ...
+    def profiles(self, tenant_id: int, page: Page) -> tuple[list[DeviceProfile], int]:
+        """One page and the number of all that match."""
+
+    def device(self, tenant_id: int, uuid: UUID) -> Device | None: ...
+    def device_by_name(self, tenant_id: int, name: str) -> Device | None: ...
+    def devices(self, tenant_id: int, page: Page, profile_name: str = "") -> tuple[list[Device], int]:
+        """One page and the number of all that match."""
+
+    def credentials(self, device_id: int) -> StoredCredentials | None: ...
+    def credentials_owner(self, credentials_id: str) -> int | None:
+        """The device that holds credentials of this id, over all tenants and kinds."""
+
+    def logins(self, credentials_ids: Sequence[str]) -> list[Login | None]:
+        """For each id the stored credentials and the identity they open, in the order asked."""
+
+    def attribute(self, device_id: int, scope: Scope, key: str) -> Value | None: ...
+    def attributes(
+        self, device_id: int, scope: Scope, keys: Sequence[str] | None = None
+    ) -> list[AttributeEntry]: ...
+
+    def latest(
+        self, device_id: int, keys: Sequence[str] | None = None
+    ) -> dict[str, tuple[int, Value]]:
+        """Newest value of each key: {key: (ts_ms, value)}."""
+
+    def history(self, device_id: int, query: TimeSeriesQuery) -> dict[str, list[tuple[int, Value]]]:
+        """Values per key in the order asked, at most `limit` each; keys without data are absent."""
+
+    def attempt(self, ref: str) -> Attempt | None: ...
+    def attempts(self, limit: int = 100) -> list[Attempt]:
+        """The newest lines of the provisioning log, newest first."""
+
+
+class Tx(ReadTx, Protocol):
+    """Everything a decision may do. Constraint violations surface when the batch is replayed."""
+
+    def insert_device(self, device: NewDevice) -> int:
+        """Returns the device's number."""
+
+    def update_device(self, device: Device) -> None:
+        """Writes name, label, profile, gateway flag and document; raises VersionConflict."""
+
+    def delete_device(self, device_id: int) -> None:
+        """Removes the device, its credentials, attributes, latest values and history."""
+
+    def insert_profile(self, profile: NewProfile) -> int: ...
+    def update_profile(self, profile: DeviceProfile) -> None: ...
+    def delete_profile(self, profile_id: int) -> None: ...
+
+    def put_credentials(
+        self,
+        device_id: int,
+        credentials: Credentials,
+        *,
+        now_ms: int,
+        issued_ms: int | None = None,
+        request_digest: bytes | None = None,
+    ) -> None:
+        """Gives the device these credentials in place of any it had; unconfirmed."""
+
+    def mark_issued(self, device_id: int, *, now_ms: int, request_digest: bytes | None) -> None: ...
+    def mark_confirmed(self, device_id: int, *, now_ms: int) -> None: ...
+
+    def put_attributes(self, device_id: int, scope: Scope, values: Attributes, *, now_ms: int) -> None: ...
+    def delete_attributes(self, device_id: int, scope: Scope, keys: Iterable[str]) -> None: ...
+
+    def append_samples(self, device_id: int, samples: Sequence[Sample]) -> None:
+        """Adds samples to history and latest; same (key, ts) merges, newest latest wins."""
+
+    def log_attempt(self, attempt: Attempt) -> None: ...
+    def insert_user(self, user: User) -> None: ...
+    def update_password(self, username: str, password_hash: str) -> None: ...
+
+
+class Store(Protocol):
+    """Runs work off the reactor thread and answers in it, in the order of submission."""
+
+    def submit(self, work: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
+        """Runs `work(tx, *args)` in the next group commit; `done` after it is durable.
+
+        Answers `Unavailable` at once when the queue is full.
+        """
+
+    def append(self, device_id: int, samples: list[Sample], done: Done[None]) -> None:
+        """Stores samples in the next group commit; `done(None)` after they are durable."""
+
+    def read(self, query: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
+        """Runs `query(read_tx, *args)` on a reading connection."""
+
+    def digest(self, *parts: str) -> bytes:
+        """Keyed hash of the parts (each delimited), stable for this installation."""
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether producers should pause reading until the next delivery."""
+
+    def on_delivered(self, callback: Callable[[], None]) -> None:
+        """`callback` runs in the reactor thread after the answers of each batch were handed out."""

@@ -1,0 +1,187 @@
+"""Threads that run storage work in batches and answer each batch in one hop to the reactor.
+
+`WriterLane` is group commit: the next batch is whatever arrived while the last one was being
+committed. `ReaderLane` runs look-ups the same way on its own connection. Nothing else in the
+program knows about threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.logger import Logger
+
+from cloud_core.storage.sql import SqlReadTx, SqlTx
+from shared.errors import PlatformError, Unavailable
+
+MAX_DECISIONS_PER_COMMIT = 500
+MAX_ROWS_PER_COMMIT = 5_000
+
+# (work, args, done): a decision; (None, (device_id, samples), done): samples to append.
+Unit = tuple[Callable[..., Any] | None, tuple[Any, ...], Callable[[Any], None]]
+Answer = tuple[Callable[[Any], None], Any]
+RETRY_AFTER_FAILURE_S = 5.0
+
+log = Logger()
+
+
+class CallInReactor(Protocol):
+    """`reactor.callFromThread`."""
+
+    def __call__(self, f: Callable[..., Any], *args: Any) -> None: ...
+
+
+class Lane:
+    """A thread with a queue; subclasses say how a batch is run."""
+
+    def __init__(self, name: str, deliver: Callable[[list[Answer]], None], call_in_reactor: CallInReactor) -> None:
+        self._queue: deque[Unit] = deque()
+        self._wake = threading.Event()
+        self._is_stopping = False
+        self._deliver = deliver
+        self._call_in_reactor = call_in_reactor
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Runs what is queued, then ends the thread."""
+        self._is_stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    def put(self, unit: Unit) -> None:
+        """Never blocks; the bound is the store's business."""
+        self._queue.append(unit)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def _run(self) -> None:
+        self._open()
+        while True:
+            self._wake.wait()
+            self._wake.clear()  # before looking into the queue, so that no wake-up is lost
+            while self._queue:
+                answers = self._run_batch(self._take())
+                self._call_in_reactor(self._deliver, answers)
+            if self._is_stopping:
+                break
+        self._close()
+
+    def _take(self) -> list[Unit]:
+        batch: list[Unit] = []
+        decisions = rows = 0
+        while self._queue and decisions < MAX_DECISIONS_PER_COMMIT and rows < MAX_ROWS_PER_COMMIT:
+            unit = self._queue.popleft()
+            batch.append(unit)
+            if unit[0] is None:
+                rows += len(unit[1][1])
+            else:
+                decisions += 1
+        return batch
+
+    def _open(self) -> None:
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        raise NotImplementedError
+
+    def _run_batch(self, batch: list[Unit]) -> list[Answer]:
+        raise NotImplementedError
+
+
+class WriterLane(Lane):
+    """One transaction for each batch; when it fails, each unit again in a transaction of its own."""
+
+    def __init__(self, open_tx: Callable[[], SqlTx], **lane: Any) -> None:
+        super().__init__("storage-writer", **lane)
+        self._open_tx = open_tx
+        self._tx: SqlTx
+
+    def _open(self) -> None:
+        self._tx = self._open_tx()
+
+    def _close(self) -> None:
+        self._tx.close()
+
+    def _run_batch(self, batch: list[Unit]) -> list[Answer]:
+        try:
+            return self._commit_together(batch)
+        except Exception as error:  # whatever it was, the replay finds the unit that causes it
+            if len(batch) == 1:
+                return [(batch[0][2], self._failed(error))]
+            self._recover()
+            log.debug("A batch of {count} units is replayed: {error}", count=len(batch), error=error)
+            return [answer for unit in batch for answer in self._run_batch([unit])]
+
+    def _commit_together(self, batch: list[Unit]) -> list[Answer]:
+        tx = self._tx
+        tx.begin()
+        answers: list[Answer] = []
+        for work, args, done in batch:
+            if work is None:
+                tx.append_samples(*args)
+                answers.append((done, None))
+            else:
+                answers.append((done, self._decide(work, args)))
+        tx.commit()
+        return answers
+
+    def _decide(self, work: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        writes_before = self._tx.writes
+        try:
+            return work(self._tx, *args)
+        except PlatformError as refusal:
+            if self._tx.writes != writes_before:
+                raise  # it wrote before it refused: only a rollback of its own undoes that
+            return refusal
+
+    def _failed(self, error: Exception) -> PlatformError:
+        self._recover()
+        if isinstance(error, PlatformError):
+            return error
+        log.failure("A storage unit failed")
+        return Unavailable(retry_after_s=RETRY_AFTER_FAILURE_S)
+
+    def _recover(self) -> None:
+        try:
+            self._tx.rollback()
+        except Exception:  # the connection itself is gone: open another
+            log.failure("The writing connection is lost; opening another")
+            self._tx = self._open_tx()
+
+
+class ReaderLane(Lane):
+    """Look-ups on a connection of its own; a batch sees one state of the database."""
+
+    def __init__(self, open_tx: Callable[[], SqlReadTx], **lane: Any) -> None:
+        super().__init__("storage-reader", **lane)
+        self._open_tx = open_tx
+        self._tx: SqlReadTx | None = None
+
+    def _open(self) -> None:
+        self._tx = self._open_tx()
+
+    def _close(self) -> None:
+        if self._tx is not None:
+            self._tx.close()
+
+    def _run_batch(self, batch: list[Unit]) -> list[Answer]:
+        return [(done, self._look_up(query, args)) for query, args, done in batch]
+
+    def _look_up(self, query: Callable[..., Any] | None, args: tuple[Any, ...]) -> Any:
+        assert query is not None, "samples go to the writer"
+        try:
+            if self._tx is None:
+                self._tx = self._open_tx()
+            return self._tx.reading(query, args)
+        except PlatformError as refusal:
+            return refusal
+        except Exception:
+            log.failure("A look-up failed")
+            self._tx = None
+            return Unavailable(retry_after_s=RETRY_AFTER_FAILURE_S)

@@ -1,0 +1,153 @@
+"""Tables and constraints. Times are ms since the Unix epoch (UTC); uuids are 16 bytes.
+
+Uniqueness lives here: the constraints decide every race, the checks in `core` only give the nicer
+message. `telemetry` and `latest` carry no foreign key (a look-up per row on the hottest path);
+`delete_device` clears them and device numbers are never used twice.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+# SQLite numbers rows automatically only for a column of type INTEGER.
+Id = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _numbered(name: str, *columns: Column[object] | UniqueConstraint | Index) -> Table:
+    """A table with a number as primary key that is never used twice."""
+    return Table(
+        name, metadata, Column("id", Id, primary_key=True, autoincrement=True), *columns, sqlite_autoincrement=True
+    )
+
+
+tenant = _numbered(
+    "tenant",
+    Column("uuid", LargeBinary(16), nullable=False, unique=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("created_ms", BigInteger, nullable=False),
+)
+
+admin_user = _numbered(
+    "admin_user",
+    Column("uuid", LargeBinary(16), nullable=False, unique=True),
+    Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
+    Column("username", Text, nullable=False, unique=True),
+    Column("password_hash", Text, nullable=False),  # argon2id
+    Column("authority", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+)
+
+device_profile = _numbered(
+    "device_profile",
+    Column("uuid", LargeBinary(16), nullable=False, unique=True),
+    Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("is_default", Boolean, nullable=False),
+    Column("provision_key_hash", LargeBinary(32), unique=True),  # over all tenants: a request names no tenant
+    Column("provision_sealed", LargeBinary, nullable=False),  # provision configuration with key and secret
+    Column("document", Text, nullable=False),  # JSON: REST members kept as given
+    Column("created_ms", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    UniqueConstraint("tenant_id", "name", name="device_profile_name_unq_key"),
+)
+
+device = _numbered(
+    "device",
+    Column("uuid", LargeBinary(16), nullable=False, unique=True),
+    Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
+    Column("profile_id", Id, ForeignKey("device_profile.id"), nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("is_gateway", Boolean, nullable=False),
+    Column("document", Text, nullable=False),  # JSON: REST members kept as given
+    Column("created_ms", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    UniqueConstraint("tenant_id", "name", name="device_name_unq_key"),
+)
+
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("device_id", Id, ForeignKey("device.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("uuid", LargeBinary(16), nullable=False),
+    Column("id_hash", LargeBinary(32), nullable=False, unique=True),  # over all tenants and kinds
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("issued_ms", BigInteger),
+    Column("confirmed_ms", BigInteger),
+    Column("request_digest", LargeBinary(32)),
+    Column("version", BigInteger, nullable=False),
+    sqlite_with_rowid=True,
+)
+
+ts_key = _numbered("ts_key", Column("name", Text, nullable=False, unique=True))
+
+attribute = Table(
+    "attribute",
+    metadata,
+    Column("device_id", Id, ForeignKey("device.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("scope", SmallInteger, primary_key=True, autoincrement=False),
+    Column("key_id", Id, ForeignKey("ts_key.id"), primary_key=True, autoincrement=False),
+    Column("value", LargeBinary, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+latest = Table(
+    "latest",
+    metadata,
+    Column("device_id", Id, primary_key=True, autoincrement=False),
+    Column("key_id", Id, primary_key=True, autoincrement=False),
+    Column("ts", BigInteger, nullable=False),
+    Column("value", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# An hour: the rows that are being written stay few enough to share pages and cache.
+BUCKET_MS = 3_600_000
+
+telemetry_bucket = Table(
+    "telemetry_bucket", metadata, Column("bucket", BigInteger, primary_key=True, autoincrement=False)
+)
+
+telemetry = Table(
+    "telemetry",
+    metadata,
+    Column("bucket", BigInteger, primary_key=True, autoincrement=False),  # ts // BUCKET_MS
+    Column("device_id", Id, primary_key=True, autoincrement=False),
+    Column("ts", BigInteger, primary_key=True, autoincrement=False),
+    Column("document", LargeBinary, nullable=False),  # `documents.encode_document`
+    sqlite_with_rowid=False,
+)
+
+provisioning_log = _numbered(
+    "provisioning_log",
+    Column("ref", Text, nullable=False, unique=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("transport", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("tenant_id", Id),
+    Column("profile_id", Id),
+    Column("device_id", Id),
+    Column("device_name", Text, nullable=False),
+    Column("key_hint", Text, nullable=False),
+    Column("request", Text, nullable=False),  # JSON, redacted
+)

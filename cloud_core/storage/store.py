@@ -1,0 +1,154 @@
+"""`SqlStore`: connections, first start, and the hand-over between reactor and lanes."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Engine, create_engine, event
+from twisted.logger import Logger
+
+from cloud_core.model import DEFAULT_TENANT
+from cloud_core.storage import migrations
+from cloud_core.storage.documents import merge_documents
+from cloud_core.storage.interface import Done
+from cloud_core.storage.lanes import Answer, CallInReactor, ReaderLane, WriterLane
+from cloud_core.storage.sql import SqlReadTx, SqlTx
+from cloud_core.storage.statements import Statements
+from cloud_core.storage.vault import Vault
+from shared.errors import Unavailable
+from shared.messages import Sample
+
+R = TypeVar("R")
+log = Logger()
+
+MAX_PENDING = 50_000  # units that wait for a commit; above it requests are answered `Unavailable`
+CONGESTED_PENDING = 10_000  # above it transports stop reading until a delivery
+_SQLITE_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",  # acknowledged means durable (product.md section 3)
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA busy_timeout=10000",
+    "PRAGMA cache_size=-65536",  # 64 MiB
+    "PRAGMA wal_autocheckpoint=4000",  # pages
+    "PRAGMA temp_store=MEMORY",
+)
+
+
+def make_engine(url: str) -> Engine:
+    """An engine whose raw connections the lanes use; `url` is `sqlite:///PATH` or `postgresql+psycopg://…`."""
+    if not url.startswith("sqlite"):
+        return create_engine(url, paramstyle="format")
+    engine = create_engine(url)
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: sqlite3.Connection, _record: Any) -> None:  # Any: SQLAlchemy internal
+        connection.isolation_level = None  # the lanes say BEGIN themselves
+        for pragma in _SQLITE_PRAGMAS:
+            connection.execute(pragma)
+        connection.create_function("merge_documents", 2, merge_documents, deterministic=True)
+
+    return engine
+
+
+def sqlite_url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+class SqlStore:
+    """The `Store` on SQLite or PostgreSQL."""
+
+    def __init__(
+        self, *, url: str, vault: Vault, call_in_reactor: CallInReactor, max_pending: int = MAX_PENDING
+    ) -> None:
+        self._engine = make_engine(url)
+        self._vault = vault
+        self._statements = Statements(self._engine.dialect)
+        self._max_pending = max_pending
+        self._pending = 0
+        self._is_open = False
+        self._after_delivery: list[Callable[[], None]] = []
+        lane = {"deliver": self._deliver, "call_in_reactor": call_in_reactor}
+        self._writer = WriterLane(self._open_tx, **lane)
+        self._reader = ReaderLane(self._open_read_tx, deliver=self._deliver_reads, call_in_reactor=call_in_reactor)
+
+    def open(self) -> None:
+        """Brings the schema up to date and starts the lanes; blocks, so call it before serving."""
+        migrations.upgrade(self._engine)
+        tx = self._open_tx()
+        tx.begin()
+        tx.insert_tenant(DEFAULT_TENANT, "default", now_ms=int(time.time() * 1000))
+        tx.commit()
+        tx.close()
+        self._writer.start()
+        self._reader.start()
+        self._is_open = True
+
+    def close(self) -> None:
+        """Commits what is queued, then closes; blocks until then."""
+        if self._is_open:
+            self._is_open = False
+            self._writer.stop()
+            self._reader.stop()
+        self._engine.dispose()
+
+    def submit(self, work: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
+        if self._pending >= self._max_pending:
+            done(Unavailable(retry_after_s=1.0))
+            return
+        self._pending += 1
+        self._writer.put((work, args, done))
+
+    def append(self, device_id: int, samples: list[Sample], done: Done[None]) -> None:
+        if self._pending >= self._max_pending:
+            done(Unavailable(retry_after_s=1.0))
+            return
+        self._pending += 1
+        self._writer.put((None, (device_id, samples), done))
+
+    def read(self, query: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
+        self._reader.put((query, args, done))
+
+    def digest(self, *parts: str) -> bytes:
+        return self._vault.hash_id("".join(f"{len(part)}:{part}" for part in parts))
+
+    @property
+    def is_congested(self) -> bool:
+        return self._pending >= CONGESTED_PENDING
+
+    def on_delivered(self, callback: Callable[[], None]) -> None:
+        self._after_delivery.append(callback)
+
+    def _deliver(self, answers: list[Answer]) -> None:
+        self._pending -= len(answers)
+        _hand_out(answers)
+        for callback in self._after_delivery:
+            callback()
+
+    def _deliver_reads(self, answers: list[Answer]) -> None:
+        _hand_out(answers)
+
+    def _open_tx(self) -> SqlTx:
+        return SqlTx(self._connect(), self._engine.dialect, self._statements, self._vault)
+
+    def _open_read_tx(self) -> SqlReadTx:
+        return SqlReadTx(self._connect(), self._engine.dialect, self._statements, self._vault)
+
+    def _connect(self) -> Any:  # Any: sqlite3.Connection or psycopg.Connection
+        connection = self._engine.raw_connection()
+        driver = connection.driver_connection
+        connection.detach()  # the lane owns it from here on
+        if self._engine.dialect.name == "postgresql":
+            driver.autocommit = True  # type: ignore[union-attr]  # the lanes say BEGIN themselves
+        return driver
+
+
+def _hand_out(answers: list[Answer]) -> None:
+    for done, outcome in answers:
+        try:
+            done(outcome)
+        except Exception:  # one answer that cannot be used must not keep the others back
+            log.failure("An answer of the store could not be handed out")

@@ -1,0 +1,1 @@
+"""CoAP: the device API under `/api/v1` on aiocoap."""

@@ -1,0 +1,1 @@
+"""HTTP: device API and administration REST on one port."""

@@ -1,0 +1,1 @@
+"""MQTT: TCP bytes to device operations, through the sans-IO `shared.mqtt`."""
