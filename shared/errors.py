@@ -141,6 +141,12 @@ class ProvisionRefused(PlatformError):
     status: ClassVar[ProvisionStatus] = ProvisionStatus.FAILURE
     public_text = FAILURE_TEXT
     seed_text: ClassVar[str] = FAILURE_TEXT
+    seed_worded = False  # set by the core when the profile asks for the specification's wording
+
+    @property
+    def error_msg(self) -> str:
+        """`errorMsg` of the response."""
+        return self.seed_text if self.seed_worded else self.public_text
 
 
 class InvalidProvisionCredentials(ProvisionRefused):

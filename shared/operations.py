@@ -20,3 +20,9 @@ class Operation(Enum):
     """Subscribe to shared-attribute changes and attribute responses."""
     RECEIVE_RPC = auto()
     """Subscribe to server commands and command responses."""
+    RECEIVE_FIRMWARE = auto()
+    """Subscribe to chunks of firmware and software and to their errors."""
+    RECEIVE_GATEWAY_MESSAGES = auto()
+    """Subscribe to what the core sends a gateway for its sub-devices."""
+    RECEIVE_OWN_TREE = auto()
+    """Subscribe, by a wildcard, to everything that the core sends the device itself."""

@@ -88,11 +88,15 @@ class ReadTx(Protocol):
     def profile(self, tenant_id: int, uuid: UUID) -> DeviceProfile | None: ...
     def profile_by_name(self, tenant_id: int, name: str) -> DeviceProfile | None: ...
     def default_profile(self, tenant_id: int) -> DeviceProfile | None: ...
+    def profile_users(self, profile_id: int) -> int:
+        """How many devices have this profile."""
+
     def profiles(self, tenant_id: int, page: Page) -> tuple[list[DeviceProfile], int]:
         """One page and the number of all that match."""
 
     def device(self, tenant_id: int, uuid: UUID) -> Device | None: ...
     def device_by_name(self, tenant_id: int, name: str) -> Device | None: ...
+    def device_count(self, tenant_id: int) -> int: ...
     def devices(self, tenant_id: int, page: Page, profile_name: str = "") -> tuple[list[Device], int]:
         """One page and the number of all that match."""
 
@@ -135,6 +139,7 @@ class Tx(ReadTx, Protocol):
 
     def insert_profile(self, profile: NewProfile) -> int: ...
     def update_profile(self, profile: DeviceProfile) -> None: ...
+    def set_default_profile(self, tenant_id: int, profile_id: int) -> None: ...
     def delete_profile(self, profile_id: int) -> None: ...
 
     def put_credentials(
@@ -145,8 +150,12 @@ class Tx(ReadTx, Protocol):
         now_ms: int,
         issued_ms: int | None = None,
         request_digest: bytes | None = None,
+        is_new_device: bool = False,
     ) -> None:
-        """Gives the device these credentials in place of any it had; unconfirmed."""
+        """Gives the device these credentials in place of any it had; unconfirmed.
+
+        `is_new_device` spares the look for old ones.
+        """
 
     def mark_issued(self, device_id: int, *, now_ms: int, request_digest: bytes | None) -> None: ...
     def mark_confirmed(self, device_id: int, *, now_ms: int) -> None: ...
@@ -158,6 +167,12 @@ class Tx(ReadTx, Protocol):
         """Adds samples to history and latest; same (key, ts) merges, newest latest wins."""
 
     def log_attempt(self, attempt: Attempt) -> None: ...
+    def trim_attempts(self, *, keep: int, before_ms: int) -> None:
+        """Bounds the provisioning log: the newest `keep` lines that are not older than `before_ms`."""
+
+    def drop_buckets(self, before_ms: int) -> int:
+        """Retention: removes whole history buckets that ended before `before_ms`; returns how many."""
+
     def insert_user(self, user: User) -> None: ...
     def update_password(self, username: str, password_hash: str) -> None: ...
 

@@ -1,0 +1,200 @@
+"""The configuration: TOML file, environment and command line into one frozen tree, checked once.
+
+Later sources win: defaults, file, environment (`CLOUD_CORE__SECTION__KEY`), command line. All
+problems are reported together. Imports nobody; nobody else reads the environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+ENVIRONMENT_PREFIX = "CLOUD_CORE__"
+
+
+class ConfigError(Exception):
+    """One sentence for each problem, one a line."""
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the sections."""
+
+
+class Http(Section, frozen=True, kw_only=True):
+    port: int = 8080  # 0 picks a free one
+    bind: str = "127.0.0.1"
+    fast_path: bool = True  # short-cut for device POSTs; the answers are the same without it
+
+
+class Mqtt(Section, frozen=True, kw_only=True):
+    port: int = 1883
+    bind: str = ""  # empty: as [http] bind
+    anonymous_provisioning: bool = True
+    max_payload_bytes: int = 65_536
+
+
+class Coap(Section, frozen=True, kw_only=True):
+    port: int = 5683
+    bind: str = ""
+
+
+class Tls(Section, frozen=True, kw_only=True):
+    certificate: str = ""  # PEM file; the TLS listeners come with a later release
+    private_key: str = ""
+
+
+class Database(Section, frozen=True, kw_only=True):
+    url: str = ""  # empty: SQLite in the data directory; or postgresql+psycopg://user:password@host/name
+    key: str = ""  # 64 hex digits; empty: from key_file
+    key_file: str = ""  # empty: master.key in the data directory, made at first start
+
+
+class Provisioning(Section, frozen=True, kw_only=True):
+    max_devices_per_tenant: int = 0  # 0: without limit
+    keep_attempts: int = 100_000
+    keep_attempts_days: int = 30
+
+
+class Telemetry(Section, frozen=True, kw_only=True):
+    retention_days: int = 0  # 0: keep for ever
+
+
+class Limits(Section, frozen=True, kw_only=True):
+    failed_attempts_per_source_and_key: int = 20  # at once; 0: without limit
+    failed_attempts_per_source_and_key_every_s: float = 5.0  # then one in so many seconds
+    failed_attempts_per_source: int = 100
+    failed_attempts_per_source_every_s: float = 1.0
+    connect_timeout_s: float = 10.0
+    request_timeout_s: float = 20.0
+    provision_session_s: float = 60.0
+    inactivity_s: float = 600.0
+    drain_s: float = 10.0
+
+
+class Admin(Section, frozen=True, kw_only=True):
+    username: str = ""  # of the first administrator; empty: admin@localhost
+    password: str = ""  # empty: random, printed once and kept in the data directory
+
+
+class Log(Section, frozen=True, kw_only=True):
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warn", "error"] = "info"
+
+
+class Cluster(Section, frozen=True, kw_only=True):
+    workers: int = 1  # more than one comes with a later release
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be configured."""
+
+    data_dir: str = "data"
+    http: Http = msgspec.field(default_factory=Http)
+    mqtt: Mqtt = msgspec.field(default_factory=Mqtt)
+    coap: Coap = msgspec.field(default_factory=Coap)
+    tls: Tls = msgspec.field(default_factory=Tls)
+    database: Database = msgspec.field(default_factory=Database)
+    provisioning: Provisioning = msgspec.field(default_factory=Provisioning)
+    telemetry: Telemetry = msgspec.field(default_factory=Telemetry)
+    limits: Limits = msgspec.field(default_factory=Limits)
+    admin: Admin = msgspec.field(default_factory=Admin)
+    log: Log = msgspec.field(default_factory=Log)
+    cluster: Cluster = msgspec.field(default_factory=Cluster)
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "http": Http, "mqtt": Mqtt, "coap": Coap, "tls": Tls, "database": Database,
+    "provisioning": Provisioning, "telemetry": Telemetry, "limits": Limits, "admin": Admin, "log": Log,
+    "cluster": Cluster,
+}  # fmt: skip
+
+
+def load(
+    path: Path | None, environment: Mapping[str, str], options: Mapping[str, Mapping[str, Any]], *, data_dir: str | None
+) -> Config:
+    """The effective configuration.
+
+    `options` are the command line's values as {section: {key: value}}; None means not given.
+    Raises: ConfigError naming every problem.
+    """
+    problems: list[str] = []
+    merged: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+    top: dict[str, Any] = {}
+    _take_file(path, merged, top, problems)
+    _take_environment(environment, merged, problems)
+    for section, values in options.items():
+        merged[section].update({key: value for key, value in values.items() if value is not None})
+    if data_dir is not None:
+        top["data_dir"] = data_dir
+    sections = {name: _section(name, kind, merged[name], problems) for name, kind in SECTIONS.items()}
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return Config(**top, **sections)  # type: ignore[arg-type]  # each section has its own type by name
+
+
+def _take_file(path: Path | None, merged: dict[str, dict[str, Any]], top: dict[str, Any], problems: list[str]) -> None:
+    if path is None:
+        return
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        problems.append(f"Cannot read the configuration {path}: {error.strerror}.")
+        return
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(f"The configuration {path} is not valid TOML: {error}.")
+        return
+    for name, value in document.items():
+        if name == "data_dir" and isinstance(value, str):
+            top["data_dir"] = value
+        elif name in SECTIONS and isinstance(value, dict):
+            merged[name].update(value)
+        else:
+            problems.append(f"Unknown section [{name}] in {path}{_did_you_mean(name, SECTIONS)}.")
+
+
+def _take_environment(environment: Mapping[str, str], merged: dict[str, dict[str, Any]], problems: list[str]) -> None:
+    for variable, value in environment.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX):
+            continue
+        section, _, key = variable[len(ENVIRONMENT_PREFIX) :].lower().partition("__")
+        if section in SECTIONS and key:
+            merged[section][key] = value
+        else:
+            problems.append(f"Unknown section in the variable {variable}{_did_you_mean(section, SECTIONS)}.")
+
+
+def _section(name: str, kind: type[Section], values: dict[str, Any], problems: list[str]) -> Section:
+    """One section; each wrong key or value adds a problem."""
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    good: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            problems.append(f"Unknown key '{key}' in section [{name}]{_did_you_mean(key, fields)}.")
+            continue
+        try:
+            good[key] = msgspec.convert(value, fields[key].type, strict=False)
+        except msgspec.ValidationError as error:
+            shown = "" if "password" in key or key == "key" else f" (given: {value!r})"
+            problems.append(f"[{name}] {key}: {error}{shown}.")
+            continue
+        _check_range(name, key, good[key], problems)
+    return kind(**good)
+
+
+def _check_range(section: str, key: str, value: object, problems: list[str]) -> None:
+    if key == "port" and isinstance(value, int) and not 0 <= value <= 65_535:
+        problems.append(f"[{section}] port: {value} is no port; use 0 to 65535 (0 picks a free one).")
+    elif isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
+        problems.append(f"[{section}] {key}: {value} must not be negative.")
+    elif section == "cluster" and key == "workers" and value != 1:
+        problems.append("[cluster] workers: this release runs one process; leave it at 1.")
+
+
+def _did_you_mean(word: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(known)}"

@@ -1,0 +1,236 @@
+"""`DeviceApi`: the one door for transports, one method per operation.
+
+Methods answer through `done(outcome)` in the reactor thread, with the result or with a
+`PlatformError`, exactly once, at once or later. A callback and not an awaitable: a coroutine and its
+Deferred cost more than everything else that happens to a telemetry message here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from cloud_core.core import provisioning
+from cloud_core.core.authentication import LoginCache, candidate_ids, choose
+from cloud_core.core.limits import FailedAttempts
+from cloud_core.core.permissions import may
+from cloud_core.core.tokens import new_reference
+from cloud_core.model import (
+    PROVISIONING_IDENTITY,
+    Identity,
+    Login,
+    Peer,
+    PresentedCredentials,
+    Scope,
+)
+from cloud_core.storage.interface import Done, ReadTx, Store, Tx
+from shared.credentials import AccessToken
+from shared.errors import NotAuthenticated, NotAuthorized, PlatformError, ProvisionRefused, RateLimited
+from shared.messages import Attributes, ProvisionRequest, ProvisionResponse, Sample
+from shared.operations import Operation
+from shared.payloads import redacted_provision_request
+
+
+class WallClock(Protocol):
+    """Seconds since the Unix epoch, as `reactor.seconds` gives them."""
+
+    def __call__(self) -> float: ...
+
+
+class DeviceApi:
+    """What devices can do. Refuses by `PlatformError`; knows no transport."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        failed_attempts: FailedAttempts,
+        policy: provisioning.Policy,
+        wall_clock: WallClock,
+        is_anonymous_provisioning_allowed: bool = True,
+    ) -> None:
+        self._store = store
+        self._failed_attempts = failed_attempts
+        self._policy = policy
+        self._wall_clock = wall_clock
+        self._is_anonymous_allowed = is_anonymous_provisioning_allowed
+        self._logins = LoginCache()
+        self._tokens: dict[str, Identity] = {}  # confirmed access tokens only: the hot path of HTTP and CoAP
+        self._sessions_to_close: list[Callable[[int, str], None]] = []
+
+    # -- for adapters -----------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        """Time of receipt, Unix epoch UTC."""
+        return int(self._wall_clock() * 1000)
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether adapters should stop reading until the next delivery."""
+        return self._store.is_congested
+
+    def on_delivered(self, callback: Callable[[], None]) -> None:
+        """`callback` runs after each batch of answers: the moment to write them out in one go."""
+        self._store.on_delivered(callback)
+
+    def on_device_changed(self, callback: Callable[[int, str], None]) -> None:
+        """`callback(device_id, why)` when its sessions must end (credentials changed, device deleted)."""
+        self._sessions_to_close.append(callback)
+
+    def device_changed(self, device_id: int, why: str) -> None:
+        """Administration says: credentials changed or the device was deleted."""
+        self._logins.forget(device_id)
+        self._tokens = {token: one for token, one in self._tokens.items() if one.device_id != device_id}
+        for callback in self._sessions_to_close:
+            callback(device_id, why)
+
+    # -- authentication ---------------------------------------------------------------------------
+
+    def known_token(self, token: str) -> Identity | None:
+        """The identity of an access token that has logged in before; None says: ask `authenticate`."""
+        return self._tokens.get(token)
+
+    def authenticate(self, presented: PresentedCredentials, done: Done[Identity]) -> None:
+        """Who presents these credentials; NotAuthenticated for nobody.
+
+        The first login confirms the credentials, durably, before `done`: from then on a lost
+        provision answer is not replayed any more.
+        """
+        ids = candidate_ids(presented)
+        cached = [self._logins.get(one) for one in ids]
+        if ids and all(cached):
+            self._conclude(presented, ids, cached, done)
+            return
+        if not ids:
+            done(NotAuthenticated())
+            return
+        generation = self._logins.generation
+
+        def looked_up(outcome: list[Login | None] | PlatformError) -> None:
+            if isinstance(outcome, PlatformError):
+                done(outcome)
+                return
+            if generation == self._logins.generation:
+                for credentials_id, login in zip(ids, outcome, strict=True):
+                    if login is not None and login.is_confirmed:
+                        self._logins.put(credentials_id, login)
+            self._conclude(presented, ids, outcome, done)
+
+        self._store.read(_logins, (ids,), looked_up)
+
+    def _conclude(
+        self, presented: PresentedCredentials, ids: list[str], logins: list[Login | None], done: Done[Identity]
+    ) -> None:
+        login = choose(presented, logins)
+        if login is None:
+            done(NotAuthenticated())
+            return
+        if login.is_confirmed:
+            self._remember_token(login)
+            done(login.identity)
+            return
+        identity = login.identity
+
+        def confirmed(outcome: None | PlatformError) -> None:
+            done(outcome if isinstance(outcome, PlatformError) else identity)
+
+        self._store.submit(_confirm, (identity.device_id, self.now_ms()), confirmed)
+
+    def _remember_token(self, login: Login) -> None:
+        if isinstance(login.credentials, AccessToken):
+            if len(self._tokens) >= 200_000:
+                self._tokens.clear()
+            self._tokens[login.credentials.token] = login.identity
+
+    def provisioning_identity(self, presented: PresentedCredentials) -> Identity | None:
+        """The provision-only identity when the peer asks for it by name (wire-contract.md section 2.5)."""
+        if "provision" in (presented.username, presented.client_id):
+            return PROVISIONING_IDENTITY
+        return None
+
+    def anonymous_identity(self, presented: PresentedCredentials) -> Identity | None:
+        """What a peer without user name and password gets when its client id is no credential."""
+        is_anonymous = not presented.username and not presented.has_password and not presented.certificate
+        return PROVISIONING_IDENTITY if is_anonymous and self._is_anonymous_allowed else None
+
+    def may(self, identity: Identity, operation: Operation) -> bool:
+        return may(identity.role, operation)
+
+    # -- provisioning -----------------------------------------------------------------------------
+
+    def provision(self, request: ProvisionRequest, peer: Peer, done: Done[ProvisionResponse]) -> None:
+        """Decides one provision request; a refusal carries `reason` and an explainable `ref`."""
+        key = request.provision_key
+        wait_s = self._failed_attempts.wait_s(peer.address, key, self._wall_clock())
+        if wait_s > 0:
+            self.refuse_provision(RateLimited(retry_after_s=wait_s), peer, done, request=request)
+            return
+
+        def decided(outcome: ProvisionResponse | ProvisionRefused | PlatformError) -> None:
+            if isinstance(outcome, ProvisionRefused):
+                self._failed_attempts.record(peer.address, key, self._wall_clock())
+            elif isinstance(outcome, PlatformError):
+                outcome.ref = outcome.ref or new_reference()
+            done(outcome)
+
+        work: Callable[..., ProvisionResponse | ProvisionRefused] = provisioning.attempt
+        digest = self._store.digest(*provisioning.digest_parts(request))
+        redacted = redacted_provision_request(request)
+        self._store.submit(work, (request, digest, peer, self.now_ms(), self._policy, redacted), decided)
+
+    def refuse_provision(
+        self,
+        error: PlatformError,
+        peer: Peer,
+        done: Done[ProvisionResponse],
+        *,
+        request: ProvisionRequest | None = None,
+    ) -> None:
+        """Answers a request that is not evaluated (malformed, rationed): logged, with a `ref`."""
+        wait_s = self._failed_attempts.wait_s(peer.address, "", self._wall_clock())
+        if wait_s > 0 and not isinstance(error, RateLimited):
+            error = RateLimited(retry_after_s=wait_s)
+        error.ref = new_reference()
+        is_rationed = isinstance(error, RateLimited)
+        if not is_rationed:
+            self._failed_attempts.record(peer.address, "", self._wall_clock())
+        stage = "ration" if is_rationed else "parse"
+        args = (error, error.ref, request, peer, self.now_ms(), stage)
+        self._store.submit(provisioning.log_refusal, args, _ignore)
+        done(error)
+
+    # -- data -------------------------------------------------------------------------------------
+
+    def post_telemetry(self, identity: Identity, samples: list[Sample], done: Done[None]) -> None:
+        """Stores samples of the device itself; `done(None)` once they are on disk."""
+        if not may(identity.role, Operation.POST_TELEMETRY):
+            done(NotAuthorized())
+        elif samples:
+            self._store.append(identity.device_id, samples, done)
+        else:
+            done(None)
+
+    def post_attributes(self, identity: Identity, values: Attributes, done: Done[None]) -> None:
+        """Stores client-scope attributes of the device itself."""
+        if not may(identity.role, Operation.POST_ATTRIBUTES):
+            done(NotAuthorized())
+        elif values:
+            self._store.submit(_put_client_attributes, (identity.device_id, values, self.now_ms()), done)
+        else:
+            done(None)
+
+
+def _logins(tx: ReadTx, ids: list[str]) -> list[Login | None]:
+    return tx.logins(ids)
+
+
+def _confirm(tx: Tx, device_id: int, now_ms: int) -> None:
+    tx.mark_confirmed(device_id, now_ms=now_ms)
+
+
+def _put_client_attributes(tx: Tx, device_id: int, values: Attributes, now_ms: int) -> None:
+    tx.put_attributes(device_id, Scope.CLIENT, values, now_ms=now_ms)
+
+
+def _ignore(_outcome: Any) -> None:  # Any: whatever the store answers; a failure is already logged there
+    """The answer has gone out already."""

@@ -1,0 +1,88 @@
+"""Presented credentials to identity, and the bounded cache that spares the look-up.
+
+Source: wire-contract.md section 2.6 (order of decisions) and 2.4 (refusals).
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from cloud_core.model import Login, PresentedCredentials
+from shared.credentials import AccessToken, MqttBasic, X509Certificate, mqtt_basic_id, sha3_id
+
+MAX_CACHED_LOGINS = 200_000
+
+
+def candidate_ids(presented: PresentedCredentials) -> list[str]:
+    """Credential ids to look up, most specific first."""
+    if presented.certificate:
+        return [sha3_id(presented.certificate)]
+    if not presented.username:
+        return [mqtt_basic_id(presented.client_id, "")] if presented.client_id else []
+    ids = [presented.username]
+    if presented.client_id:
+        ids.insert(0, mqtt_basic_id(presented.client_id, presented.username))
+    return ids
+
+
+def choose(presented: PresentedCredentials, logins: Sequence[Login | None]) -> Login | None:
+    """The login that the presented credentials open, or None.
+
+    `logins` answers `candidate_ids(presented)` in its order. A wrong password ends the search: there
+    is no fall-back to the token of the same name.
+    """
+    for login in logins:
+        if login is None:
+            continue
+        stored = login.credentials
+        if isinstance(stored, MqttBasic) and not presented.certificate:
+            if not _parts_match(stored.client_id, presented.client_id) or not _parts_match(
+                stored.username, presented.username
+            ):
+                continue
+            return login if _parts_match(stored.password, presented.password) else None
+        if isinstance(stored, AccessToken) and presented.username == stored.token:
+            return login
+        if isinstance(stored, X509Certificate) and presented.certificate:
+            return login
+    return None
+
+
+def _parts_match(stored: str, presented: str) -> bool:
+    """An empty stored part matches anything; a stored password with none presented does not match."""
+    return not stored or hmac.compare_digest(stored.encode(), presented.encode())
+
+
+class LoginCache:
+    """Logins by credential id; forgets the oldest first, and a device's when it changes."""
+
+    def __init__(self, max_entries: int = MAX_CACHED_LOGINS) -> None:
+        self._max_entries = max_entries
+        self._by_id: OrderedDict[str, Login] = OrderedDict()
+        self._ids_of_device: dict[int, set[str]] = {}
+        self.generation = 0  # changes when something is forgotten: a look-up under way is then not kept
+
+    def get(self, credentials_id: str) -> Login | None:
+        return self._by_id.get(credentials_id)
+
+    def put(self, credentials_id: str, login: Login) -> None:
+        self._by_id[credentials_id] = login
+        self._ids_of_device.setdefault(login.identity.device_id, set()).add(credentials_id)
+        if len(self._by_id) > self._max_entries:
+            oldest, dropped = self._by_id.popitem(last=False)
+            self._drop_id(dropped.identity.device_id, oldest)
+
+    def forget(self, device_id: int) -> None:
+        """Call when a device's credentials, name, role or existence changed."""
+        self.generation += 1
+        for credentials_id in self._ids_of_device.pop(device_id, ()):
+            self._by_id.pop(credentials_id, None)
+
+    def _drop_id(self, device_id: int, credentials_id: str) -> None:
+        ids = self._ids_of_device.get(device_id)
+        if ids is not None:
+            ids.discard(credentials_id)
+            if not ids:
+                del self._ids_of_device[device_id]

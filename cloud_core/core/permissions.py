@@ -1,0 +1,19 @@
+"""Who may do what: one table from role to operations."""
+
+from __future__ import annotations
+
+from cloud_core.model import Role
+from shared.operations import Operation
+
+_DEVICE = frozenset(Operation) - {Operation.PROVISION, Operation.RECEIVE_PROVISION_RESPONSE}
+
+ALLOWED: dict[Role, frozenset[Operation]] = {
+    Role.PROVISIONING: frozenset({Operation.PROVISION, Operation.RECEIVE_PROVISION_RESPONSE}),
+    Role.DEVICE: _DEVICE,
+    Role.GATEWAY: _DEVICE,
+}
+
+
+def may(role: Role, operation: Operation) -> bool:
+    """Whether `role` may ask for `operation`."""
+    return operation in ALLOWED[role]

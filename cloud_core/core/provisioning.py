@@ -1,0 +1,292 @@
+"""Provisioning: strategies in a table; plain functions of a transaction.
+
+Every check stands before the first write, so a refusal leaves nothing behind; the log line of the
+attempt is written in the same transaction as its outcome. `provisionState` is changed here only.
+
+Source: wire-contract.md sections 1.3 to 1.6; product.md section 5.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import uuid4
+
+from cloud_core.core.names import check_device_name
+from cloud_core.core.tokens import new_reference, new_secret
+from cloud_core.model import (
+    PROVISION_STATE,
+    PROVISIONED,
+    Attempt,
+    Device,
+    DeviceProfile,
+    Peer,
+    ProvisionConfiguration,
+    ProvisionStrategy,
+    Reprovisioning,
+    Scope,
+    StoredCredentials,
+)
+from cloud_core.storage.interface import NewDevice, Tx
+from shared.credentials import (
+    AccessToken,
+    Credentials,
+    CredentialsType,
+    MqttBasic,
+    X509Certificate,
+    check_credentials,
+    credentials_id,
+)
+from shared.errors import (
+    AlreadyProvisioned,
+    CredentialsInUse,
+    DeviceAlreadyExists,
+    DeviceNotFound,
+    InvalidCredentials,
+    InvalidProvisionCredentials,
+    PlatformError,
+    ProvisioningDisabled,
+    ProvisionRefused,
+    ProvisionStatus,
+    QuotaExceeded,
+)
+from shared.messages import ProvisionRequest, ProvisionResponse
+
+KEY_HINT_CHARS = 4
+_NO_SECRET = new_secret()  # compared against when the key is unknown, so that timing tells nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the installation allows, beside the profile."""
+
+    max_devices_per_tenant: int = 0  # 0: without limit
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One request on its way through the checks."""
+
+    tx: Tx
+    request: ProvisionRequest
+    name: str  # trimmed; empty when the server shall generate one
+    digest: bytes  # keyed hash of everything that identifies the request
+    now_ms: int
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A positive decision."""
+
+    device_id: int
+    credentials: Credentials
+    outcome: str = "SUCCESS"
+    device_name: str = ""  # only where it was generated
+    warning: str = ""
+
+
+def attempt(
+    tx: Tx, request: ProvisionRequest, digest: bytes, peer: Peer, now_ms: int, policy: Policy, redacted: dict[str, object]
+) -> ProvisionResponse | ProvisionRefused:
+    """One provision request, decided and logged in the transaction `tx`."""
+    profile: DeviceProfile | None = None
+    try:
+        name = check_device_name(request.device_name) if request.device_name else ""
+        profile = _authenticated_profile(tx, request)
+        issued = _STRATEGIES[profile.provision.strategy](
+            Context(tx, request, name, digest, now_ms, policy), profile
+        )
+    except ProvisionRefused as refusal:
+        refusal.seed_worded = profile is not None and profile.provision.seed_error_messages
+        tx.log_attempt(_refused_attempt(refusal, request, profile, peer, now_ms, redacted))
+        return refusal
+    tx.log_attempt(
+        Attempt(
+            ref=new_reference(), at_ms=now_ms, peer=peer, outcome=issued.outcome, stage="stored",
+            tenant_id=profile.tenant_id, profile_id=profile.id, device_id=issued.device_id,
+            device_name=issued.device_name or request.device_name.strip(), key_hint=key_hint(request),
+            request=dict(redacted), detail=issued.warning,
+        )
+    )  # fmt: skip
+    return ProvisionResponse(
+        status=ProvisionStatus.SUCCESS,
+        credentials=issued.credentials,
+        device_name=issued.device_name,
+        warning=issued.warning,
+    )
+
+
+def log_refusal(
+    tx: Tx, error: PlatformError, ref: str, request: ProvisionRequest | None, peer: Peer, now_ms: int, stage: str
+) -> None:
+    """Logs a refusal that was decided before any transaction (malformed, rationed)."""
+    tx.log_attempt(
+        Attempt(
+            ref=ref, at_ms=now_ms, peer=peer, outcome=error.reason.value, stage=stage, detail=error.detail[:500],
+            device_name=request.device_name[:255] if request else "", key_hint=key_hint(request) if request else "",
+        )
+    )  # fmt: skip
+
+
+def key_hint(request: ProvisionRequest) -> str:
+    """Enough of the key to recognise it in a list, too little to use it."""
+    key = request.provision_key
+    return key[:KEY_HINT_CHARS] + "…" if len(key) >= 2 * KEY_HINT_CHARS else ""
+
+
+def _refused_attempt(
+    refusal: ProvisionRefused,
+    request: ProvisionRequest,
+    profile: DeviceProfile | None,
+    peer: Peer,
+    now_ms: int,
+    redacted: dict[str, object],
+) -> Attempt:
+    refusal.ref = new_reference()
+    return Attempt(
+        ref=refusal.ref, at_ms=now_ms, peer=peer, outcome=refusal.reason.value,
+        stage="profile" if profile is None else "strategy", detail=refusal.detail[:500],
+        tenant_id=profile.tenant_id if profile else None, profile_id=profile.id if profile else None,
+        device_name=request.device_name[:255], key_hint=key_hint(request), request=dict(redacted),
+    )  # fmt: skip
+
+
+def _authenticated_profile(tx: Tx, request: ProvisionRequest) -> DeviceProfile:
+    if not request.provision_key or not request.provision_secret:
+        raise InvalidProvisionCredentials("the provision key or secret is empty")
+    profile = tx.profile_by_key(request.provision_key)
+    expected = profile.provision.secret if profile and profile.provision.secret else _NO_SECRET
+    is_right = hmac.compare_digest(expected.encode(), request.provision_secret.encode())
+    if profile is None:
+        raise InvalidProvisionCredentials("no profile has this provision key")
+    if not is_right:
+        raise InvalidProvisionCredentials(f"wrong secret for the key of profile '{profile.name}'")
+    return profile
+
+
+def _disabled(context: Context, profile: DeviceProfile) -> Issued:
+    raise ProvisioningDisabled(f"profile '{profile.name}' has the strategy {profile.provision.strategy.value}")
+
+
+def _create_new(context: Context, profile: DeviceProfile) -> Issued:
+    tx, name = context.tx, context.name
+    if name:
+        existing = tx.device_by_name(profile.tenant_id, name)
+        if existing is not None:
+            return _replay(context, profile.provision, existing) or _exists(existing)
+    limit = context.policy.max_devices_per_tenant
+    if limit and tx.device_count(profile.tenant_id) >= limit:
+        raise QuotaExceeded(f"the tenant has its {limit} devices")
+    credentials = brought_credentials(context.request) or AccessToken(new_secret())
+    if tx.credentials_owner(credentials_id(credentials)) is not None:
+        raise CredentialsInUse("another device has these credentials")
+    is_gateway = context.request.is_gateway
+    device_id = tx.insert_device(
+        NewDevice(
+            uuid=uuid4(), tenant_id=profile.tenant_id, profile_id=profile.id, name=name or new_secret(),
+            created_ms=context.now_ms, is_gateway=is_gateway,
+            document={"additionalInfo": {"gateway": True}} if is_gateway else {},
+        )
+    )  # fmt: skip
+    tx.put_credentials(
+        device_id, credentials, now_ms=context.now_ms, issued_ms=context.now_ms,
+        request_digest=context.digest, is_new_device=True,
+    )  # fmt: skip
+    tx.put_attributes(device_id, Scope.SERVER, {PROVISION_STATE: PROVISIONED}, now_ms=context.now_ms)
+    return Issued(device_id, credentials, warning=_warning(context.request))
+
+
+def _exists(device: Device) -> Issued:
+    raise DeviceAlreadyExists(f"device '{device.name}' of profile '{device.type}' has this name")
+
+
+def _check_pre_provisioned(context: Context, profile: DeviceProfile) -> Issued:
+    tx = context.tx
+    device = tx.device_by_name(profile.tenant_id, context.name) if context.name else None
+    if device is None or device.profile_id != profile.id:
+        raise DeviceNotFound(f"profile '{profile.name}' has no device '{context.name}'; create or import it first")
+    state = tx.attribute(device.id, Scope.SERVER, PROVISION_STATE)
+    if state is not None:
+        return _replay(context, profile.provision, device) or _already(device, state)
+    stored = tx.credentials(device.id)
+    if stored is None:
+        raise InvalidCredentials(f"device '{device.name}' has no credentials")
+    brought = brought_credentials(context.request) if profile.provision.accept_device_credentials else None
+    if brought is not None and tx.credentials_owner(credentials_id(brought)) not in (None, device.id):
+        raise CredentialsInUse("another device has these credentials")
+    if brought is not None:
+        tx.put_credentials(
+            device.id, brought, now_ms=context.now_ms, issued_ms=context.now_ms, request_digest=context.digest
+        )
+    else:
+        tx.mark_issued(device.id, now_ms=context.now_ms, request_digest=context.digest)
+    tx.put_attributes(device.id, Scope.SERVER, {PROVISION_STATE: PROVISIONED}, now_ms=context.now_ms)
+    return Issued(device.id, brought or stored.credentials)
+
+
+def _already(device: Device, state: object) -> Issued:
+    raise AlreadyProvisioned(
+        f"{PROVISION_STATE} of device '{device.name}' is '{state}'; delete that attribute to allow it again"
+    )
+
+
+_STRATEGIES: dict[ProvisionStrategy, Callable[[Context, DeviceProfile], Issued]] = {
+    ProvisionStrategy.DISABLED: _disabled,
+    ProvisionStrategy.ALLOW_CREATE_NEW_DEVICES: _create_new,
+    ProvisionStrategy.CHECK_PRE_PROVISIONED_DEVICES: _check_pre_provisioned,
+    ProvisionStrategy.X509_CERTIFICATE_CHAIN: _disabled,  # by chain only, never by a request
+}
+
+
+def _replay(context: Context, policy: ProvisionConfiguration, device: Device) -> Issued | None:
+    """The same answer again, for the same requester whose first answer may have been lost."""
+    if policy.reprovisioning is not Reprovisioning.REPLAY_UNTIL_CONFIRMED:
+        return None
+    stored = context.tx.credentials(device.id)
+    if stored is None or not _is_replayable(stored, context, policy.replay_window_s):
+        return None
+    warning = _warning(context.request) if policy.strategy is ProvisionStrategy.ALLOW_CREATE_NEW_DEVICES else ""
+    return Issued(device.id, stored.credentials, outcome="REPLAYED", warning=warning)
+
+
+def _is_replayable(stored: StoredCredentials, context: Context, window_s: int) -> bool:
+    return (
+        stored.confirmed_ms is None
+        and stored.issued_ms is not None
+        and stored.request_digest is not None
+        and context.now_ms - stored.issued_ms <= window_s * 1000
+        and hmac.compare_digest(stored.request_digest, context.digest)
+    )
+
+
+def digest_parts(request: ProvisionRequest) -> tuple[str, ...]:
+    """Everything that makes two requests the same one: key, secret, name and credential fields."""
+    return (
+        request.provision_key, request.provision_secret, request.device_name.strip(),
+        request.credentials_type.value, request.token, request.client_id, request.username,
+        request.password, request.certificate, str(request.is_gateway),
+    )  # fmt: skip
+
+
+def brought_credentials(request: ProvisionRequest) -> Credentials | None:
+    """The credentials that the device brings, checked; None when it brings none (section 1.5)."""
+    if not request.brings_credentials:
+        return None
+    match request.credentials_type:
+        case CredentialsType.ACCESS_TOKEN:
+            if not request.token:
+                raise InvalidCredentials("credentialsType is ACCESS_TOKEN but `token` is empty; set both")
+            return check_credentials(AccessToken(request.token))
+        case CredentialsType.MQTT_BASIC:
+            return check_credentials(MqttBasic(request.client_id, request.username, request.password))
+        case CredentialsType.X509_CERTIFICATE:
+            return check_credentials(X509Certificate(request.certificate))
+
+
+def _warning(request: ProvisionRequest) -> str:
+    wanted = request.credentials_type
+    if wanted is CredentialsType.ACCESS_TOKEN or request.brings_credentials:
+        return ""
+    return f"{wanted.value} was requested without values; an access token was generated"

@@ -1,0 +1,23 @@
+"""Generation of tokens, keys, secrets, names and references: cryptographically random, one place."""
+
+from __future__ import annotations
+
+import secrets
+import string
+
+GENERATED_CHARS = 20  # wire-contract.md appendix B
+_ALPHANUMERICS = string.ascii_letters + string.digits
+_REFERENCE_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford: nothing that is misread aloud
+_REFERENCE_CHARS = 10  # 50 bits: unique among the 100,000 attempts that are kept
+
+
+def new_secret() -> str:
+    """20 random alphanumerics (119 bits): access token, provision key or secret, device name."""
+    return "".join(secrets.choice(_ALPHANUMERICS) for _ in range(GENERATED_CHARS))
+
+
+def new_reference() -> str:
+    """Short reference of one refusal, for people to read out: `7K2MQ-9XHTR`."""
+    number = secrets.randbits(5 * _REFERENCE_CHARS)
+    text = "".join(_REFERENCE_ALPHABET[(number >> 5 * place) & 31] for place in range(_REFERENCE_CHARS))
+    return f"{text[:5]}-{text[5:]}"

@@ -1,0 +1,312 @@
+"""`cloud-core demo`: the main job end to end, checked from outside over the wire and the REST API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import requests
+
+from cloud_core.rest_client import RestClient
+
+READY_TIMEOUT_S = 30.0
+STEP_TIMEOUT_S = 15.0
+
+
+class DemoFailed(Exception):
+    """A step did not do what it promises; `str()` names the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where the core under demonstration listens."""
+
+    http: str
+    mqtt_port: int
+    coap_port: int
+    host: str = "127.0.0.1"
+
+
+def run_demo(ports: dict[str, int | None], *, once: bool) -> None:
+    """Starts a core in a temporary data directory and shows its main job. Raises: DemoFailed."""
+    password = secrets.token_urlsafe(12)
+    with tempfile.TemporaryDirectory(prefix="muster-demo-") as data_dir, _core(data_dir, ports, password) as core:
+        rest = RestClient(core.http)
+        rest.login("demo@localhost", password)
+        click.echo(f"The core is running: {core.http}, MQTT port {core.mqtt_port}, CoAP port {core.coap_port}\n")
+        tour = Tour(core, rest)
+        for step in tour.steps():
+            step()
+        click.secho("\nAll steps done: every answer was checked over the wire and through REST.", fg="green")
+        if not once:
+            click.echo(f"Administrator: demo@localhost / {password}   REST: {core.http}")
+            click.echo("Two devices keep sending; press Ctrl-C to stop.")
+            tour.keep_sending()
+
+
+def _free_port(preferred: int, kind: int) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        if kind == socket.SOCK_STREAM:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", preferred))
+        except OSError:
+            return 0
+    return preferred
+
+
+@contextmanager
+def _core(data_dir: str, ports: dict[str, int | None], password: str) -> Iterator[Endpoints]:
+    usual = {"http": (8080, socket.SOCK_STREAM), "mqtt": (1883, socket.SOCK_STREAM), "coap": (5683, socket.SOCK_DGRAM)}
+    options: list[str] = []
+    for name, (port, kind) in usual.items():
+        given = ports.get(name)
+        options += [f"--{name}-port", str(_free_port(port, kind) if given is None else given)]
+    environment = os.environ | {
+        "CLOUD_CORE__ADMIN__USERNAME": "demo@localhost",
+        "CLOUD_CORE__ADMIN__PASSWORD": password,
+        "CLOUD_CORE__LOG__LEVEL": "error",
+    }
+    command = [sys.executable, "-m", "cloud_core", "serve", "--data-dir", data_dir, *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        yield _endpoints(process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STEP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def _endpoints(process: subprocess.Popen[str]) -> Endpoints:
+    assert process.stdout is not None
+    watchdog = threading.Timer(READY_TIMEOUT_S, process.kill)
+    watchdog.start()
+    try:
+        for line in process.stdout:
+            if line.startswith("ready "):
+                found = dict(part.split("=", 1) for part in line.split()[1:])
+                mqtt_port, coap_port = (int(found[name].rsplit(":", 1)[1]) for name in ("mqtt", "coap"))
+                return Endpoints(f"http://{found['http']}", mqtt_port, coap_port)
+    finally:
+        watchdog.cancel()
+    raise DemoFailed("Start: the core ended before it was ready; its messages are above.")
+
+
+class Tour:
+    """The steps, each of which prints what happened or raises DemoFailed."""
+
+    def __init__(self, core: Endpoints, rest: RestClient) -> None:
+        self._core = core
+        self._rest = rest
+        self._profiles: dict[str, tuple[str, str]] = {}
+        self._tokens: dict[str, str] = {}
+
+    def steps(self) -> list[Callable[[], None]]:
+        return [
+            self.make_profiles,
+            self.provision_over_http,
+            self.provision_over_mqtt,
+            self.provision_over_coap,
+            self.recover_a_lost_answer,
+            self.admit_only_known_devices,
+            self.explain_a_refusal,
+        ]
+
+    def make_profiles(self) -> None:
+        for name, strategy, extra in (
+            ("demo-open", "ALLOW_CREATE_NEW_DEVICES", {"reprovisioning": "REPLAY_UNTIL_CONFIRMED"}),
+            ("demo-listed", "CHECK_PRE_PROVISIONED_DEVICES", {}),
+        ):
+            profile = self._rest.post(
+                "/api/deviceProfile",
+                {
+                    "name": name, "type": "DEFAULT", "transportType": "DEFAULT", "provisionType": strategy,
+                    "profileData": {
+                        "configuration": {"type": "DEFAULT"}, "transportConfiguration": {"type": "DEFAULT"},
+                        "provisionConfiguration": {"type": strategy, **extra},
+                    },
+                },
+            )  # fmt: skip
+            secret = profile["profileData"]["provisionConfiguration"]["provisionDeviceSecret"]
+            self._profiles[name] = (profile["provisionDeviceKey"], secret)
+            _expect("profiles", len(secret) == 20, "no provision secret was generated")
+        _done("Two device profiles with generated keys and secrets")
+
+    def provision_over_http(self) -> None:
+        answer = requests.post(
+            f"{self._core.http}/api/v1/provision", json=self._request("demo-http"), timeout=STEP_TIMEOUT_S
+        ).json()
+        token = self._token_of("HTTP", answer)
+        posted = requests.post(
+            f"{self._core.http}/api/v1/{token}/telemetry", json={"temperature": 21.5}, timeout=STEP_TIMEOUT_S
+        )
+        _expect("HTTP", posted.status_code == 200, f"telemetry was answered with {posted.status_code}")
+        self._expect_stored("HTTP", "demo-http", 21.5)
+        self._tokens["demo-http"] = token
+        _done("HTTP: device provisioned itself, logged in, and its telemetry is stored")
+
+    def provision_over_mqtt(self) -> None:
+        answer = mqtt_provision(self._core, self._request("demo-mqtt"))
+        token = self._token_of("MQTT", answer)
+        mqtt_telemetry(self._core, token, {"temperature": 22.5})
+        self._expect_stored("MQTT", "demo-mqtt", 22.5)
+        self._tokens["demo-mqtt"] = token
+        _done("MQTT: device provisioned itself, logged in, and its telemetry is stored")
+
+    def provision_over_coap(self) -> None:
+        code, answer = asyncio.run(coap_post(self._core, "api/v1/provision", self._request("demo-coap")))
+        _expect("CoAP", code == "2.01", f"provisioning was answered with {code}")
+        token = self._token_of("CoAP", answer)
+        code, _ = asyncio.run(coap_post(self._core, f"api/v1/{token}/telemetry", {"temperature": 23.5}))
+        _expect("CoAP", code == "2.01", f"telemetry was answered with {code}")
+        self._expect_stored("CoAP", "demo-coap", 23.5)
+        _done("CoAP: device provisioned itself, logged in, and its telemetry is stored")
+
+    def recover_a_lost_answer(self) -> None:
+        answers = [
+            requests.post(
+                f"{self._core.http}/api/v1/provision", json=self._request("demo-lost"), timeout=STEP_TIMEOUT_S
+            ).content
+            for _ in range(2)
+        ]
+        _expect("replay", answers[0] == answers[1], "the repeated request got another answer")
+        _done("A device whose answer got lost asked again and received the same credentials")
+
+    def admit_only_known_devices(self) -> None:
+        rows = self._rest.post("/api/devices", [{"name": "demo-listed-1", "type": "demo-listed"}])
+        _expect("bulk", rows[0]["status"] == "CREATED", f"the bulk row says {rows[0]}")
+        outcomes = [
+            requests.post(
+                f"{self._core.http}/api/v1/provision", json=self._request(name, "demo-listed"), timeout=STEP_TIMEOUT_S
+            ).json()
+            for name in ("demo-listed-1", "demo-listed-1", "demo-stranger")
+        ]
+        reasons = [outcome.get("reason", outcome["status"]) for outcome in outcomes]
+        _expect("strategy", reasons == ["SUCCESS", "ALREADY_PROVISIONED", "DEVICE_NOT_FOUND"], f"answers: {reasons}")
+        _done("Pre-provisioned list: the listed device came in once, the stranger did not")
+
+    def explain_a_refusal(self) -> None:
+        request = self._request("demo-wrong") | {"provisionDeviceSecret": "not-the-secret"}
+        answer = requests.post(f"{self._core.http}/api/v1/provision", json=request, timeout=STEP_TIMEOUT_S).json()
+        _expect("refusal", answer["status"] == "NOT_FOUND", f"a wrong secret was answered with {answer}")
+        attempt = self._rest.get(f"/api/provisioning/attempts/{answer['ref']}")
+        _expect("explain", attempt["outcome"] == "INVALID_PROVISION_CREDENTIALS", f"explained as {attempt}")
+        _done(f"A refusal explains itself: {answer['ref']} → {attempt['detail']}")
+
+    def keep_sending(self) -> None:
+        """Until Ctrl-C."""
+        number = 0
+        try:
+            while True:
+                number += 1
+                requests.post(
+                    f"{self._core.http}/api/v1/{self._tokens['demo-http']}/telemetry",
+                    json={"temperature": 20 + number % 5},
+                    timeout=STEP_TIMEOUT_S,
+                )
+                mqtt_telemetry(self._core, self._tokens["demo-mqtt"], {"temperature": 25 - number % 5})
+                time.sleep(2)
+        except KeyboardInterrupt:
+            click.echo("\nStopped.")
+
+    def _request(self, device: str, profile: str = "demo-open") -> dict[str, str]:
+        key, secret = self._profiles[profile]
+        return {"deviceName": device, "provisionDeviceKey": key, "provisionDeviceSecret": secret}
+
+    def _token_of(self, step: str, answer: dict[str, Any]) -> str:
+        _expect(step, answer.get("status") == "SUCCESS", f"provisioning was answered with {answer}")
+        token: str = answer["credentialsValue"]
+        return token
+
+    def _expect_stored(self, step: str, device: str, value: float) -> None:
+        found = self._rest.get("/api/tenant/devices", deviceName=device)
+        latest = self._rest.get(
+            f"/api/plugins/telemetry/DEVICE/{found['id']['id']}/values/timeseries", useStrictDataTypes="true"
+        )
+        _expect(step, latest["temperature"][0]["value"] == value, f"REST reads {latest}")
+
+
+def mqtt_provision(core: Endpoints, request: dict[str, str]) -> dict[str, Any]:
+    """Provisions over MQTT as a device does."""
+    import paho.mqtt.client as paho
+
+    answers: list[dict[str, Any]] = []
+    arrived = threading.Event()
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    client.username_pw_set("provision")
+
+    def on_connect(*_: Any) -> None:
+        client.subscribe("/provision/response", 1)
+        client.publish("/provision/request", json.dumps(request), 1)
+
+    def on_message(_client: Any, _userdata: Any, message: Any) -> None:
+        answers.append(json.loads(message.payload))
+        arrived.set()
+
+    client.on_connect = on_connect
+    client.on_message = on_message
+    client.connect(core.host, core.mqtt_port)
+    client.loop_start()
+    arrived.wait(STEP_TIMEOUT_S)
+    client.disconnect()
+    client.loop_stop()
+    _expect("MQTT", bool(answers), "no provision response arrived")
+    return answers[0]
+
+
+def mqtt_telemetry(core: Endpoints, token: str, values: dict[str, float]) -> None:
+    """Sends one message and waits for its acknowledgement."""
+    import paho.mqtt.client as paho
+
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    client.username_pw_set(token)
+    client.connect(core.host, core.mqtt_port)
+    client.loop_start()
+    message = client.publish("v1/devices/me/telemetry", json.dumps(values), 1)
+    message.wait_for_publish(STEP_TIMEOUT_S)
+    client.disconnect()
+    client.loop_stop()
+    _expect("MQTT", message.is_published(), "telemetry was not acknowledged")
+
+
+async def coap_post(core: Endpoints, path: str, body: dict[str, Any]) -> tuple[str, Any]:
+    """Response code as text (`2.01`) and the decoded body, None when empty."""
+    import aiocoap
+
+    context = await aiocoap.Context.create_client_context()
+    try:
+        request = aiocoap.Message(
+            code=aiocoap.POST, uri=f"coap://{core.host}:{core.coap_port}/{path}", payload=json.dumps(body).encode()
+        )
+        response = await asyncio.wait_for(context.request(request).response, STEP_TIMEOUT_S)
+        return str(response.code).split()[0], json.loads(response.payload) if response.payload else None
+    finally:
+        await context.shutdown()
+
+
+def _expect(step: str, holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise DemoFailed(f"Step {step}: {otherwise}.")
+
+
+def _done(text: str) -> None:
+    click.echo(click.style("  ✓ ", fg="green") + text)

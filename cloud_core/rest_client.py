@@ -1,0 +1,66 @@
+"""A small client of the core's REST, for the command line and the demo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import requests
+
+TIMEOUT_S = 15.0
+
+
+class RestError(Exception):
+    """A refused call; `str()` is the server's message. `status` is the HTTP status, 0 for no answer."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RestClient:
+    """Calls `url` with a bearer token."""
+
+    def __init__(self, url: str, token: str = "") -> None:
+        self.url = url.rstrip("/")
+        self._session = requests.Session()
+        self._session.trust_env = False  # a proxy of the environment must not see tokens
+        if token:
+            self._session.headers["X-Authorization"] = f"Bearer {token}"
+
+    def login(self, username: str, password: str) -> str:
+        """Logs in and keeps the token, which is returned."""
+        token: str = self.post("/api/auth/login", {"username": username, "password": password})["token"]
+        self._session.headers["X-Authorization"] = f"Bearer {token}"
+        return token
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self._call("GET", path, params=query)
+
+    def post(self, path: str, body: Any = None, **query: Any) -> Any:
+        return self._call("POST", path, json=body, params=query)
+
+    def delete(self, path: str, **query: Any) -> Any:
+        return self._call("DELETE", path, params=query)
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        try:
+            response = self._session.request(method, self.url + path, timeout=TIMEOUT_S, **arguments)
+        except requests.ConnectionError as error:
+            raise RestError(f"No answer from {self.url}; is the core running there?") from error
+        except requests.RequestException as error:
+            raise RestError(f"The call to {self.url} failed: {type(error).__name__}.") from error
+        if response.status_code >= 400:
+            raise RestError(_message_of(response), response.status_code)
+        if not response.content:
+            return None
+        return response.json() if "json" in response.headers.get("Content-Type", "json") else response.text
+
+
+def _message_of(response: requests.Response) -> str:
+    try:
+        body = response.json()
+    except ValueError:
+        body = response.text
+    if isinstance(body, dict):
+        body = body.get("message") or body.get("errorMsg") or body
+    return f"{body or response.reason} (HTTP {response.status_code})"

@@ -1,0 +1,187 @@
+"""Composition root: builds everything, starts it in order, stops it in reverse order."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+
+from cloud_core.config import Config
+from cloud_core.core.admin import AdminApi
+from cloud_core.core.api import DeviceApi
+from cloud_core.core.limits import AttemptRations, FailedAttempts, Ration
+from cloud_core.core.provisioning import Policy
+from cloud_core.core.tokens import new_secret
+from cloud_core.secrets_file import master_key, write_private
+from cloud_core.storage.interface import Tx
+from cloud_core.storage.store import SqlStore, sqlite_url
+from cloud_core.storage.vault import Vault
+from cloud_core.transports.coap.service import CoapService
+from cloud_core.transports.http.service import HttpService
+from cloud_core.transports.listener import FastPort, ListenFailed, listen_tcp
+from cloud_core.transports.mqtt.service import MqttService, Timeouts
+from shared.mqtt.connection import Limits as MqttLimits
+
+log = Logger()
+MAINTENANCE_S = 60.0
+DAY_MS = 86_400_000
+PACKET_OVERHEAD_BYTES = 2_048  # topic, properties and header beside the payload
+DEFAULT_ADMIN = "admin@localhost"
+JWT_PURPOSE = "administrator tokens"
+
+
+class StartFailed(Exception):
+    """The program cannot start; `str()` is one sentence per problem."""
+
+
+def database_url(config: Config) -> str:
+    """The configured database, or SQLite in the data directory."""
+    return config.database.url or sqlite_url(Path(config.data_dir) / "muster.db")
+
+
+def open_vault(config: Config) -> Vault:
+    """The vault with the installation's master key. Raises: StartFailed."""
+    data_dir = Path(config.data_dir)
+    key_file = Path(config.database.key_file) if config.database.key_file else data_dir / "master.key"
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Vault(master_key(config.database.key, key_file))
+    except OSError as error:
+        raise StartFailed(f"Cannot use the data directory {data_dir}: {error.strerror}.") from error
+    except ValueError as error:
+        raise StartFailed(str(error)) from error
+
+
+class Program:
+    """The running core."""
+
+    def __init__(self, config: Config, *, reactor: Any) -> None:
+        # `reactor` is untyped: it stands for TCP, time and threads at once.
+        self._config = config
+        self._reactor = reactor
+        vault = open_vault(config)
+        self._store = SqlStore(url=database_url(config), vault=vault, call_in_reactor=reactor.callFromThread)
+        limits = config.limits
+        self._api = DeviceApi(
+            store=self._store,
+            failed_attempts=FailedAttempts(
+                AttemptRations(
+                    per_source_and_key=Ration(
+                        limits.failed_attempts_per_source_and_key, limits.failed_attempts_per_source_and_key_every_s
+                    ),
+                    per_source=Ration(limits.failed_attempts_per_source, limits.failed_attempts_per_source_every_s),
+                )
+            ),
+            policy=Policy(max_devices_per_tenant=config.provisioning.max_devices_per_tenant),
+            wall_clock=time.time,
+            is_anonymous_provisioning_allowed=config.mqtt.anonymous_provisioning,
+        )
+        self._admin = AdminApi(store=self._store, api=self._api, jwt_key=vault.derive(JWT_PURPOSE))
+        self._mqtt = MqttService(
+            api=self._api,
+            reactor=reactor,
+            limits=MqttLimits(
+                max_payload_bytes=config.mqtt.max_payload_bytes,
+                max_packet_bytes=config.mqtt.max_payload_bytes + PACKET_OVERHEAD_BYTES,
+            ),
+            timeouts=Timeouts(
+                connect_s=limits.connect_timeout_s,
+                provision_session_s=limits.provision_session_s,
+                inactivity_s=limits.inactivity_s,
+            ),
+        )
+        self._http = HttpService(
+            api=self._api,
+            admin=self._admin,
+            reactor=reactor,
+            is_fast_path_on=config.http.fast_path,
+            request_timeout_s=limits.request_timeout_s,
+        )
+        self._coap = CoapService(self._api, bind_address=config.coap.bind or config.http.bind, port=config.coap.port)
+        self._ports: list[FastPort] = []
+        self._maintenance = LoopingCall(self._maintain)
+        self._maintenance.clock = reactor
+
+    async def start(self) -> str:
+        """Opens the store, then all listeners; returns the `ready` line. Raises: StartFailed."""
+        try:
+            self._store.open()
+        except Exception as error:
+            raise StartFailed(f"Cannot open the database: {error}.") from error
+        try:
+            await self._first_administrator()
+            line = await self._listen()
+        except (ListenFailed, OSError) as error:
+            await self.stop()
+            raise StartFailed(str(error)) from error
+        self._mqtt.start()
+        self._maintenance.start(MAINTENANCE_S, now=False)
+        return line
+
+    async def _listen(self) -> str:
+        config = self._config
+        http_bind, mqtt_bind = config.http.bind, config.mqtt.bind or config.http.bind
+        http = listen_tcp(self._reactor, config.http.port, self._http.factory(), http_bind, name="http")
+        self._ports.append(http)
+        mqtt = listen_tcp(self._reactor, config.mqtt.port, self._mqtt, mqtt_bind, name="mqtt")
+        self._ports.append(mqtt)
+        coap_port = await self._coap.start_deferred()
+        return (
+            f"ready http={http_bind}:{http.getHost().port} mqtt={mqtt_bind}:{mqtt.getHost().port}"
+            f" coap={config.coap.bind or http_bind}:{coap_port}"
+        )
+
+    async def _first_administrator(self) -> None:
+        """Made at first start; a random password is printed once and kept 0600 in the data directory."""
+        admin = self._config.admin
+        username = admin.username or DEFAULT_ADMIN
+        password = admin.password or new_secret()
+        was_made = await self._admin.ensure_admin(username, password, is_password_given=bool(admin.password))
+        if was_made and not admin.password:
+            file = Path(self._config.data_dir) / "admin-password"
+            write_private(file, f"{username}\n{password}\n".encode())
+            print(f"First administrator: {username} / {password} (kept in {file})", flush=True)
+
+    async def stop(self) -> None:
+        """Stops accepting, lets work end for the drain time, closes sessions, then the store."""
+        for port in self._ports:
+            stopped = port.stopListening()
+            if isinstance(stopped, Deferred):
+                await stopped
+        self._ports.clear()
+        if self._maintenance.running:
+            self._maintenance.stop()
+        self._mqtt.stop_accepting()
+        deadline_s = self._reactor.seconds() + self._config.limits.drain_s
+        while self._mqtt.has_work_pending and self._reactor.seconds() < deadline_s:
+            await deferLater(self._reactor, 0.05)
+        self._mqtt.close_sessions()
+        self._http.stop()
+        await self._coap.stop_deferred()
+        self._store.close()
+
+    def _maintain(self) -> None:
+        now_ms = int(time.time() * 1000)
+        provisioning, telemetry = self._config.provisioning, self._config.telemetry
+        self._store.submit(
+            _trim_log, (provisioning.keep_attempts, now_ms - provisioning.keep_attempts_days * DAY_MS), _maintained
+        )
+        if telemetry.retention_days:
+            self._store.submit(_drop_history, (now_ms - telemetry.retention_days * DAY_MS,), _maintained)
+
+
+def _trim_log(tx: Tx, keep: int, before_ms: int) -> None:
+    tx.trim_attempts(keep=keep, before_ms=before_ms)
+
+
+def _drop_history(tx: Tx, before_ms: int) -> int:
+    return tx.drop_buckets(before_ms)
+
+
+def _maintained(outcome: object) -> None:
+    if isinstance(outcome, Exception):
+        log.error("Maintenance failed and is tried again in a minute: {error}", error=str(outcome))

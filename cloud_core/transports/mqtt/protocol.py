@@ -1,0 +1,135 @@
+"""One TCP connection: bytes in, bytes out, deadlines, back-pressure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from cloud_core.model import Identity, Peer, Role, Transport
+from cloud_core.transports.mqtt.adapter import MqttAdapter
+from shared.mqtt.connection import ServerConnection
+from shared.mqtt.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from cloud_core.transports.mqtt.service import MqttService
+
+log = Logger()
+
+SESSION_TAKEN_OVER = 0x8E
+KEEP_ALIVE_TIMEOUT = 0x8D
+SERVER_SHUTTING_DOWN = 0x8B
+ADMINISTRATIVE_ACTION = 0x98
+
+
+class MqttProtocol(Protocol):
+    """Bytes <-> `ServerConnection` <-> `MqttAdapter`."""
+
+    __slots__ = (
+        "_adapter", "_connection", "_is_dirty", "_is_ending", "_is_paused", "_service",
+        "deadline_s", "idle_limit_s", "last_seen_s", "peer", "transport",
+    )  # fmt: skip
+    transport: ITCPTransport
+
+    def __init__(self, service: MqttService) -> None:
+        self._service = service
+        self._connection = ServerConnection(service.limits)
+        self._adapter = MqttAdapter(service.api, self._connection, self)
+        self._is_dirty = False
+        self._is_ending = False
+        self._is_paused = False
+        self.last_seen_s = service.now_s()
+        self.idle_limit_s = service.timeouts.connect_s  # until CONNECT is complete
+        self.deadline_s = self.last_seen_s + service.timeouts.connect_s  # absolute end; 0 when none
+        self.peer: Peer
+
+    def connectionMade(self) -> None:
+        self.peer = Peer(Transport.MQTT, self.transport.getPeer().host)
+        self._service.opened(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.last_seen_s = self._service.now_s()
+        connection = self._connection
+        try:
+            packets = connection.receive_data(data)
+        except RemoteProtocolError as error:
+            if error.packets:
+                self._adapter.handle(error.packets)
+            log.warn("MQTT peer {source} broke the rules: {error}", source=self.peer.address, error=str(error))
+            self.end()
+            return
+        if packets:
+            try:
+                self._adapter.handle(packets)
+            except RemoteProtocolError as error:  # among the packets that were queued before CONNACK
+                log.warn("MQTT peer {source} broke the rules: {error}", source=self.peer.address, error=str(error))
+                self.end()
+                return
+        if connection.has_data_to_send:
+            self.flush_soon()
+        if self._service.api.is_congested and not self._is_paused and not self._is_ending:
+            self._is_paused = True
+            self.transport.pauseProducing()
+            self._service.paused(self)
+
+    def resume(self) -> None:
+        """The store has room again."""
+        if self._is_paused and not self._is_ending:
+            self._is_paused = False
+            self.transport.resumeProducing()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._is_ending = True
+        self._connection.connection_lost()
+        self._service.closed(self, self._adapter.identity)
+
+    # -- what the adapter asks --------------------------------------------------------------------
+
+    def flush_soon(self) -> None:
+        if not self._is_dirty:
+            self._is_dirty = True
+            self._service.dirty(self)
+
+    def flush(self) -> None:
+        """All that is buffered in one write."""
+        self._is_dirty = False
+        if not self._is_ending:
+            data = self._connection.data_to_send()
+            if data:
+                self.transport.write(data)
+
+    def logged_in(self, identity: Identity) -> None:
+        timeouts = self._service.timeouts
+        is_provision_only = identity.role is Role.PROVISIONING
+        self.deadline_s = self.last_seen_s + timeouts.provision_session_s if is_provision_only else 0.0
+        keep_alive_s = self._connection.keep_alive_s * 1.5  # [MQTT-3.1.2-24]
+        self.idle_limit_s = min(keep_alive_s or timeouts.inactivity_s, timeouts.inactivity_s)
+        self._service.logged_in(self, identity)
+
+    def end(self) -> None:
+        if not self._is_ending:
+            data = self._connection.data_to_send()
+            if data:
+                self.transport.write(data)
+            self._is_ending = True
+            self.transport.loseConnection()
+
+    # -- what the service asks --------------------------------------------------------------------
+
+    @property
+    def has_work_pending(self) -> bool:
+        return self._adapter.has_work_pending
+
+    def close_with(self, reason: int) -> None:
+        if not self._connection.is_closed:
+            self._connection.disconnect(reason)
+        self.end()
+
+    def check_deadline(self, now_s: float) -> None:
+        """Called about once a second."""
+        is_late = self.deadline_s and now_s >= self.deadline_s
+        if is_late or now_s - self.last_seen_s > self.idle_limit_s:
+            self.close_with(KEEP_ALIVE_TIMEOUT)

@@ -1,0 +1,143 @@
+"""The MQTT listener: sessions, deadlines of all connections in one sweep, joined writes, drain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from cloud_core.core.api import DeviceApi
+from cloud_core.model import Identity, Role
+from cloud_core.transports.mqtt.protocol import (
+    ADMINISTRATIVE_ACTION,
+    SERVER_SHUTTING_DOWN,
+    SESSION_TAKEN_OVER,
+    MqttProtocol,
+)
+from cloud_core.transports.mqtt.sessions import Sessions
+from shared.mqtt.connection import Limits
+
+log = Logger()
+SWEEP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds (product.md section 5, "Limits"; wire-contract.md section 2.1)."""
+
+    connect_s: float = 10.0
+    provision_session_s: float = 60.0
+    inactivity_s: float = 600.0
+
+
+class MqttService(Factory):  # type: ignore[misc]  # twisted.internet.protocol.Factory is untyped
+    """Builds connections and looks after all of them."""
+
+    noisy = False
+
+    def __init__(self, *, api: DeviceApi, reactor: Any, limits: Limits, timeouts: Timeouts) -> None:
+        # `reactor`: callLater and seconds; untyped because a test passes a Clock.
+        self.api = api
+        self.limits = limits
+        self.timeouts = timeouts
+        self.sessions = Sessions()
+        self._reactor = reactor
+        self._connections: set[MqttProtocol] = set()
+        self._dirty: list[MqttProtocol] = []
+        self._paused: list[MqttProtocol] = []
+        self._is_flush_scheduled = False
+        self._sweep = LoopingCall(self._check_deadlines)
+        self._sweep.clock = reactor
+        self.now_s: Callable[[], float] = reactor.seconds
+        api.on_delivered(self._delivered)
+        api.on_device_changed(self._device_changed)
+
+    def start(self) -> None:
+        self._sweep.start(SWEEP_S, now=False)
+
+    def stop_accepting(self) -> None:
+        if self._sweep.running:
+            self._sweep.stop()
+
+    def close_sessions(self) -> None:
+        """Tells every peer that the server goes, and closes."""
+        for connection in list(self._connections):
+            connection.close_with(SERVER_SHUTTING_DOWN)
+
+    @property
+    def has_work_pending(self) -> bool:
+        return any(connection.has_work_pending for connection in self._connections)
+
+    @property
+    def connection_count(self) -> int:
+        return len(self._connections)
+
+    def buildProtocol(self, addr: IAddress | IPv4Address) -> MqttProtocol:
+        return MqttProtocol(self)
+
+    # -- called by the connections ----------------------------------------------------------------
+
+    def opened(self, connection: MqttProtocol) -> None:
+        self._connections.add(connection)
+
+    def closed(self, connection: MqttProtocol, identity: Identity | None) -> None:
+        self._connections.discard(connection)
+        if identity is not None and identity.role is not Role.PROVISIONING:
+            self.sessions.ended(identity.device_id, connection)
+
+    def logged_in(self, connection: MqttProtocol, identity: Identity) -> None:
+        if identity.role is Role.PROVISIONING:
+            return
+        replaced = self.sessions.take_over(identity.device_id, connection)
+        if replaced is not None and replaced is not connection:
+            log.warn(
+                "Session of {device} replaced by a new one from {source}",
+                device=identity.device_name,
+                source=connection.peer.address,
+            )
+            replaced.close_with(SESSION_TAKEN_OVER)
+
+    def dirty(self, connection: MqttProtocol) -> None:
+        """`connection` has something to send; it goes out with the others, in one write each."""
+        self._dirty.append(connection)
+        if not self._is_flush_scheduled:
+            self._is_flush_scheduled = True
+            self._reactor.callLater(0, self._flush)
+
+    def paused(self, connection: MqttProtocol) -> None:
+        self._paused.append(connection)
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _delivered(self) -> None:
+        self._flush_now()
+        if self._paused and not self.api.is_congested:
+            resumed, self._paused = self._paused, []
+            for connection in resumed:
+                connection.resume()
+
+    def _flush(self) -> None:
+        self._is_flush_scheduled = False
+        self._flush_now()
+
+    def _flush_now(self) -> None:
+        waiting, self._dirty = self._dirty, []
+        for connection in waiting:
+            connection.flush()
+
+    def _device_changed(self, device_id: int, why: str) -> None:
+        session = self.sessions.of(device_id)
+        if session is not None:
+            log.info("Session of device {device_id} closed: {why}", device_id=device_id, why=why)
+            session.close_with(ADMINISTRATIVE_ACTION)
+
+    def _check_deadlines(self) -> None:
+        now_s = self.now_s()
+        for connection in list(self._connections):
+            connection.check_deadline(now_s)

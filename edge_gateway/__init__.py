@@ -1,0 +1,1 @@
+"""The edge gateway: registers the devices behind it and relays their data."""
