@@ -36,9 +36,7 @@ def check_size(body: bytes, max_bytes: int) -> None:
         raise RequestTooLarge(f"The body has {len(body)} bytes; at most {max_bytes} are accepted.")
 
 
-def decode_leniently(
-    body: bytes, number: Callable[[str], object] = lenient_json.number_of
-) -> Any:  # Any: decoded JSON
+def decode_leniently(body: bytes, number: Callable[[str], object] = lenient_json.number_of) -> Any:  # Any: decoded JSON
     """Raises: MalformedRequest; its detail names the fault and quotes nothing of the body."""
     try:
         return lenient_json.parse(body.decode("utf-8", "replace"), number=number)

@@ -128,9 +128,7 @@ def parse_provision_request(body: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> 
     )
 
 
-def decode_provision(
-    body: bytes, *, max_bytes: int = MAX_BODY_BYTES
-) -> tuple[ProvisionRequest, ProvisionEncoding]:
+def decode_provision(body: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> tuple[ProvisionRequest, ProvisionEncoding]:
     """The request in a JSON or protobuf body, and which it was; for MQTT and CoAP.
 
     Protobuf is considered only if the body is no JSON object even by the lenient rules and carries
@@ -157,9 +155,7 @@ def _is_json_object(body: bytes) -> bool:
 def _lenient_provision_body(body: bytes) -> _ProvisionBody:
     document = decode_leniently(body, number=NumberText)
     if not isinstance(document, dict):
-        raise MalformedRequest(
-            "The body must be a JSON object with provisionDeviceKey and provisionDeviceSecret."
-        )
+        raise MalformedRequest("The body must be a JSON object with provisionDeviceKey and provisionDeviceSecret.")
     members = _ProvisionBody(gateway=_flag(document.get("gateway"), "gateway"))
     for name in _TEXT_MEMBERS:
         setattr(members, name, _text_or_none(document.get(name), name))
@@ -225,10 +221,10 @@ def redacted_provision_request(request: ProvisionRequest) -> dict[str, object]:
 
 
 def refusal_response(error: PlatformError, *, seed_texts: bool = False) -> ProvisionResponse:
-    """The response that carries `error`; `seed_texts` puts the specification's wording into `errorMsg`."""
+    """The response that carries `error`; `seed_texts` forces the specification's wording in `errorMsg`."""
     error_msg = FAILURE_TEXT
     if isinstance(error, ProvisionRefused):
-        error_msg = error.seed_text if seed_texts else error.public_text
+        error_msg = error.seed_text if seed_texts else error.error_msg
     return ProvisionResponse(
         status=status_of(error),
         error_msg=error_msg,

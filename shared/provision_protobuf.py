@@ -59,9 +59,7 @@ def read_request(body: bytes) -> ProvisionRequest | None:
         return None
 
 
-def render_response(
-    status: ProvisionStatus, credentials_type: CredentialsType | None, credentials_value: str
-) -> bytes:
+def render_response(status: ProvisionStatus, credentials_type: CredentialsType | None, credentials_value: str) -> bytes:
     """Fields: 1 status, 2 credentialsType, 3 credentialsValue; zero and empty ones are left out."""
     written = _tag(1, _VARINT) + _varint(_STATUS_NUMBERS[status])
     if credentials_type is not None and (number := _CREDENTIALS_TYPES.index(credentials_type)):

@@ -18,6 +18,13 @@ from shared.operations import Operation
 PROVISION_RESPONSE_TOPIC = "/provision/response"
 PROVISION_RESPONSE_TOPIC_WITHOUT_SLASH = "provision/response"
 
+# Every topic on which a client may expect the answer.
+PROVISION_RESPONSE_TOPICS = (
+    PROVISION_RESPONSE_TOPIC,
+    PROVISION_RESPONSE_TOPIC_WITHOUT_SLASH,
+    "/provision",
+)
+
 _INTEGER = re.compile(r"-?[0-9]{1,10}")
 _MIN_INT32 = -(2**31)
 _MAX_INT32 = 2**31 - 1
@@ -38,9 +45,7 @@ _PUBLISH = {
 }
 
 _SUBSCRIBE = {
-    PROVISION_RESPONSE_TOPIC: Operation.RECEIVE_PROVISION_RESPONSE,
-    PROVISION_RESPONSE_TOPIC_WITHOUT_SLASH: Operation.RECEIVE_PROVISION_RESPONSE,
-    "/provision": Operation.RECEIVE_PROVISION_RESPONSE,
+    **dict.fromkeys(PROVISION_RESPONSE_TOPICS, Operation.RECEIVE_PROVISION_RESPONSE),
     "v1/devices/me/attributes": Operation.RECEIVE_ATTRIBUTES,
     "v1/devices/me/attributes/response/+": Operation.RECEIVE_ATTRIBUTES,
     "v2/a": Operation.RECEIVE_ATTRIBUTES,

@@ -30,7 +30,7 @@ _MAX_EXPONENT_CHARS = 7
 _MAX_INT64_DIGITS = 19
 _JSON_EXT = 1  # MessagePack extension code of a JsonValue
 
-_NUMBER_PARTS = re.compile(r"(-?)([0-9]*+)(?:\.([0-9]*+))?(?:[eE]([+-]?[0-9]++))?")
+_NUMBER_PARTS = re.compile(r"(-?)(?=\.?[0-9])([0-9]*+)(?:\.([0-9]*+))?(?:[eE]([+-]?[0-9]++))?")
 _NUMERIC = re.compile(r"-?(?:[0-9]++(?:\.[0-9]++)?|\.[0-9]++)")
 _MARKUP = re.compile(r"<[A-Za-z!/?]")
 

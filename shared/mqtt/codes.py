@@ -33,7 +33,7 @@ class ReasonCode(IntEnum):
 
     text: str
 
-    def __new__(cls, value: int, text: str) -> ReasonCode:
+    def __new__(cls, value: int, text: str = "") -> ReasonCode:
         code = int.__new__(cls, value)
         code._value_ = value
         code.text = text
@@ -137,16 +137,16 @@ _PUBLISH_ANSWERS = frozenset({0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x
 _RELEASE_ANSWERS = frozenset({0x00, 0x92})
 
 REASONS: dict[PacketKind, frozenset[int]] = {
-    PacketKind.CONNACK: frozenset({0x00, *range(0x80, 0x8B), 0x8C, 0x90, 0x95, 0x97})
-    | frozenset({*range(0x99, 0xA0)}),
+    PacketKind.CONNACK: frozenset({0x00, *range(0x80, 0x8B), 0x8C, 0x90, 0x95, 0x97, *range(0x99, 0xA0)}),
     PacketKind.PUBACK: _PUBLISH_ANSWERS,  # [MQTT-3.4.2-1]
     PacketKind.PUBREC: _PUBLISH_ANSWERS,  # [MQTT-3.5.2-1]
     PacketKind.PUBREL: _RELEASE_ANSWERS,  # [MQTT-3.6.2-1]
     PacketKind.PUBCOMP: _RELEASE_ANSWERS,  # [MQTT-3.7.2-1]
     PacketKind.SUBACK: frozenset({0, 1, 2, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2}),
     PacketKind.UNSUBACK: frozenset({0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91}),
-    PacketKind.DISCONNECT: frozenset({0x00, 0x04, *range(0x80, 0x84), 0x87, 0x89, 0x8B, 0x8D, 0x8E, 0x8F})
-    | frozenset({0x90, *range(0x93, 0xA3)}),  # [MQTT-3.14.2-1]
+    PacketKind.DISCONNECT: frozenset(
+        {0x00, 0x04, *range(0x80, 0x84), 0x87, 0x89, 0x8B, *range(0x8D, 0x91), *range(0x93, 0xA3)}
+    ),  # [MQTT-3.14.2-1]
     PacketKind.AUTH: frozenset({0x00, 0x18, 0x19}),  # [MQTT-3.15.2-1]
 }
 """The reason codes each v5 packet may carry, in either direction (MQTT 5 section 2.4)."""

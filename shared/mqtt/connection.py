@@ -2,7 +2,7 @@
 
 What it does
 - speaks 3.1, 3.1.1 and 5.0, and answers a CONNECT of any other level as far as the client can read it
-- decides which packet may come when, by one table, and closes the connection on everything else
+- decides which packet may come when, by the tables of `legality.py`; anything else ends the connection
 - keeps packets that arrive before the CONNECT is accepted, within bounds
 - answers PINGREQ; runs the QoS 1 and 2 exchanges of both directions and allocates packet identifiers
 - holds back what the client cannot take: its maximum packet size and its receive maximum
@@ -22,7 +22,6 @@ What it refuses to do
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum, auto
 from struct import pack
 from typing import Any, NoReturn
 
@@ -36,12 +35,21 @@ from shared.mqtt.inflight import (
     InboundDelivery,
     InboundEvent,
     OutboundDelivery,
-    OutboundEvent,
+    event_of,
+    packet_for,
+)
+from shared.mqtt.legality import (
+    Action,
+    State,
+    check_first_byte,
+    check_publish_properties,
+    check_subscribe,
+    state_after_action,
+    state_after_packet,
 )
 from shared.mqtt.opening import EarlyPackets, Limits, answer_to_connect, check_connect, connack_properties
 from shared.mqtt.packets import (
     V5,
-    Acknowledgement,
     Connack,
     Connect,
     Disconnect,
@@ -60,68 +68,11 @@ from shared.mqtt.packets import (
     Unsubscribe,
 )
 from shared.mqtt.properties import integer
-from shared.mqtt.wire import malformed, protocol_error
 
-__all__ = ["PERFORMED", "RECEIVED", "Action", "Delivered", "Limits", "ServerConnection", "State"]
+__all__ = ["Action", "Delivered", "Limits", "ServerConnection", "State"]
 
 Delivered = Connect | Publish | Subscribe | Unsubscribe | Disconnect
 """The packets a caller has to act upon; the others are dealt with here."""
-
-
-class State(Enum):
-    """Where a connection stands."""
-
-    AWAITING_CONNECT = auto()
-    """Nothing came yet; only a CONNECT may."""
-    AUTHENTICATING = auto()
-    """The CONNECT is with the caller; what the client sends meanwhile is kept."""
-    ACTIVE = auto()
-    """The client is accepted; packets flow both ways."""
-    CLOSED = auto()
-    """Over; what arrives is ignored, what we still want to send is dropped."""
-
-
-class Action(Enum):
-    """What the caller does."""
-
-    ACCEPT = auto()
-    """Answer the CONNECT with success."""
-    REFUSE = auto()
-    """Answer the CONNECT with a refusal."""
-    SEND = auto()
-    """Send a packet of an accepted connection: acknowledgements, SUBACK, PUBLISH."""
-    DISCONNECT = auto()
-    """End the connection."""
-
-
-_AFTER_CONNECT: tuple[type[Packet], ...] = (
-    Publish,
-    Puback,
-    Pubrec,
-    Pubrel,
-    Pubcomp,
-    Subscribe,
-    Unsubscribe,
-    Pingreq,
-)
-
-RECEIVED: dict[tuple[State, type[Packet]], State] = {
-    (State.AWAITING_CONNECT, Connect): State.AUTHENTICATING,  # [MQTT-3.1.0-1]
-    **{(State.AUTHENTICATING, kind): State.AUTHENTICATING for kind in (*_AFTER_CONNECT, Disconnect)},
-    **{(State.ACTIVE, kind): State.ACTIVE for kind in _AFTER_CONNECT},
-    (State.ACTIVE, Disconnect): State.CLOSED,  # [MQTT-3.14.4-2]
-}
-"""What the client may send: no entry is a protocol error, such as a second CONNECT [MQTT-3.1.0-2]."""
-
-PERFORMED: dict[tuple[State, Action], State] = {
-    (State.AUTHENTICATING, Action.ACCEPT): State.ACTIVE,
-    (State.AUTHENTICATING, Action.REFUSE): State.CLOSED,  # [MQTT-3.2.2-7]
-    (State.ACTIVE, Action.SEND): State.ACTIVE,
-    **{(state, Action.DISCONNECT): State.CLOSED for state in State},
-    # Storage and authentication may finish after the connection has.
-    **{(State.CLOSED, action): State.CLOSED for action in Action},
-}
-"""What the caller may do: no entry is our bug."""
 
 
 class ServerConnection:
@@ -191,8 +142,8 @@ class ServerConnection:
         violation: RemoteProtocolError | None = None
         packets: Sequence[Packet] = ()
         try:
-            if self.version == 0:
-                self._check_first_byte(data)
+            if self.version == 0 and not self._decoder.is_mid_packet:
+                check_first_byte(data[0])
             packets = self._decoder.feed(data)
         except RemoteProtocolError as error:
             violation = error
@@ -201,13 +152,6 @@ class ServerConnection:
         if violation is not None and not self.is_closed:
             self._fail(violation, delivered)
         return delivered
-
-    def _check_first_byte(self, data: bytes) -> None:
-        """Recognise a peer that does not speak MQTT without waiting for a whole packet."""
-        if not self._decoder.is_mid_packet and data[0] != 0x10:
-            if data[0] >> 4 == PacketKind.CONNECT:
-                raise malformed("The fixed header of CONNECT has flags")  # [MQTT-2.2.2-2]
-            raise protocol_error("The first packet is not CONNECT")  # [MQTT-3.1.0-1]
 
     def _take(self, packets: Iterable[Packet]) -> list[Delivered]:
         """Apply the state's rules to packets; those for the caller."""
@@ -224,7 +168,7 @@ class ServerConnection:
     def _take_early(self, packets: Iterable[Packet], delivered: list[Delivered]) -> None:
         """Before `accept`: the CONNECT goes to the caller, the rest is kept."""
         for packet in packets:
-            state = self._next_state(packet)
+            state = state_after_packet(self.state, packet)
             if isinstance(packet, Connect):
                 self._begin(packet)
                 delivered.append(packet)
@@ -240,7 +184,7 @@ class ServerConnection:
         for packet in packets:
             if type(packet) is Publish:  # legal: (ACTIVE, Publish) is in RECEIVED
                 if packet.properties is not None:
-                    self._check_publish_properties(packet.properties)
+                    check_publish_properties(packet.properties)
                 qos = packet.qos
                 if qos == 0:
                     delivered.append(packet)
@@ -260,6 +204,7 @@ class ServerConnection:
                 if self._begin_inbound(packet, maximum):
                     delivered.append(packet)
             elif self._act_on(packet, delivered) is State.CLOSED:
+                self._forget()
                 return
             inbound = self._inbound
             room = maximum - inbound.count if inbound else 0
@@ -277,37 +222,17 @@ class ServerConnection:
         self._answer(answer, packet.packet_id)
         return answer is Answer.DELIVER
 
-    def _check_publish_properties(self, properties: Properties) -> None:
-        """We offer no topic aliases, and subscription identifiers are the server's to send."""
-        if Property.TOPIC_ALIAS in properties:
-            raise RemoteProtocolError(ReasonCode.TOPIC_ALIAS_INVALID, "A topic alias")  # [MQTT-3.3.2-9]
-        if Property.SUBSCRIPTION_IDENTIFIER in properties:
-            raise protocol_error("A PUBLISH with a subscription identifier")  # [MQTT-3.3.4-6]
-
     def _act_on(self, packet: Packet, delivered: list[Delivered]) -> State:
         """Apply any packet but PUBLISH; the state after it."""
-        self.state = self._next_state(packet)
+        self.state = state_after_packet(self.state, packet)
         consume = _CONSUMED.get(type(packet))
         if consume is not None:
             consume(self, packet)
         elif isinstance(packet, Delivered):
             if isinstance(packet, Subscribe):
-                self._check_subscribe(packet)
+                check_subscribe(packet)
             delivered.append(packet)
         return self.state
-
-    def _next_state(self, packet: Packet) -> State:
-        """The state after `packet`. Raises RemoteProtocolError if it may not come now."""
-        state = RECEIVED.get((self.state, type(packet)))
-        if state is None:
-            raise protocol_error(f"{type(packet).__name__.upper()} while {self.state.name}")
-        return state
-
-    def _check_subscribe(self, packet: Subscribe) -> None:
-        if Property.SUBSCRIPTION_IDENTIFIER in (packet.properties or ()):
-            raise RemoteProtocolError(
-                ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED, "A subscription identifier"
-            )  # MQTT 5 section 3.2.2.3.12
 
     def _answer_ping(self, _packet: Pingreq) -> None:
         self._send(Pingresp())  # [MQTT-3.12.4-1]
@@ -319,11 +244,8 @@ class ServerConnection:
 
     def _advance_outbound(self, packet: Puback | Pubrec | Pubcomp) -> None:
         """An acknowledgement of one of our messages; it may make room for those that wait."""
-        event = _OUTBOUND_EVENTS[type(packet)]
-        if event is OutboundEvent.PUBREC and packet.reason_code >= FIRST_FAILURE:
-            event = OutboundEvent.PUBREC_REFUSED
         outbound = self._outbound_delivery()
-        self._answer(outbound.received(packet.packet_id, event), packet.packet_id)
+        self._answer(outbound.received(packet.packet_id, event_of(packet)), packet.packet_id)
         for message in outbound.next_messages():
             self._send(message)
 
@@ -361,9 +283,8 @@ class ServerConnection:
 
         Raises: RemoteProtocolError, as `receive_data` does.
         """
-        if self.state is State.AUTHENTICATING and self.version == V5:
-            if not self.client_id and not assigned_client_id:
-                raise LocalProtocolError("A v5 client without an identifier must be given one")
+        if self.version == V5 and not (self.client_id or assigned_client_id or self.is_closed):
+            raise LocalProtocolError("A v5 client without an identifier must be given one")
         if not self._moves(Action.ACCEPT):
             return []
         properties: Properties | None = None
@@ -395,7 +316,7 @@ class ServerConnection:
 
         Raises: LocalProtocolError, if one of them waits for no answer.
         """
-        if not self._moves(Action.SEND):
+        if self.state is not State.ACTIVE and not self._moves(Action.SEND):  # ACTIVE may always send
             return
         identifiers = packet_ids if isinstance(packet_ids, list) else list(packet_ids)
         if not identifiers:
@@ -466,10 +387,7 @@ class ServerConnection:
         Raises: LocalProtocolError, if it comes too early.
         """
         before = self.state
-        after = PERFORMED.get((before, action))
-        if after is None:
-            raise LocalProtocolError(f"{action.name} while {before.name}")
-        self.state = after
+        self.state = state_after_action(before, action)
         return before is not State.CLOSED
 
     def _send(self, packet: Packet) -> None:
@@ -477,10 +395,9 @@ class ServerConnection:
 
     def _answer(self, answer: Answer, packet_id: int, reason: int = 0) -> None:
         """Send the packet a delivery table asks for, if it asks for one."""
-        form = _ANSWERS.get(answer)
-        if form is not None:
-            kind, fixed_reason = form
-            self._send(kind(packet_id, fixed_reason or reason))
+        packet = packet_for(answer, packet_id, reason)
+        if packet is not None:
+            self._send(packet)
 
     def _outbound_delivery(self) -> OutboundDelivery:
         if self._outbound is None:
@@ -508,21 +425,6 @@ class ServerConnection:
 
 
 _PUBACK_SUCCESS = 0x4002_0000  # with the packet identifier added: the four bytes of a PUBACK
-
-_ANSWERS: dict[Answer, tuple[type[Acknowledgement], int]] = {
-    Answer.PUBACK: (Puback, 0),
-    Answer.PUBREC: (Pubrec, 0),
-    Answer.PUBREL: (Pubrel, 0),
-    Answer.PUBREL_NOT_FOUND: (Pubrel, ReasonCode.PACKET_IDENTIFIER_NOT_FOUND),
-    Answer.PUBCOMP: (Pubcomp, 0),
-    Answer.PUBCOMP_NOT_FOUND: (Pubcomp, ReasonCode.PACKET_IDENTIFIER_NOT_FOUND),
-}
-
-_OUTBOUND_EVENTS: dict[type[Packet], OutboundEvent] = {
-    Puback: OutboundEvent.PUBACK,
-    Pubrec: OutboundEvent.PUBREC,
-    Pubcomp: OutboundEvent.PUBCOMP,
-}
 
 # Any: each entry takes the packet of its key, which a dict type cannot say.
 _CONSUMED: dict[type[Packet], Callable[[ServerConnection, Any], None]] = {

@@ -1,7 +1,7 @@
 """QoS 1 and 2 delivery per packet identifier, one state table for each direction.
 
 There are no persistent sessions, so nothing here outlives a connection and nothing is ever re-sent.
-`connection.py` turns the answers into packets. A pair that has no entry in a table is a violation: by the
+A pair that has no entry in a table is a violation: by the
 peer if the event came from the wire, by us if it did not.
 
 Source: MQTT 5 section 4.3; the older versions differ only in having no refusals.
@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Sequence
 from enum import Enum, auto
 
+from shared.mqtt.codes import FIRST_FAILURE, ReasonCode
 from shared.mqtt.errors import LocalProtocolError
-from shared.mqtt.packets import Publish
+from shared.mqtt.packets import Acknowledgement, Puback, Pubcomp, Publish, Pubrec, Pubrel
 from shared.mqtt.wire import protocol_error
 
 MAX_PACKET_ID = 65_535
@@ -39,6 +40,22 @@ class Answer(Enum):
     """A PUBCOMP."""
     PUBCOMP_NOT_FOUND = auto()
     """A PUBCOMP that says the identifier is not known here."""
+
+
+_PACKETS: dict[Answer, tuple[type[Acknowledgement], int]] = {
+    Answer.PUBACK: (Puback, 0),
+    Answer.PUBREC: (Pubrec, 0),
+    Answer.PUBREL: (Pubrel, 0),
+    Answer.PUBREL_NOT_FOUND: (Pubrel, ReasonCode.PACKET_IDENTIFIER_NOT_FOUND),
+    Answer.PUBCOMP: (Pubcomp, 0),
+    Answer.PUBCOMP_NOT_FOUND: (Pubcomp, ReasonCode.PACKET_IDENTIFIER_NOT_FOUND),
+}
+
+
+def packet_for(answer: Answer, packet_id: int, reason: int = 0) -> Acknowledgement | None:
+    """The packet that gives an answer, if it takes one; `reason` where the answer leaves it open."""
+    form = _PACKETS.get(answer)
+    return None if form is None else form[0](packet_id, form[1] or reason)
 
 
 class Inbound(Enum):
@@ -99,7 +116,7 @@ class InboundDelivery:
     def __init__(self) -> None:
         self.owed: set[int] = set()
         self.exchanges: dict[int, Inbound] = {}
-        self._repeated: dict[int, int] = {}  # identifier in `owed` -> PUBACKs owed beyond the first
+        self._repeated: dict[int, int] | None = None  # identifier in `owed` -> PUBACKs beyond the first
         self._copies = 0  # sum of `_repeated`
 
     @property
@@ -123,6 +140,8 @@ class InboundDelivery:
         if step is None:
             raise protocol_error(f"{event.name} for a packet identifier that is {before.name}")
         if before is Inbound.OWES_PUBACK:
+            if self._repeated is None:
+                self._repeated = {}
             self._repeated[packet_id] = self._repeated.get(packet_id, 0) + 1
             self._copies += 1
         self._set(packet_id, before, step[0])
@@ -159,9 +178,9 @@ class InboundDelivery:
 
     def _settle_copy(self, packet_id: int) -> bool:
         """Take one from the PUBACKs owed beyond the first; False if there are none."""
-        copies = self._repeated.get(packet_id)
-        if copies is None:
+        if self._repeated is None or packet_id not in self._repeated:
             return False
+        copies = self._repeated[packet_id]
         self._copies -= 1
         if copies == 1:
             del self._repeated[packet_id]
@@ -227,6 +246,16 @@ OUTBOUND: dict[tuple[Outbound, OutboundEvent], tuple[Outbound, Answer]] = {
     (Outbound.AWAITS_PUBCOMP, OutboundEvent.PUBREC): (Outbound.AWAITS_PUBCOMP, Answer.PUBREL),
     (Outbound.AWAITS_PUBCOMP, OutboundEvent.PUBCOMP): (Outbound.FREE, Answer.NOTHING),
 }
+
+
+def event_of(packet: Puback | Pubrec | Pubcomp) -> OutboundEvent:
+    """What an acknowledgement means to the identifier it carries."""
+    if isinstance(packet, Puback):
+        return OutboundEvent.PUBACK
+    if isinstance(packet, Pubcomp):
+        return OutboundEvent.PUBCOMP
+    is_refusal = packet.reason_code >= FIRST_FAILURE
+    return OutboundEvent.PUBREC_REFUSED if is_refusal else OutboundEvent.PUBREC
 
 
 class OutboundDelivery:

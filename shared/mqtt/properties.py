@@ -169,9 +169,8 @@ def _store(
 ) -> None:
     """Add a value; only user properties, and subscription identifiers of a PUBLISH, may repeat."""
     known = properties.get(name)
-    repeats = isinstance(value, tuple) or (
-        name is Property.SUBSCRIPTION_IDENTIFIER and carrier is Carrier.PUBLISH
-    )
+    repeats = isinstance(value, tuple)
+    repeats = repeats or (name is Property.SUBSCRIPTION_IDENTIFIER and carrier is Carrier.PUBLISH)
     if repeats and isinstance(known, list):
         known.append(value)  # type: ignore[arg-type]  # one property name, one type of item
     elif repeats:

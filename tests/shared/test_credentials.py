@@ -33,10 +33,7 @@ def sha3(text: str) -> str:
 
 def test_the_hash_is_nist_sha3_by_thingsboards_vectors() -> None:
     assert sha3_id("testHash") == "57f6600424d6553263f1f32e0117012894a36fbf07e3e9c3c556272f86b7d985"
-    assert (
-        sha3_id("test_clientId|test_username")
-        == "b9f1b0bf238dddae689babba0a210fe42bc97ddb07620b5a07d7208dd5528db2"
-    )
+    assert sha3_id("test_clientId|test_username") == "b9f1b0bf238dddae689babba0a210fe42bc97ddb07620b5a07d7208dd5528db2"
 
 
 def test_pem_markers_and_line_breaks_do_not_count() -> None:

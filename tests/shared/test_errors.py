@@ -16,7 +16,7 @@ from shared.errors import (
     status_of,
 )
 
-BY_NAME = pytest.mark.parametrize("leaf", sorted(leaf_classes(), key=lambda leaf: leaf.__name__))
+BY_NAME = pytest.mark.parametrize("leaf", sorted(leaf_classes(), key=str))
 
 
 def test_every_reason_belongs_to_exactly_one_refusal() -> None:
@@ -45,7 +45,7 @@ def test_a_detail_replaces_the_text_but_not_the_public_text(leaf: type[PlatformE
     assert error.retry_after_s == 1.5
 
 
-@pytest.mark.parametrize("leaf", sorted(leaf_classes(ProvisionRefused), key=lambda leaf: leaf.__name__))
+@pytest.mark.parametrize("leaf", sorted(leaf_classes(ProvisionRefused), key=str))
 def test_a_refused_provision_request_has_one_of_thingsboards_two_texts(leaf: type[ProvisionRefused]) -> None:
     expected = {ProvisionStatus.NOT_FOUND: NOT_FOUND_TEXT, ProvisionStatus.FAILURE: FAILURE_TEXT}
     assert leaf.public_text == expected[leaf.status]

@@ -97,7 +97,7 @@ REFUSED = [
     ("{a:/}", "expected a value"),
     (r"{a:\b}", "expected a value"),
     ("\f1", "expected a value"),
-    (")]}' {}", "expected a value"),
+    (")]}' {}", "more text after the value"),
 ]
 
 
@@ -111,15 +111,18 @@ def test_what_gson_refuses_is_refused_with_the_fault(text: str, fault: str) -> N
 
 @pytest.mark.parametrize("end", "/\\;#={}[]:, \t\f\r\n")
 def test_an_unquoted_word_ends_at_each_stop_character(end: str) -> None:
+    if end == "#":
+        assert parse("ab#cd") == "ab"
+        return
     with pytest.raises(LenientJsonError) as caught:
-        parse(f"ab{end}cd{{")
-    assert caught.value.position >= 2
+        parse(f"ab{end}cd")
+    assert caught.value.position in (2, 3)  # white space is skipped before the fault
 
 
 def test_the_position_of_a_fault_counts_characters_from_one_in_the_message() -> None:
-    with pytest.raises(LenientJsonError, match="character 9$") as caught:
-        parse('{"ä":1 2}'.replace(" ", ",x "))
-    assert caught.value.position == 8
+    with pytest.raises(LenientJsonError, match=r"character 8$") as caught:
+        parse('{"ä":1 2}')
+    assert caught.value.position == 7
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,8 @@ def test_the_caller_may_keep_every_number_as_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [(r'"\ud800"', "\ufffd"), (r'"a\udc00b"', "a\ufffdb"), (r"'\ud83d\ud83d'", "\ufffd\ufffd")]
+    ("text", "value"),
+    [(r'"\ud800"', "\ufffd"), (r'"a\udc00b"', "a\ufffdb"), (r"'\ud83d\ud83d'", "\ufffd\ufffd")],
 )
 def test_single_surrogates_become_the_replacement_character(text: str, value: str) -> None:
     assert parse(text) == value
@@ -192,7 +196,7 @@ def test_valid_json_reads_as_a_strict_reader_reads_it(document: Any, indent: int
     assert values(parse(text, max_depth=100)) == values(msgspec.json.decode(text))
 
 
-fragments = st.sampled_from(list("{}[]:,;='\"\\/#* \n\r\tautefE+-.019") + ["=>", "//", "/*", "*/", "null", "\\u00", "1e5"])
+fragments = st.sampled_from([*"{}[]:,;='\"\\/#* \n\r\tautefE+-.019", "=>", "//", "/*", "*/", "null", "\\u00", "1e5"])
 
 
 @given(st.text(max_size=40) | st.lists(fragments, max_size=30).map("".join))

@@ -14,11 +14,13 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
+from cloud_core.core.tokens import new_secret
 from cloud_core.model import Identity, Peer, PresentedCredentials, Role
 from cloud_core.transports.mqtt.errors import REASONS, connack_codes
 from shared import payloads, topics
 from shared.errors import PlatformError, Unavailable
 from shared.messages import ProvisionResponse, Sample
+from shared.mqtt.codes import ConnectReturnCode, ReasonCode
 from shared.mqtt.connection import ServerConnection
 from shared.mqtt.packets import Connect, Disconnect, Publish, Subscribe, Unsubscribe
 from shared.operations import Operation
@@ -30,6 +32,8 @@ NOT_AUTHORIZED = 0x87
 TOPIC_FILTER_INVALID = 0x8F
 TOPIC_NAME_INVALID = 0x90
 NO_SUBSCRIPTION = 0x11
+
+_RESPONSES = Operation.RECEIVE_PROVISION_RESPONSE
 
 Packet = Connect | Publish | Subscribe | Unsubscribe | Disconnect
 
@@ -105,7 +109,7 @@ class MqttAdapter:
     def _connect(self, packet: Connect) -> None:
         presented = PresentedCredentials(
             client_id=packet.client_id,
-            username=packet.username or "",
+            username=packet.user_name or "",
             password=(packet.password or b"").decode("utf-8", "surrogateescape"),
             has_password=packet.password is not None,
         )
@@ -129,7 +133,7 @@ class MqttAdapter:
         if self._connection.is_closed:
             return  # the peer went away while its credentials were looked up
         self._identity = identity
-        queued = self._connection.accept(assigned_client_id=None)
+        queued = self._connection.accept(assigned_client_id=f"muster-{new_secret()}")
         self._session.logged_in(identity)
         self._session.flush_soon()
         if queued:
@@ -140,7 +144,7 @@ class MqttAdapter:
             return
         v3_code, v5_code = connack_codes(error, presented)
         log.warn("MQTT login refused: {error}", error=str(error), source=self._session.peer.address)
-        self._connection.refuse(v3_code, v5_code)
+        self._connection.refuse(ConnectReturnCode(v3_code), ReasonCode(v5_code))
         self._session.end()
 
     def _is_allowed(self, operation: Operation) -> bool:
@@ -189,7 +193,7 @@ class MqttAdapter:
         self._acknowledge(packet, reason)
         if self._is_provision_only:
             log.warn("A provision-only session published to {topic}", topic=packet.topic[:100])
-            self._connection.disconnect(TOPIC_NAME_INVALID)
+            self._connection.disconnect(ReasonCode.TOPIC_NAME_INVALID)
             self._session.end()
 
     def _drop(self, packet: Publish, error: PlatformError) -> None:
@@ -239,7 +243,7 @@ class MqttAdapter:
         subscribed = self._subscriptions or {}
         if not subscribed or wanted in subscribed:
             return wanted
-        return next((one for one in subscribed if one in topics.PROVISION_RESPONSE_TOPICS), wanted)
+        return next((one for one in subscribed if topics.operation_for_subscribe(one) is _RESPONSES), wanted)
 
     # -- acknowledgements in order ----------------------------------------------------------------
 
@@ -275,7 +279,7 @@ class MqttAdapter:
         while slots and slots[0].reason >= 0:
             slot = slots.popleft()
             if slot.packet_ids and not connection.is_closed:
-                connection.acknowledge(slot.packet_ids, slot.reason)
+                connection.acknowledge(slot.packet_ids, ReasonCode(slot.reason) if slot.reason else ReasonCode.SUCCESS)
         self._session.flush_soon()
 
     # -- the rest ---------------------------------------------------------------------------------
@@ -284,12 +288,13 @@ class MqttAdapter:
         if self._subscriptions is None:
             self._subscriptions = {}
         codes: list[int] = []
-        for topic_filter, qos in packet.filters:
+        for wanted in packet.subscriptions:
+            topic_filter = wanted.topic_filter
             operation = topics.operation_for_subscribe(topic_filter)
             if operation is None or not self._is_allowed(operation):
                 codes.append(TOPIC_FILTER_INVALID)
                 continue
-            granted = min(qos, 1)
+            granted = min(wanted.qos, 1)
             self._subscriptions[topic_filter] = granted
             codes.append(granted)
         self._connection.suback(packet.packet_id, codes)
@@ -297,7 +302,7 @@ class MqttAdapter:
 
     def _unsubscribe(self, packet: Unsubscribe) -> None:
         known = self._subscriptions if self._subscriptions is not None else {}
-        codes = [SUCCESS if known.pop(one, None) is not None else NO_SUBSCRIPTION for one in packet.filters]
+        codes = [SUCCESS if known.pop(one, None) is not None else NO_SUBSCRIPTION for one in packet.topic_filters]
         self._connection.unsuback(packet.packet_id, codes)
         self._session.flush_soon()
 

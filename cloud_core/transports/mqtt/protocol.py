@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from cloud_core.model import Identity, Peer, Role, Transport
 from cloud_core.transports.mqtt.adapter import MqttAdapter
+from shared.mqtt.codes import ReasonCode
 from shared.mqtt.connection import ServerConnection
 from shared.mqtt.errors import RemoteProtocolError
 
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-SESSION_TAKEN_OVER = 0x8E
-KEEP_ALIVE_TIMEOUT = 0x8D
-SERVER_SHUTTING_DOWN = 0x8B
-ADMINISTRATIVE_ACTION = 0x98
 
 
 class MqttProtocol(Protocol):
@@ -68,8 +65,9 @@ class MqttProtocol(Protocol):
                 log.warn("MQTT peer {source} broke the rules: {error}", source=self.peer.address, error=str(error))
                 self.end()
                 return
-        if connection.has_data_to_send:
-            self.flush_soon()
+        data = connection.data_to_send()  # ping answers and the like
+        if data and not self._is_ending:
+            self.transport.write(data)
         if self._service.api.is_congested and not self._is_paused and not self._is_ending:
             self._is_paused = True
             self.transport.pauseProducing()
@@ -83,7 +81,8 @@ class MqttProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._is_ending = True
-        self._connection.connection_lost()
+        if not self._connection.is_closed:
+            self._connection.disconnect()
         self._service.closed(self, self._adapter.identity)
 
     # -- what the adapter asks --------------------------------------------------------------------
@@ -123,7 +122,7 @@ class MqttProtocol(Protocol):
     def has_work_pending(self) -> bool:
         return self._adapter.has_work_pending
 
-    def close_with(self, reason: int) -> None:
+    def close_with(self, reason: ReasonCode) -> None:
         if not self._connection.is_closed:
             self._connection.disconnect(reason)
         self.end()
@@ -132,4 +131,4 @@ class MqttProtocol(Protocol):
         """Called about once a second."""
         is_late = self.deadline_s and now_s >= self.deadline_s
         if is_late or now_s - self.last_seen_s > self.idle_limit_s:
-            self.close_with(KEEP_ALIVE_TIMEOUT)
+            self.close_with(ReasonCode.KEEP_ALIVE_TIMEOUT)

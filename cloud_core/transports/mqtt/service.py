@@ -14,13 +14,9 @@ from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
 from cloud_core.model import Identity, Role
-from cloud_core.transports.mqtt.protocol import (
-    ADMINISTRATIVE_ACTION,
-    SERVER_SHUTTING_DOWN,
-    SESSION_TAKEN_OVER,
-    MqttProtocol,
-)
+from cloud_core.transports.mqtt.protocol import MqttProtocol
 from cloud_core.transports.mqtt.sessions import Sessions
+from shared.mqtt.codes import ReasonCode
 from shared.mqtt.connection import Limits
 
 log = Logger()
@@ -68,7 +64,7 @@ class MqttService(Factory):  # type: ignore[misc]  # twisted.internet.protocol.F
     def close_sessions(self) -> None:
         """Tells every peer that the server goes, and closes."""
         for connection in list(self._connections):
-            connection.close_with(SERVER_SHUTTING_DOWN)
+            connection.close_with(ReasonCode.SERVER_SHUTTING_DOWN)
 
     @property
     def has_work_pending(self) -> bool:
@@ -101,7 +97,7 @@ class MqttService(Factory):  # type: ignore[misc]  # twisted.internet.protocol.F
                 device=identity.device_name,
                 source=connection.peer.address,
             )
-            replaced.close_with(SESSION_TAKEN_OVER)
+            replaced.close_with(ReasonCode.SESSION_TAKEN_OVER)
 
     def dirty(self, connection: MqttProtocol) -> None:
         """`connection` has something to send; it goes out with the others, in one write each."""
@@ -135,7 +131,7 @@ class MqttService(Factory):  # type: ignore[misc]  # twisted.internet.protocol.F
         session = self.sessions.of(device_id)
         if session is not None:
             log.info("Session of device {device_id} closed: {why}", device_id=device_id, why=why)
-            session.close_with(ADMINISTRATIVE_ACTION)
+            session.close_with(ReasonCode.ADMINISTRATIVE_ACTION)
 
     def _check_deadlines(self) -> None:
         now_s = self.now_s()

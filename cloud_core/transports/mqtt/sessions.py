@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from shared.mqtt.codes import ReasonCode
+
 
 class LiveSession(Protocol):
     """A logged-in connection."""
 
-    def close_with(self, reason: int) -> None:
+    def close_with(self, reason: ReasonCode) -> None:
         """Ends it; a 5.0 client is told `reason`."""
 
 

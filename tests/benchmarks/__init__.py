@@ -1,0 +1,1 @@
+"""Benchmarks: how fast the core is, measured from outside over loopback; see README.md."""

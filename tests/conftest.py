@@ -1,0 +1,115 @@
+"""Shared fixtures: stores on SQLite and PostgreSQL, and the rule that a missing server fails in CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.stores import InlineReactor, StoreUnderTest, open_store
+
+REQUIRE_ALL = os.environ.get("MUSTER_REQUIRE_ALL") == "1"
+
+
+def need(program: str, package: str) -> str:
+    """Path of an installed program; skips with one clear line, or fails where all is required."""
+    found = shutil.which(program)
+    if found:
+        return found
+    message = f"{program} is not installed (Debian package {package})"
+    if REQUIRE_ALL:
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def _postgresql_bin() -> Path | None:
+    candidates = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
+    if candidates:
+        return candidates[0].parent
+    found = shutil.which("initdb")
+    return Path(found).parent if found else None
+
+
+class PrivatePostgresql:
+    """A server of our own on a Unix socket, thrown away afterwards; never run as root."""
+
+    def __init__(self, binaries: Path) -> None:
+        self._binaries = binaries
+        self._folder = Path(tempfile.mkdtemp(prefix="muster-pg-"))
+        self._as_user: list[str] = []
+        if os.geteuid() == 0:
+            self._as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+            shutil.chown(self._folder, "postgres", "postgres")
+        self._folder.chmod(0o700)
+        data = str(self._folder / "data")
+        self._run("initdb", "-D", data, "-U", "muster", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
+        options = f"-c listen_addresses='' -c unix_socket_directories='{self._folder}'"
+        self._run("pg_ctl", "-D", data, "-w", "-l", str(self._folder / "log"), "-o", options, "start")
+        self._databases = 0
+
+    def new_database(self) -> str:
+        self._databases += 1
+        name = f"t{self._databases}"
+        self._run("createdb", "-h", str(self._folder), "-U", "muster", name)
+        return f"postgresql+psycopg://muster@/{name}?host={self._folder}"
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "stop")
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [*self._as_user, str(self._binaries / program), *arguments],
+            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=60, cwd="/",
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Callable[[], str]]:
+    """Gives the URL of a fresh database each time it is called."""
+    given = os.environ.get("MUSTER_TEST_POSTGRESQL_URL")
+    if given:
+        yield lambda: given
+        return
+    binaries = _postgresql_bin()
+    if binaries is None:
+        message = "PostgreSQL's server programs are not installed (Debian package postgresql)"
+        pytest.fail(message) if REQUIRE_ALL else pytest.skip(message)
+    server = PrivatePostgresql(binaries)
+    yield server.new_database
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
+    """A running store on each database, driven without a reactor."""
+    url = f"sqlite:///{tmp_path / 'muster.db'}"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql")()
+    opened = open_store(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> Iterator[StoreUnderTest]:
+    opened = open_store(f"sqlite:///{tmp_path / 'muster.db'}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def inline_reactor() -> InlineReactor:
+    return InlineReactor()
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Pure tests first: a broken rule is reported before anything slow starts."""
+    slow = ("interop", "scenarios")
+    items.sort(key=lambda item: any(f"/{name}/" in str(item.path) for name in slow))
