@@ -183,9 +183,10 @@ def _create_new(context: Context, profile: DeviceProfile) -> Issued:
     if tx.credentials_owner(credentials_id(credentials)) is not None:
         raise CredentialsInUse("another device has these credentials")
     is_gateway = context.request.is_gateway
+    generated = "" if name else new_secret()
     device_id = tx.insert_device(
         NewDevice(
-            uuid=uuid4(), tenant_id=profile.tenant_id, profile_id=profile.id, name=name or new_secret(),
+            uuid=uuid4(), tenant_id=profile.tenant_id, profile_id=profile.id, name=name or generated,
             created_ms=context.now_ms, is_gateway=is_gateway,
             document={"additionalInfo": {"gateway": True}} if is_gateway else {},
         )
@@ -195,7 +196,7 @@ def _create_new(context: Context, profile: DeviceProfile) -> Issued:
         request_digest=context.digest, is_new_device=True,
     )  # fmt: skip
     tx.put_attributes(device_id, Scope.SERVER, {PROVISION_STATE: PROVISIONED}, now_ms=context.now_ms)
-    return Issued(device_id, credentials, warning=_warning(context.request))
+    return Issued(device_id, credentials, device_name=generated, warning=_warning(context.request))
 
 
 def _exists(device: Device) -> Issued:

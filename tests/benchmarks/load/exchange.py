@@ -14,6 +14,7 @@ from typing import Protocol
 from .measure import Meter, Plan
 
 CHECK_PERIOD_S = 0.25
+ERRORS_TO_GIVE_UP = 1000
 
 
 class Outcome(enum.Enum):
@@ -93,10 +94,10 @@ class ExchangeLoad:
             now = time.perf_counter()
             if not meter.measuring and now >= opens:
                 meter.begin(now)
-            if now >= closes or (plan.count and self.sent >= plan.count):
+            if now >= closes or (plan.count and self.sent >= plan.count) or meter.errors >= ERRORS_TO_GIVE_UP:
                 break
             if plan.rate is None:
-                while self._idle and not (plan.count and self.sent >= plan.count):
+                for _ in range(len(self._idle) if not plan.count else min(len(self._idle), plan.count - self.sent)):
                     self._start(self._idle.pop(), time.perf_counter())
             else:
                 self._keep_pace(started, now, plan.rate)

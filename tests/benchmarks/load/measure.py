@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .bodies import BASE_TS_MS
+
 BUCKETS_PER_SECOND = 100_000
 """Latency resolution: 10 µs."""
 BUCKET_COUNT = 10 * BUCKETS_PER_SECOND
@@ -206,3 +208,16 @@ def raise_file_limit() -> int:
 def print_result(result: Mapping[str, object]) -> None:
     """The one line of JSON a load client owes its caller."""
     print(json.dumps(result), flush=True)
+
+
+def add_provision_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a provision request needs."""
+    parser.add_argument("--prefix", default="load", help="provision: device names are PREFIX-0000000000, …")
+    parser.add_argument("--key", default="benchmark-key", help="provision: provisionDeviceKey")
+    parser.add_argument("--secret", default="benchmark-secret", help="provision: provisionDeviceSecret")
+
+
+def add_telemetry_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a telemetry message needs."""
+    parser.add_argument("--ts-base", type=int, default=BASE_TS_MS, help="telemetry: first time stamp, ms")
+    parser.add_argument("--server-time", action="store_true", help="telemetry: bodies without a time stamp")

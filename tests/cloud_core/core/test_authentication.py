@@ -1,0 +1,80 @@
+"""Who may log in with what (wire-contract.md section 2.6, catalogue C3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cloud_core.core.authentication import LoginCache
+from cloud_core.model import Identity, Login, Role
+from shared.credentials import AccessToken, MqttBasic, X509Certificate
+from shared.errors import NotAuthenticated
+from tests.support.api import ApiUnderTest
+from tests.support.stores import StoreUnderTest
+
+
+@pytest.fixture
+def api(sqlite_store: StoreUnderTest) -> ApiUnderTest:
+    profile = sqlite_store.add_profile()
+    for name, credentials in {
+        "token": AccessToken("T1"),
+        "by client id": MqttBasic("C1"),
+        "by both": MqttBasic("C2", "U2"),
+        "by all": MqttBasic("C2", "U3", "P3"),
+        "token like a user": AccessToken("U4"),
+        "by user": MqttBasic("", "U5", "P5"),
+        "by certificate": X509Certificate("MIIB"),
+    }.items():
+        sqlite_store.add_device(name, profile, credentials)
+    return ApiUnderTest(sqlite_store)
+
+
+LOGINS: list[tuple[dict[str, Any], str | None]] = [
+    ({"username": "T1"}, "token"),
+    ({"username": "T1", "password": "ignored", "has_password": True, "client_id": "any"}, "token"),
+    ({"client_id": "C1"}, "by client id"),
+    ({"client_id": "C2", "username": "U2"}, "by both"),
+    ({"client_id": "C2", "username": "U3", "password": "P3", "has_password": True}, "by all"),
+    ({"client_id": "C2", "username": "U3", "password": "bad", "has_password": True}, None),
+    ({"client_id": "C2", "username": "U3"}, None),
+    ({"client_id": "random", "username": "U4", "password": "random", "has_password": True}, "token like a user"),
+    ({"client_id": "random", "username": "U5", "password": "P5", "has_password": True}, "by user"),
+    ({"username": "U5"}, None),
+    ({"certificate": "MIIB"}, "by certificate"),
+    ({"certificate": "other", "username": "T1"}, None),
+    ({"username": "unknown"}, None),
+    ({"client_id": "unknown"}, None),
+    ({}, None),
+]
+
+
+@pytest.mark.parametrize(("presented", "device"), LOGINS)
+def test_presented_credentials_open_their_device_only(
+    api: ApiUnderTest, presented: dict[str, Any], device: str | None
+) -> None:
+    """Twice, because the second time the cache answers."""
+    for _ in range(2):
+        outcome = api.log_in(**presented)
+        assert isinstance(outcome, NotAuthenticated) if device is None else outcome.device_name == device
+
+
+def test_a_changed_device_is_looked_up_again(api: ApiUnderTest) -> None:
+    """After its credentials changed, the old token opens nothing although it was cached."""
+    identity = api.log_in(username="T1")
+    api.log_in(username="T1")
+    assert api.api.known_token("T1") == identity
+    api.store.run(lambda tx: tx.put_credentials(identity.device_id, AccessToken("T2"), now_ms=2))
+    api.api.device_changed(identity.device_id, "credentials changed")
+    assert isinstance(api.log_in(username="T1"), NotAuthenticated)
+    assert api.log_in(username="T2").device_name == "token"
+
+
+def test_the_cache_forgets_the_oldest() -> None:
+    """Bounded; and a forgotten device leaves no trace."""
+    cache = LoginCache(max_entries=2)
+    for number in range(3):
+        cache.put(f"id{number}", Login(Identity(Role.DEVICE, 1, number), AccessToken(f"id{number}"), True))
+    assert [cache.get(f"id{number}") is not None for number in range(3)] == [False, True, True]
+    cache.forget(1)
+    assert cache.get("id1") is None and cache.generation == 1
