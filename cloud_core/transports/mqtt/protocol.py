@@ -81,7 +81,9 @@ class MqttProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._is_ending = True
-        if not self._connection.is_closed:
+        # While the login is looked up the connection stays open for the packets behind CONNECT: a
+        # client that publishes and closes at once loses nothing.
+        if self._adapter.identity is not None and not self._connection.is_closed:
             self._connection.disconnect()
         self._service.closed(self, self._adapter.identity)
 
@@ -101,6 +103,8 @@ class MqttProtocol(Protocol):
                 self.transport.write(data)
 
     def logged_in(self, identity: Identity) -> None:
+        if self._is_ending:
+            return  # the peer is gone already; only what it sent is still processed
         timeouts = self._service.timeouts
         is_provision_only = identity.role is Role.PROVISIONING
         self.deadline_s = self.last_seen_s + timeouts.provision_session_s if is_provision_only else 0.0

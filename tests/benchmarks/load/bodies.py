@@ -37,7 +37,10 @@ class ProvisionBodies:
 
     def __init__(self, *, prefix: str, key: str, secret: str) -> None:
         self._head = b'{"deviceName":"%s-' % prefix.encode()
-        self._tail = b'","provisionDeviceKey":"%s","provisionDeviceSecret":"%s"}' % (key.encode(), secret.encode())
+        self._tail = b'","provisionDeviceKey":"%s","provisionDeviceSecret":"%s"}' % (
+            key.encode(),
+            secret.encode(),
+        )
         self.length = len(self.body(0))
 
     def body(self, number: int) -> bytes:

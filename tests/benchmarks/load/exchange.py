@@ -1,7 +1,7 @@
 """The engine for one-at-a-time exchanges: a request, its answer, then the next request on the same channel.
 
-It knows no protocol. A channel is an HTTP connection, a CoAP endpoint or a short MQTT dialogue; the engine starts
-its exchanges (again at once, or when they are due), waits for sockets, and counts.
+It knows no protocol. A channel is an HTTP connection, a CoAP endpoint or a short MQTT dialogue; the engine
+starts its exchanges (again at once, or when they are due), waits for sockets, and counts.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ class ExchangeLoad:
             if now >= closes or (plan.count and self.sent >= plan.count) or meter.errors >= ERRORS_TO_GIVE_UP:
                 break
             if plan.rate is None:
-                for _ in range(len(self._idle) if not plan.count else min(len(self._idle), plan.count - self.sent)):
+                for _ in range(
+                    len(self._idle) if not plan.count else min(len(self._idle), plan.count - self.sent)
+                ):
                     self._start(self._idle.pop(), time.perf_counter())
             else:
                 self._keep_pace(started, now, plan.rate)

@@ -1,7 +1,7 @@
 """Idle load: opens many MQTT connections, holds them, and checks at the end that each still answers.
 
-Prints `{"open": N}` once all are connected, waits for a line (or the end) of standard input, sends a PINGREQ on each,
-and prints the result line with the number of PINGRESPs as `acknowledged`.
+Prints `{"open": N}` once all are connected, waits for a line (or the end) of standard input, sends a PINGREQ
+on each, and prints the result line with the number of PINGRESPs as `acknowledged`.
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ def main(arguments: list[str] | None = None) -> int:
     meter = Meter(plan)
     load = IdleLoad(plan, meter)
     meter.begin(time.perf_counter())
-    opened = load.open(options.connections, measure.tokens_from(options.tokens), Sources(plan.host, options.sources))
+    opened = load.open(
+        options.connections, measure.tokens_from(options.tokens), Sources(plan.host, options.sources)
+    )
     meter.end(time.perf_counter())
     measure.print_result({"open": opened})
     sys.stdin.readline()

@@ -73,7 +73,18 @@ class Plan:
 class Meter:
     """The measured window: latencies, errors and the CPU time spent in it."""
 
-    __slots__ = ("plan", "histogram", "errors", "first_error", "measuring", "_window", "_began", "_ended", "_cpu_began", "_cpu_ended")
+    __slots__ = (
+        "_began",
+        "_cpu_began",
+        "_cpu_ended",
+        "_ended",
+        "_window",
+        "errors",
+        "first_error",
+        "histogram",
+        "measuring",
+        "plan",
+    )
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -110,10 +121,14 @@ class Meter:
         if self.first_error is None:
             self.first_error = reason[:300]
 
-    def result(self, *, sent: int, acknowledged: int, extra: Mapping[str, object] | None = None) -> dict[str, object]:
+    def result(
+        self, *, sent: int, acknowledged: int, extra: Mapping[str, object] | None = None
+    ) -> dict[str, object]:
         """The result as one flat JSON object; `sent` and `acknowledged` cover warm-up, window and drain."""
         seconds = max(self._ended - self._began, 1e-9)
-        server, client, machine = (after - before for before, after in zip(self._cpu_began, self._cpu_ended, strict=True))
+        server, client, machine = (
+            after - before for before, after in zip(self._cpu_began, self._cpu_ended, strict=True)
+        )
         return {
             "rate": round(self.histogram.count / seconds, 1),
             "p50_ms": round(self.histogram.percentile_ms(0.50), 3),
@@ -134,7 +149,9 @@ class Meter:
 
 
 def cpu_seconds(pid: int | None) -> tuple[float, float, float]:
-    """CPU seconds used so far by process `pid` with its descendants, by this process, and by the whole machine."""
+    """CPU seconds used so far by process `pid` with its descendants, by this process, and by the whole
+    machine.
+    """
     server = sum(_process_ticks(member) for member in process_tree(pid)) if pid else 0
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     busy = sum(int(fields[i]) for i in (0, 1, 2, 5, 6))  # user nice system irq softirq
@@ -168,10 +185,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="length of the measured window")
     parser.add_argument("--warmup", type=float, default=0.5, help="seconds before the window opens")
     parser.add_argument("--count", type=int, help="a fixed number of exchanges instead of seconds")
-    parser.add_argument("--rate", type=float, help="exchanges per second; latency then counts from the due time")
+    parser.add_argument(
+        "--rate", type=float, help="exchanges per second; latency then counts from the due time"
+    )
     parser.add_argument("--watch-pid", type=int, help="process whose CPU time is reported")
     parser.add_argument("--cpu", type=int, help="pin this client to one core")
-    parser.add_argument("--answer-timeout", type=float, default=10.0, help="an answer later than this is an error")
+    parser.add_argument(
+        "--answer-timeout", type=float, default=10.0, help="an answer later than this is an error"
+    )
     parser.add_argument("--tokens", type=Path, help="file with one access token per line")
 
 

@@ -1,7 +1,8 @@
 """Short MQTT connections: CONNECT → CONNACK → close, and the whole provisioning dialogue.
 
-The provisioning dialogue is the one of ThingsBoard's own Python client: user name `provision`, and after CONNACK the
-SUBSCRIBE and the PUBLISH back to back with QoS 0. It is over, and its latency ends, with the provision response.
+The provisioning dialogue is the one of ThingsBoard's own Python client: user name `provision`, and after
+CONNACK the SUBSCRIBE and the PUBLISH back to back with QoS 0. It is over, and its latency ends, with the
+provision response.
 """
 
 from __future__ import annotations
@@ -126,7 +127,9 @@ class ProvisionDialogue(ConnectDialogue):
 def run_connect(plan: Plan, *, concurrent: int, tokens: list[str], sources: int) -> dict[str, object]:
     """Connect as planned, `concurrent` at a time."""
     wiring, addresses = Wiring(), Sources(plan.host, sources)
-    connects = [mqtt_wire.connect(client_id=f"load-{i:05d}", username=token) for i, token in enumerate(tokens)]
+    connects = [
+        mqtt_wire.connect(client_id=f"load-{i:05d}", username=token) for i, token in enumerate(tokens)
+    ]
     channels: list[Channel] = [ConnectDialogue(plan, wiring, addresses, connects) for _ in range(concurrent)]
     meter, load = run_exchanges(plan, wiring, channels)
     return meter.result(sent=load.sent, acknowledged=load.acknowledged)
@@ -137,6 +140,8 @@ def run_provision(
 ) -> dict[str, object]:
     """Provision as planned, `concurrent` dialogues at a time."""
     wiring, addresses = Wiring(), Sources(plan.host, sources)
-    channels: list[Channel] = [ProvisionDialogue(plan, wiring, addresses, provision_bodies) for _ in range(concurrent)]
+    channels: list[Channel] = [
+        ProvisionDialogue(plan, wiring, addresses, provision_bodies) for _ in range(concurrent)
+    ]
     meter, load = run_exchanges(plan, wiring, channels)
     return meter.result(sent=load.sent, acknowledged=load.acknowledged)

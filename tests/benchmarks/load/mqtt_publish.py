@@ -1,7 +1,8 @@
 """Publishing with QoS 1: N connections, each with W messages in flight, every acknowledgement checked.
 
-A message counts once its PUBACK has come back, in order and with the right packet id. Latency runs from the `send`
-of the message, or, at a paced rate, from the moment it was due: a late client or a full window is not hidden.
+A message counts once its PUBACK has come back, in order and with the right packet id. Latency runs from the
+`send` of the message, or, at a paced rate, from the moment it was due: a late client or a full window is not
+hidden.
 """
 
 from __future__ import annotations
@@ -22,7 +23,18 @@ READ_BYTES = 65_536
 class Publisher:
     """One connection: its ring of messages, what is in flight, and what the socket did not take yet."""
 
-    __slots__ = ("acked", "dead", "in_flight", "leftover", "position", "ring", "sent_at", "sock", "unwritten", "window")
+    __slots__ = (
+        "acked",
+        "dead",
+        "in_flight",
+        "leftover",
+        "position",
+        "ring",
+        "sent_at",
+        "sock",
+        "unwritten",
+        "window",
+    )
 
     def __init__(self, sock: socket.socket, ring: MessageRing, window: int) -> None:
         self.sock = sock
@@ -37,7 +49,9 @@ class Publisher:
         self.dead = False
 
     def send(self, count: int, since: float) -> int:
-        """Send up to `count` more messages whose latency runs from `since`; returns how many the window allowed."""
+        """Send up to `count` more messages whose latency runs from `since`; returns how many the window
+        allowed.
+        """
         count = min(count, self.window - self.in_flight)
         if count <= 0 or self.unwritten:
             return 0
@@ -190,14 +204,18 @@ class PublishLoad:
         return sent
 
     def _keep_pace(self, started: float, now: float) -> None:
-        """Send what is due, one message per connection in turn, until the schedule or all windows are exhausted."""
+        """Send what is due, one message per connection in turn, until the schedule or all windows are
+        exhausted.
+        """
         rate = self._plan.rate or 0.0
         due, turn = int((now - started) * rate), self._turn
         full = 0
         while self.sent < due and full < len(turn):
             publisher = turn[0]
             turn.rotate(-1)
-            full = 0 if not publisher.dead and self._send(publisher, 1, started + self.sent / rate) else full + 1
+            full = (
+                0 if not publisher.dead and self._send(publisher, 1, started + self.sent / rate) else full + 1
+            )
 
     def _flush(self, publisher: Publisher) -> None:
         publisher.flush()

@@ -1,8 +1,9 @@
 """A ring of ready PUBLISH packets whose digits are patched in place, lap after lap.
 
-All packets of a ring have one size, so any run of them is one slice of one buffer. Packet ids are the position in
-the ring plus one; because 3.1.1 acknowledges in order [MQTT-4.6.0-2] and a window is never larger than the ring, an
-id is never used twice at once, and the bytes the server must answer with are known beforehand.
+All packets of a ring have one size, so any run of them is one slice of one buffer. Packet ids are the
+position in the ring plus one; because 3.1.1 acknowledges in order [MQTT-4.6.0-2] and a window is never
+larger than the ring, an id is never used twice at once, and the bytes the server must answer with are known
+beforehand.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ class MessageRing:
         self._buffer = bytearray()
         for position in range(RING):
             number = seed * RING + position
-            body = bodies.flat_telemetry(number) if server_time else bodies.telemetry(ts_base_ms + position, number)
+            body = (
+                bodies.flat_telemetry(number)
+                if server_time
+                else bodies.telemetry(ts_base_ms + position, number)
+            )
             self._buffer += mqtt_wire.publish(topic, body, packet_id=position + 1)
         self.size = len(self._buffer) // RING
         self.packets = memoryview(self._buffer)

@@ -1,7 +1,7 @@
 """Local addresses of the load: many, so that neither ports nor CoAP message ids run short.
 
-Ports of closed connections stay taken for a while (TIME_WAIT), and a CoAP server remembers (address, port, message
-id) for minutes. All of 127.0.0.0/8 is ours, so each run takes addresses of its own.
+Ports of closed connections stay taken for a while (TIME_WAIT), and a CoAP server remembers (address, port,
+message id) for minutes. All of 127.0.0.0/8 is ours, so each run takes addresses of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ class Sources:
     def __init__(self, host: str, count: int) -> None:
         loopback = ipaddress.ip_address(socket.gethostbyname(host)).is_loopback
         second, third = 1 + os.getpid() // 250 % 250, 1 + os.getpid() % 250
-        self._addresses = [f"127.{second}.{third}.{1 + i}" for i in range(min(count, 250))] if loopback else [""]
+        self._addresses = (
+            [f"127.{second}.{third}.{1 + i}" for i in range(min(count, 250))] if loopback else [""]
+        )
         self._next = 0
 
     def take(self) -> str:

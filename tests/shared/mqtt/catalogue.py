@@ -78,7 +78,7 @@ GOOD: list[Good] = [
     Good(
         "v3.1.1 CONNECT with everything",
         4,
-        b"\x10\x27"
+        b"\x10\x25"
         b"\x00\x04MQTT\x04"  # protocol name, level 4
         b"\xf6\x00\x0a"  # user, password, will retain, will QoS 2, will, clean; keep alive 10
         b"\x00\x03dev"  # client identifier
@@ -100,10 +100,18 @@ GOOD: list[Good] = [
     Good("PUBLISH QoS 0 without payload", 4, b"\x30\x03\x00\x01a", Publish("a", b"")),
     Good("PUBLISH QoS 1", 4, b"\x32\x07\x00\x01a\x00\x07hi", Publish("a", b"hi", 1, 7)),
     Good(
-        "PUBLISH QoS 2 with DUP and RETAIN", 4, b"\x3d\x05\x00\x01a\xff\xff", Publish("a", b"", 2, 65535, True, True)
+        "PUBLISH QoS 2 with DUP and RETAIN",
+        4,
+        b"\x3d\x05\x00\x01a\xff\xff",
+        Publish("a", b"", 2, 65535, True, True),
     ),
     Good("PUBLISH to a topic outside ASCII", 4, b"\x30\x05\x00\x03/\xc3\xa9", Publish("/é", b"")),
-    Good("PUBLISH to a topic with a byte order mark", 4, b"\x30\x05\x00\x03\xef\xbb\xbf", Publish("\ufeff", b"")),
+    Good(
+        "PUBLISH to a topic with a byte order mark",
+        4,
+        b"\x30\x05\x00\x03\xef\xbb\xbf",
+        Publish("\ufeff", b""),
+    ),
     Good(
         "PUBLISH with a two-byte remaining length",
         4,
@@ -142,7 +150,7 @@ GOOD: list[Good] = [
     Good(
         "v5 CONNECT with properties and a will",
         5,
-        b"\x10\x2f\x00\x04MQTT\x05\x06\x00\x78"
+        b"\x10\x30\x00\x04MQTT\x05\x06\x00\x78"
         b"\x0f"  # 15 bytes of properties
         b"\x11\x00\x00\x00\x0a"  # session expiry 10 s
         b"\x21\x00\x14"  # receive maximum 20
@@ -179,8 +187,8 @@ GOOD: list[Good] = [
     Good(
         "v5 PUBLISH with every type of property",
         5,
-        b"\x30\x2e\x00\x01a"
-        b"\x29"  # 41 bytes of properties
+        b"\x30\x2c\x00\x01a"
+        b"\x26"  # 38 bytes of properties
         b"\x01\x01"  # payload format: text
         b"\x02\x00\x00\x00\x3c"  # expires in 60 s
         b"\x03\x00\x01j"  # content type
@@ -248,19 +256,37 @@ BAD_CONNECTS: list[Bad] = [
     Bad("fixed header flags", 4, b"\x11\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01d", _MALFORMED),
     Bad("a protocol name that is not MQTT", 4, b"\x10\x0d\x00\x04MQTX\x04\x02\x00\x00\x00\x01d", _LEVEL),
     Bad("a level from the future", 4, b"\x10\x0d\x00\x04MQTT\x06\x02\x00\x00\x00\x01d", _LEVEL),
-    Bad("the name of one version with the level of another", 4, b"\x10\x07\x00\x04MQTT\x03", _LEVEL)._replace(
-        wire=b"\x10\x0d\x00\x04MQTT\x03\x02\x00\x00\x00\x01d"
-    ),
+    Bad("the name of v3.1.1 at level 3", 4, b"\x10\x0d\x00\x04MQTT\x03\x02\x00\x00\x00\x01d", _LEVEL),
     Bad("the reserved flag", 4, b"\x10\x0d\x00\x04MQTT\x04\x03\x00\x00\x00\x01d", _MALFORMED),
     Bad("will QoS 3", 4, b"\x10\x13\x00\x04MQTT\x04\x1e\x00\x00\x00\x01d\x00\x01w\x00\x01x", _MALFORMED),
     Bad("will QoS without a will", 4, b"\x10\x0d\x00\x04MQTT\x04\x0a\x00\x00\x00\x01d", _MALFORMED),
     Bad("will retain without a will", 4, b"\x10\x0d\x00\x04MQTT\x04\x22\x00\x00\x00\x01d", _MALFORMED),
-    Bad("a password without a user name", 4, b"\x10\x10\x00\x04MQTT\x04\x42\x00\x00\x00\x01d\x00\x01p", _MALFORMED),
-    Bad("a user name flag without a user name", 4, b"\x10\x0d\x00\x04MQTT\x04\x82\x00\x00\x00\x01d", _MALFORMED),
+    Bad(
+        "a password without a user name",
+        4,
+        b"\x10\x10\x00\x04MQTT\x04\x42\x00\x00\x00\x01d\x00\x01p",
+        _MALFORMED,
+    ),
+    Bad(
+        "a user name flag without a user name",
+        4,
+        b"\x10\x0d\x00\x04MQTT\x04\x82\x00\x00\x00\x01d",
+        _MALFORMED,
+    ),
     Bad("bytes behind the last field", 4, b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x00\x00\x01d!", _MALFORMED),
-    Bad("a client identifier that ends outside", 4, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x02d", _MALFORMED),
+    Bad(
+        "a client identifier that ends outside",
+        4,
+        b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x02d",
+        _MALFORMED,
+    ),
     Bad("a client identifier with NUL", 4, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01\x00", _MALFORMED),
-    Bad("a client identifier that is not UTF-8", 4, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01\xff", _MALFORMED),
+    Bad(
+        "a client identifier that is not UTF-8",
+        4,
+        b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01\xff",
+        _MALFORMED,
+    ),
     Bad("an empty body", 4, b"\x10\x00", _MALFORMED),
     Bad(
         "receive maximum 0",
@@ -286,7 +312,9 @@ BAD_CONNECTS: list[Bad] = [
         b"\x10\x11\x00\x04MQTT\x05\x02\x00\x00\x03\x23\x00\x01\x00\x01d",
         _MALFORMED,
     ),
-    Bad("a boolean property of 2", 5, b"\x10\x10\x00\x04MQTT\x05\x02\x00\x00\x02\x17\x02\x00\x01d", _PROTOCOL),
+    Bad(
+        "a boolean property of 2", 5, b"\x10\x10\x00\x04MQTT\x05\x02\x00\x00\x02\x17\x02\x00\x01d", _PROTOCOL
+    ),
     Bad(
         "authentication data without a method",
         5,
@@ -316,15 +344,28 @@ BAD_AFTER_CONNECT: list[Bad] = [
     Bad("PUBLISH to a topic in Latin-1", 4, b"\x30\x03\x00\x01\xe9", _MALFORMED),
     Bad("v5 PUBLISH without its property length", 5, b"\x30\x03\x00\x01a", _MALFORMED),
     Bad("v5 PUBLISH whose properties end outside", 5, b"\x30\x05\x00\x01a\x05\x01", _MALFORMED),
-    Bad("v5 PUBLISH with a property cut by the property length", 5, b"\x30\x07\x00\x01a\x02\x23\x00\x01", _MALFORMED),
+    Bad(
+        "v5 PUBLISH with a property cut by the property length",
+        5,
+        b"\x30\x07\x00\x01a\x02\x23\x00\x01",
+        _MALFORMED,
+    ),
+    Bad("v5 PUBLISH with an expiry of three bytes", 5, b"\x30\x08\x00\x01a\x04\x02\x00\x00\x00", _MALFORMED),
     Bad("v5 PUBLISH with an unknown property", 5, b"\x30\x06\x00\x01a\x02\x7f\x00", _MALFORMED),
-    Bad("v5 PUBLISH with topic alias 0", 5, b"\x30\x07\x00\x01a\x03\x23\x00\x00", ReasonCode.TOPIC_ALIAS_INVALID),
+    Bad(
+        "v5 PUBLISH with topic alias 0",
+        5,
+        b"\x30\x07\x00\x01a\x03\x23\x00\x00",
+        ReasonCode.TOPIC_ALIAS_INVALID,
+    ),
     Bad("v5 PUBLISH with a wildcard to respond to", 5, b"\x30\x08\x00\x01a\x04\x08\x00\x01#", _PROTOCOL),
     Bad("v5 PUBLISH with payload format 2", 5, b"\x30\x06\x00\x01a\x02\x01\x02", _PROTOCOL),
     Bad("v5 PUBLISH with payload format twice", 5, b"\x30\x08\x00\x01a\x04\x01\x01\x01\x01", _PROTOCOL),
     Bad("v5 PUBLISH with subscription identifier 0", 5, b"\x30\x06\x00\x01a\x02\x0b\x00", _PROTOCOL),
     Bad("v5 PUBLISH with a padded property length", 5, b"\x30\x05\x00\x01a\x80\x00", _MALFORMED),
-    Bad("v5 PUBLISH with a five-byte property length", 5, b"\x30\x08\x00\x01a\x80\x80\x80\x80\x01", _MALFORMED),
+    Bad(
+        "v5 PUBLISH with a five-byte property length", 5, b"\x30\x08\x00\x01a\x80\x80\x80\x80\x01", _MALFORMED
+    ),
     Bad("PUBACK with flags", 4, b"\x41\x02\x00\x07", _MALFORMED),
     Bad("PUBACK with packet identifier 0", 4, b"\x40\x02\x00\x00", _MALFORMED),
     Bad("PUBACK of one byte", 4, b"\x40\x01\x00", _MALFORMED),
@@ -340,7 +381,7 @@ BAD_AFTER_CONNECT: list[Bad] = [
     Bad("SUBSCRIBE with QoS 3", 4, b"\x82\x06\x00\x05\x00\x01a\x03", _PROTOCOL),
     Bad("SUBSCRIBE with reserved bits", 4, b"\x82\x06\x00\x05\x00\x01a\x04", _MALFORMED),
     Bad("SUBSCRIBE to an empty filter", 4, b"\x82\x05\x00\x05\x00\x00\x01", _PROTOCOL),
-    Bad("SUBSCRIBE to a# ", 4, b"\x82\x07\x00\x05\x00\x02a#\x01", _PROTOCOL),
+    Bad("SUBSCRIBE to a#", 4, b"\x82\x07\x00\x05\x00\x02a#\x01", _PROTOCOL),
     Bad("v5 SUBSCRIBE with reserved bits", 5, b"\x82\x07\x00\x05\x00\x00\x01a\x40", _MALFORMED),
     Bad("v5 SUBSCRIBE with retain handling 3", 5, b"\x82\x07\x00\x05\x00\x00\x01a\x30", _PROTOCOL),
     Bad("v5 SUBSCRIBE, shared and No Local", 5, b"\x82\x10\x00\x05\x00\x00\x0a$share/g/a\x04", _PROTOCOL),
@@ -371,4 +412,6 @@ BAD_FROM_SERVER: list[Bad] = [
 BAD = [*BAD_CONNECTS, *BAD_AFTER_CONNECT, *BAD_FROM_SERVER]
 
 # From a client that is connected: the packets only a server may send.
-SERVER_ONLY = [good for good in GOOD if isinstance(good.packet, Connack | Suback | Unsuback | Pingresp | Auth)]
+SERVER_ONLY = [
+    good for good in GOOD if isinstance(good.packet, Connack | Suback | Unsuback | Pingresp | Auth)
+]

@@ -10,7 +10,17 @@ from shared.mqtt import codec
 from shared.mqtt.codec import Decoder, encode
 from shared.mqtt.codes import REASONS, Property, ReasonCode
 from shared.mqtt.errors import LocalProtocolError, RemoteProtocolError
-from shared.mqtt.packets import Connect, Packet, Pingreq, Properties, Puback, Publish, Suback, Subscribe, Unsuback
+from shared.mqtt.packets import (
+    Connect,
+    Packet,
+    Pingreq,
+    Properties,
+    Puback,
+    Publish,
+    Suback,
+    Subscribe,
+    Unsuback,
+)
 from shared.mqtt.properties import RULES, pack_properties
 from tests.shared.mqtt.catalogue import BAD, GOOD, Bad, Good
 
@@ -206,7 +216,10 @@ topic = st.text(st.characters(exclude_characters="\0+#", exclude_categories=["Cs
 versions = st.sampled_from([3, 4, 5])
 
 
-@given(st.lists(st.tuples(topic, st.binary(max_size=300), st.integers(0, 2), st.booleans()), max_size=8), versions)
+@given(
+    st.lists(st.tuples(topic, st.binary(max_size=300), st.integers(0, 2), st.booleans()), max_size=8),
+    versions,
+)
 def test_messages_survive_encoding_and_decoding(
     messages: list[tuple[str, bytes, int, bool]], version: int
 ) -> None:
@@ -219,7 +232,14 @@ def test_messages_survive_encoding_and_decoding(
     assert Decoder(LIMIT, version=version).feed(wire) == packets
 
 
-@given(text, versions, st.booleans(), st.integers(0, 65_535), st.none() | text, st.none() | st.binary(max_size=20))
+@given(
+    text,
+    versions,
+    st.booleans(),
+    st.integers(0, 65_535),
+    st.none() | text,
+    st.none() | st.binary(max_size=20),
+)
 def test_a_connect_survives_encoding_and_decoding(
     client_id: str, version: int, clean: bool, keep_alive_s: int, user: str | None, password: bytes | None
 ) -> None:
@@ -240,7 +260,9 @@ def test_any_bytes_give_packets_or_a_remote_error(data: bytes, version: int) -> 
 
 
 @given(st.integers(0, 255), st.binary(max_size=120), versions)
-def test_any_body_behind_any_header_gives_packets_or_a_remote_error(first: int, body: bytes, version: int) -> None:
+def test_any_body_behind_any_header_gives_packets_or_a_remote_error(
+    first: int, body: bytes, version: int
+) -> None:
     """The same with a header that fits, which random bytes rarely have."""
     try:
         packets = Decoder(LIMIT, version=version).feed(bytes((first, len(body))) + body)

@@ -1,0 +1,80 @@
+"""The import rule of ARCHITECTURE.md, checked on the real import graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("shared", "cloud_core", "edge_gateway", include_external_packages=True, cache_dir=None)
+
+
+def imports_of(graph: grimp.ImportGraph, package: str) -> set[tuple[str, str]]:
+    """Direct imports (importer, imported) of all modules in `package`."""
+    modules = {package} | graph.find_descendants(package)
+    return {(one, other) for one in modules for other in graph.find_modules_directly_imported_by(one)}
+
+
+def within(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+# package -> what of our own it may import, beside itself
+ALLOWED = {
+    "shared": (),
+    "shared.mqtt": (),
+    "cloud_core.config": (),
+    "cloud_core.model": ("shared",),
+    "cloud_core.core": ("shared", "cloud_core.model", "cloud_core.storage.interface"),
+    "cloud_core.storage": ("shared", "cloud_core.model"),
+    "cloud_core.transports.mqtt": ("shared", "cloud_core.model", "cloud_core.core", "cloud_core.transports.listener"),
+    "cloud_core.transports.http": ("shared", "cloud_core.model", "cloud_core.core", "cloud_core.transports.listener",
+                                   "cloud_core.storage.interface"),
+    "cloud_core.transports.coap": ("shared", "cloud_core.model", "cloud_core.core", "cloud_core.transports.listener"),
+    "edge_gateway": ("shared",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_a_package_imports_only_what_its_layer_may(graph: grimp.ImportGraph, package: str) -> None:
+    """transports → core → storage → model; siblings never import each other."""
+    ours = ("shared", "cloud_core", "edge_gateway")
+    wrong = {
+        (one, other)
+        for one, other in imports_of(graph, package)
+        if within(other, *ours) and not within(other, package, *ALLOWED[package])
+    }
+    assert not wrong
+
+
+# package -> libraries that must not be reached from it
+BARRED = {
+    "shared": ("twisted", "klein", "aiocoap", "sqlalchemy", "paho", "httptools", "OpenSSL", "click", "requests"),
+    "shared.mqtt": ("msgspec", "cryptography"),
+    "cloud_core.core": ("klein", "aiocoap", "sqlalchemy", "httptools", "sqlite3", "psycopg"),
+    "cloud_core.storage": ("klein", "aiocoap", "httptools"),
+    "cloud_core.transports.mqtt": ("klein", "aiocoap", "sqlalchemy"),
+    "cloud_core.transports.http": ("aiocoap", "sqlalchemy"),
+    "cloud_core.transports.coap": ("klein", "sqlalchemy", "httptools"),
+}
+
+
+@pytest.mark.parametrize("package", BARRED)
+def test_a_layer_keeps_clear_of_the_libraries_of_others(graph: grimp.ImportGraph, package: str) -> None:
+    """A rule that needs a socket or a database stands in the wrong place."""
+    wrong = {(one, other) for one, other in imports_of(graph, package) if within(other, *BARRED[package])}
+    assert not wrong
+
+
+def test_nobody_takes_the_reactor_at_import(graph: grimp.ImportGraph) -> None:
+    """The reactor is chosen in `__main__` and handed in."""
+    sources = [path for package in ("shared", "cloud_core", "edge_gateway") for path in (ROOT / package).rglob("*.py")]
+    lines = "from twisted.internet import reactor"
+    takers = [path.name for path in sources if lines in path.read_text() and path.name != "__main__.py"]
+    assert takers == []

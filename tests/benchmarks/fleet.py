@@ -1,0 +1,90 @@
+"""The profile and the devices a figure needs, made over the REST API before the clock starts."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from .servers import ADMIN, Endpoint, ServerFailed
+
+PROFILE = "benchmark"
+KEY = "benchmarkkey00000001"
+SECRET = "benchmarksecret00001"
+TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Devices with access tokens of one length."""
+
+    tokens_file: Path
+    device_count: int
+
+
+def prepare(endpoint: Endpoint, *, devices: int, tokens_file: Path) -> Fleet:
+    """One profile that lets new devices in, and `devices` with known tokens. Raises: ServerFailed."""
+    connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=TIMEOUT_S)
+    try:
+        answer = _post(connection, "/api/auth/login", {"username": ADMIN[0], "password": ADMIN[1]}, jwt=None)
+        jwt = str(answer["token"])
+        _post(connection, "/api/deviceProfile", _profile(), jwt=jwt)
+        tokens = [f"benchtoken{number:010d}" for number in range(devices)]
+        if tokens:
+            _make_devices(connection, tokens, jwt=jwt)
+    finally:
+        connection.close()
+    tokens_file.write_text("\n".join(tokens) + "\n")
+    return Fleet(tokens_file, devices)
+
+
+def _make_devices(connection: http.client.HTTPConnection, tokens: list[str], *, jwt: str) -> None:
+    """All in one import; one by one where there is no such call."""
+    rows = "\n".join(f"bench-{number:06d},{PROFILE},{token}" for number, token in enumerate(tokens))
+    columns = [{"type": "NAME"}, {"type": "TYPE"}, {"type": "ACCESS_TOKEN"}]
+    mapping = {"columns": columns, "delimiter": ",", "update": False, "header": True}
+    body = {"file": f"NAME,TYPE,ACCESS_TOKEN\n{rows}\n", "mapping": mapping}
+    try:
+        answer = _post(connection, "/api/device/bulk_import", body, jwt=jwt)
+    except ServerFailed:
+        for number, token in enumerate(tokens):
+            device: dict[str, object] = {"name": f"bench-{number:06d}", "type": PROFILE}
+            _post(connection, f"/api/device?accessToken={token}", device, jwt=jwt)
+        return
+    if answer.get("created") != len(tokens):
+        raise ServerFailed(f"import of {len(tokens)} devices answered {str(answer)[:300]}")
+
+
+def _profile() -> dict[str, object]:
+    strategy = "ALLOW_CREATE_NEW_DEVICES"
+    return {
+        "name": PROFILE,
+        "type": "DEFAULT",
+        "transportType": "DEFAULT",
+        "provisionType": strategy,
+        "provisionDeviceKey": KEY,
+        "profileData": {
+            "configuration": {"type": "DEFAULT"},
+            "transportConfiguration": {"type": "DEFAULT"},
+            "provisionConfiguration": {"type": strategy, "provisionDeviceSecret": SECRET},
+            "alarms": None,
+        },
+    }
+
+
+def _post(
+    connection: http.client.HTTPConnection, path: str, body: dict[str, object], *, jwt: str | None
+) -> dict[str, object]:
+    headers = {"Content-Type": "application/json"}
+    if jwt is not None:
+        headers["X-Authorization"] = f"Bearer {jwt}"
+    connection.request("POST", path, json.dumps(body), headers)
+    response = connection.getresponse()
+    data = response.read()
+    if response.status != 200:
+        raise ServerFailed(f"POST {path} answered {response.status}: {data[:300]!r}")
+    answer = json.loads(data)
+    if not isinstance(answer, dict):
+        raise ServerFailed(f"POST {path} answered no object: {data[:300]!r}")
+    return answer
