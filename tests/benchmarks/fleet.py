@@ -44,7 +44,7 @@ def _make_devices(connection: http.client.HTTPConnection, tokens: list[str], *, 
     rows = "\n".join(f"bench-{number:06d},{PROFILE},{token}" for number, token in enumerate(tokens))
     columns = [{"type": "NAME"}, {"type": "TYPE"}, {"type": "ACCESS_TOKEN"}]
     mapping = {"columns": columns, "delimiter": ",", "update": False, "header": True}
-    body = {"file": f"NAME,TYPE,ACCESS_TOKEN\n{rows}\n", "mapping": mapping}
+    body: dict[str, object] = {"file": f"NAME,TYPE,ACCESS_TOKEN\n{rows}\n", "mapping": mapping}
     try:
         answer = _post(connection, "/api/device/bulk_import", body, jwt=jwt)
     except ServerFailed:

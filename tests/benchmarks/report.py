@@ -38,7 +38,10 @@ class Row:
 
     def as_json(self) -> dict[str, object]:
         """Everything, with the ratios to the baselines."""
-        return {**asdict(self), "ratios": {name: round(self.value / base, 3) for name, base in self.baselines.items()}}
+        return {
+            **asdict(self),
+            "ratios": {name: round(self.value / base, 3) for name, base in self.baselines.items()},
+        }
 
 
 def median(results: Iterable[Result], member: str) -> float:
@@ -75,20 +78,36 @@ def machine(work_dir: Path, fsync: Result) -> dict[str, object]:
     }
 
 
-HEADER = ("figure", "value", "p50 ms", "p99 ms", "server cpu", "client cpu", "PSS MiB", "baselines", "target", "reached")
+HEADER = (
+    "figure",
+    "value",
+    "p50 ms",
+    "p99 ms",
+    "server cpu",
+    "client cpu",
+    "PSS MiB",
+    "baselines",
+    "target",
+    "reached",
+)
 
 
 def table(rows: Sequence[Row]) -> str:
     """The rows in columns, then the remarks."""
     lines = [HEADER, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    text = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
     text.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join([*text, *_remarks(rows)])
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    ratios = [f"{name} {_amount(base)} (×{row.value / base:.2f})" for name, base in row.baselines.items() if base]
+    ratios = [
+        f"{name} {_amount(base)} ({row.value / base:.2f}x)" for name, base in row.baselines.items() if base
+    ]
     return (
         row.name,
         f"{_amount(row.value)} {row.unit}",
@@ -97,9 +116,9 @@ def _cells(row: Row) -> tuple[str, ...]:
         _optional(row.server_cpu, "{:.0%}"),
         _optional(row.client_cpu, "{:.0%}"),
         _optional(row.memory_bytes and row.memory_bytes / 2**20, "{:.0f}"),
-        ", ".join(ratios) or "–",
+        ", ".join(ratios) or "-",
         row.target,
-        "–" if row.reached is None else ("yes" if row.reached else "NO"),
+        "-" if row.reached is None else ("yes" if row.reached else "NO"),
     )
 
 
@@ -111,7 +130,9 @@ def _remarks(rows: Sequence[Row]) -> list[str]:
         if row.other_cpu is not None and row.other_cpu > NOISY_CPU:
             remarks.append(f"noisy {row.name}: other programs used {row.other_cpu:.0%} of a core meanwhile")
         if row.client_cpu is not None and row.client_cpu > 0.95:
-            remarks.append(f"bound {row.name}: the load client was busy all the time; the server may be faster")
+            remarks.append(
+                f"bound {row.name}: the load client was busy all the time; the server may be faster"
+            )
     return ["", *remarks] if remarks else []
 
 
@@ -120,7 +141,7 @@ def _amount(value: float) -> str:
 
 
 def _optional(value: float | None, form: str) -> str:
-    return "–" if value is None else form.format(value)
+    return "-" if value is None else form.format(value)
 
 
 def _cpu_model() -> str:

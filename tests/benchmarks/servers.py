@@ -1,4 +1,6 @@
-"""The servers under load, each a process of its own on a core of its own: Muster's core, and mosquitto beside it."""
+"""The servers under load, each a process of its own on a core of its own: Muster's core, and mosquitto
+beside it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from .load.measure import process_tree, raise_file_limit
 ROOT = Path(__file__).resolve().parents[2]
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
-READY = re.compile(r"^ready (?=.*\bhttp=(?P<http>\S+))(?=.*\bmqtt=(?P<mqtt>\S+))(?=.*\bcoap=(?P<coap>\S+))", re.M)
+READY = re.compile(
+    r"^ready (?=.*\bhttp=(?P<http>\S+))(?=.*\bmqtt=(?P<mqtt>\S+))(?=.*\bcoap=(?P<coap>\S+))", re.M
+)
 ADMIN = ("benchmark@localhost", "benchmark-Passw0rd")
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
 
@@ -51,7 +55,12 @@ class Server:
     """A started process; as a context it is stopped at the end, and must then exit with 0."""
 
     def __init__(
-        self, command: Sequence[str], *, log: Path, cpu: int | None, environment: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        log: Path,
+        cpu: int | None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._log = log
         raise_file_limit()  # inherited: ten thousand connections need as many files
@@ -128,7 +137,9 @@ class Core(Server):
         )
         endpoints = self._wait_until_ready(offset)
         self.ready_after_s = time.perf_counter() - began
-        self.http, self.mqtt, self.coap = (Endpoint.parse(endpoints[name]) for name in ("http", "mqtt", "coap"))
+        self.http, self.mqtt, self.coap = (
+            Endpoint.parse(endpoints[name]) for name in ("http", "mqtt", "coap")
+        )
 
     def _wait_until_ready(self, offset: int) -> re.Match[str]:
         deadline = time.monotonic() + READY_TIMEOUT_S

@@ -1,8 +1,9 @@
 """What the disk allows: `python -m tests.benchmarks.load.disk_limit rows|fsync --directory DIR`.
 
-`rows` inserts telemetry documents with the standard library's sqlite3 and nothing else: WAL, synchronous=FULL, 1,000
-rows per commit. No server on the same disk can acknowledge more durable rows per second than this, short of larger
-commits. `fsync` writes 4 KiB and calls fsync, over and over. Prints one line of JSON.
+`rows` inserts telemetry documents with the standard library's sqlite3 and nothing else: WAL,
+synchronous=FULL, 1,000 rows per commit. No server on the same disk can acknowledge more durable rows per
+second than this, short of larger commits. `fsync` writes 4 KiB and calls fsync, over and over. Prints one
+line of JSON.
 """
 
 from __future__ import annotations

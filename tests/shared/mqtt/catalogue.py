@@ -312,9 +312,7 @@ BAD_CONNECTS: list[Bad] = [
         b"\x10\x11\x00\x04MQTT\x05\x02\x00\x00\x03\x23\x00\x01\x00\x01d",
         _MALFORMED,
     ),
-    Bad(
-        "a boolean property of 2", 5, b"\x10\x10\x00\x04MQTT\x05\x02\x00\x00\x02\x17\x02\x00\x01d", _PROTOCOL
-    ),
+    Bad("a boolean property of 2", 5, b"\x10\x10\x00\x04MQTT\x05\x02\x00\x00\x02\x17\x02\x00\x01d", _PROTOCOL),
     Bad(
         "authentication data without a method",
         5,
@@ -363,9 +361,7 @@ BAD_AFTER_CONNECT: list[Bad] = [
     Bad("v5 PUBLISH with payload format twice", 5, b"\x30\x08\x00\x01a\x04\x01\x01\x01\x01", _PROTOCOL),
     Bad("v5 PUBLISH with subscription identifier 0", 5, b"\x30\x06\x00\x01a\x02\x0b\x00", _PROTOCOL),
     Bad("v5 PUBLISH with a padded property length", 5, b"\x30\x05\x00\x01a\x80\x00", _MALFORMED),
-    Bad(
-        "v5 PUBLISH with a five-byte property length", 5, b"\x30\x08\x00\x01a\x80\x80\x80\x80\x01", _MALFORMED
-    ),
+    Bad("v5 PUBLISH with a five-byte property length", 5, b"\x30\x08\x00\x01a\x80\x80\x80\x80\x01", _MALFORMED),
     Bad("PUBACK with flags", 4, b"\x41\x02\x00\x07", _MALFORMED),
     Bad("PUBACK with packet identifier 0", 4, b"\x40\x02\x00\x00", _MALFORMED),
     Bad("PUBACK of one byte", 4, b"\x40\x01\x00", _MALFORMED),
@@ -412,6 +408,4 @@ BAD_FROM_SERVER: list[Bad] = [
 BAD = [*BAD_CONNECTS, *BAD_AFTER_CONNECT, *BAD_FROM_SERVER]
 
 # From a client that is connected: the packets only a server may send.
-SERVER_ONLY = [
-    good for good in GOOD if isinstance(good.packet, Connack | Suback | Unsuback | Pingresp | Auth)
-]
+SERVER_ONLY = [good for good in GOOD if isinstance(good.packet, Connack | Suback | Unsuback | Pingresp | Auth)]

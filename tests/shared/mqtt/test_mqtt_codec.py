@@ -220,9 +220,7 @@ versions = st.sampled_from([3, 4, 5])
     st.lists(st.tuples(topic, st.binary(max_size=300), st.integers(0, 2), st.booleans()), max_size=8),
     versions,
 )
-def test_messages_survive_encoding_and_decoding(
-    messages: list[tuple[str, bytes, int, bool]], version: int
-) -> None:
+def test_messages_survive_encoding_and_decoding(messages: list[tuple[str, bytes, int, bool]], version: int) -> None:
     """Whatever is published comes out as it went in."""
     packets: list[Packet] = [
         Publish(name, payload, qos, number if qos else 0, retain=retain)
@@ -260,9 +258,7 @@ def test_any_bytes_give_packets_or_a_remote_error(data: bytes, version: int) -> 
 
 
 @given(st.integers(0, 255), st.binary(max_size=120), versions)
-def test_any_body_behind_any_header_gives_packets_or_a_remote_error(
-    first: int, body: bytes, version: int
-) -> None:
+def test_any_body_behind_any_header_gives_packets_or_a_remote_error(first: int, body: bytes, version: int) -> None:
     """The same with a header that fits, which random bytes rarely have."""
     try:
         packets = Decoder(LIMIT, version=version).feed(bytes((first, len(body))) + body)

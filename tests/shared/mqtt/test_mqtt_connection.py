@@ -72,9 +72,7 @@ def connection_in(state: State, version: int = 5, limits: Limits = LIMITS) -> Se
     return connection
 
 
-def connected(
-    version: int, limits: Limits = LIMITS, properties: Properties | None = None
-) -> ServerConnection:
+def connected(version: int, limits: Limits = LIMITS, properties: Properties | None = None) -> ServerConnection:
     """An accepted client, with nothing left to send."""
     connection = ServerConnection(limits)
     connection.receive_data(encode(Connect("d", version, properties=properties)))
@@ -255,9 +253,7 @@ def test_a_refusal_has_the_code_of_the_version(version: int, code: int) -> None:
         (b"HTTP", 4, b""),
     ],
 )
-def test_a_level_we_do_not_speak_is_answered_in_a_form_its_client_reads(
-    name: bytes, level: int, answer: bytes
-) -> None:
+def test_a_level_we_do_not_speak_is_answered_in_a_form_its_client_reads(name: bytes, level: int, answer: bytes) -> None:
     """CONNACK 0x01 or 0x84 and close; another protocol gets no answer [MQTT-3.1.2-2]."""
     connection = ServerConnection(LIMITS)
     body = b"\0" + bytes((len(name),)) + name + bytes((level,)) + b"whatever follows"

@@ -28,9 +28,7 @@ def test_a_wildcard_that_fills_its_level_is_valid(text: str) -> None:
     assert is_valid_filter(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "a#", "a/#/b", "#/a", "a/b#", "a+", "+a/b", "a/+b", "##", "a\0", "a+/b#"]
-)
+@pytest.mark.parametrize("text", ["", "a#", "a/#/b", "#/a", "a/b#", "a+", "+a/b", "a/+b", "##", "a\0", "a+/b#"])
 def test_a_wildcard_inside_a_level_is_not_valid(text: str) -> None:
     """[MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.3-1]"""
     assert not is_valid_filter(text)

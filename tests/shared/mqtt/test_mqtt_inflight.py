@@ -53,9 +53,7 @@ def outbound_in(state: Outbound) -> OutboundDelivery:
     return delivery
 
 
-@pytest.mark.parametrize(
-    ("state", "event"), list(product(Inbound, InboundEvent)), ids=lambda value: value.name
-)
+@pytest.mark.parametrize(("state", "event"), list(product(Inbound, InboundEvent)), ids=lambda value: value.name)
 def test_an_identifier_of_the_client_follows_its_table(state: Inbound, event: InboundEvent) -> None:
     """A pair in the table leads where it says; any other is the error of whoever caused it."""
     delivery = inbound_in(state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paho.mqtt.client import Client
+from paho.mqtt.client import Client, MQTTMessageInfo
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
@@ -123,6 +123,6 @@ def test_any_message_of_paho_is_understood(
 ) -> None:
     """Topic, payload and flags come out as they went in."""
     client, wire = paho(version)
-    client._send_publish(packet_id, topic.encode(), payload, qos, retain, dup=qos > 0)
+    client._send_publish(packet_id, topic.encode(), payload, qos, retain, qos > 0, MQTTMessageInfo(packet_id))
     expected = Publish(topic, payload, qos, packet_id if qos else 0, qos > 0, retain)
     assert read(wire, version) == [expected]
