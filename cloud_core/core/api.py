@@ -96,10 +96,15 @@ class DeviceApi:
         The first login confirms the credentials, durably, before `done`: from then on a lost
         provision answer is not replayed any more.
         """
+        self._authenticate(presented, done)
+
+    def _authenticate(
+        self, presented: PresentedCredentials, done: Done[Identity], kinds: tuple[type, ...] = (object,)
+    ) -> None:
         ids = candidate_ids(presented)
         cached = [self._logins.get(one) for one in ids]
         if ids and all(cached):
-            self._conclude(presented, ids, cached, done)
+            self._conclude(presented, cached, done, kinds)
             return
         if not ids:
             done(NotAuthenticated())
@@ -114,15 +119,23 @@ class DeviceApi:
                 for credentials_id, login in zip(ids, outcome, strict=True):
                     if login is not None and login.is_confirmed:
                         self._logins.put(credentials_id, login)
-            self._conclude(presented, ids, outcome, done)
+            self._conclude(presented, outcome, done, kinds)
 
         self._store.read(_logins, (ids,), looked_up)
 
+    def authenticate_token(self, token: str, done: Done[Identity]) -> None:
+        """As `authenticate`, for transports that carry nothing but an access token (HTTP, CoAP)."""
+        self._authenticate(PresentedCredentials(username=token), done, kinds=(AccessToken,))
+
     def _conclude(
-        self, presented: PresentedCredentials, ids: list[str], logins: list[Login | None], done: Done[Identity]
+        self,
+        presented: PresentedCredentials,
+        logins: list[Login | None],
+        done: Done[Identity],
+        kinds: tuple[type, ...],
     ) -> None:
         login = choose(presented, logins)
-        if login is None:
+        if login is None or not isinstance(login.credentials, kinds):
             done(NotAuthenticated())
             return
         if login.is_confirmed:

@@ -41,9 +41,7 @@ def ingest(name: str, window: int, target: Target) -> Callable[[Bench], list[Row
                 contestants["mosquitto"] = lambda number: publish(broker, number)
             contestants["sqlite"] = lambda number: bench.disk_limit("rows", seconds=1.0)
             results = bench.alternate(contestants)
-            return [
-                row(name, results.pop("core"), target, memory_bytes=core.memory_bytes(), baselines=results)
-            ]
+            return [row(name, results.pop("core"), target, memory_bytes=core.memory_bytes(), baselines=results)]
 
     return measure
 
@@ -60,12 +58,8 @@ def telemetry(name: str, client: str, connections: int, target: Target) -> Calla
                 load = ("--connections", connections, "--tokens", devices.tokens_file, "--ts-base", ts_base)
                 return bench.load(f"{client} telemetry", *load, to=endpoint, watch=core)
 
-            results = bench.alternate(
-                {"core": post, "sqlite": lambda number: bench.disk_limit("rows", seconds=1.0)}
-            )
-            return [
-                row(name, results.pop("core"), target, memory_bytes=core.memory_bytes(), baselines=results)
-            ]
+            results = bench.alternate({"core": post, "sqlite": lambda number: bench.disk_limit("rows", seconds=1.0)})
+            return [row(name, results.pop("core"), target, memory_bytes=core.memory_bytes(), baselines=results)]
 
     return measure
 
@@ -81,9 +75,7 @@ def provision(name: str, client: str, connections: int, target: Target) -> Calla
                 who = ("--prefix", prefix, "--key", fleet.KEY, "--secret", fleet.SECRET)
                 return bench.load(f"{client} provision", *who, *load, to=endpoint, watch=core)
 
-            full = bench.alternate(
-                {"core": lambda number: requests(f"full{number}", "--connections", connections)}
-            )
+            full = bench.alternate({"core": lambda number: requests(f"full{number}", "--connections", connections)})
             rate = max(report.median(full["core"], "rate"), target.rate or 0.0) / 2
             pace = ("--connections", connections * 5, "--rate", rate)
             half = bench.alternate({"core": lambda number: requests(f"half{number}", *pace)})
@@ -109,9 +101,7 @@ def connect(bench: Bench) -> list[Row]:
             contestants["mosquitto"] = lambda number: connections(broker)
         results = bench.alternate(contestants)
         target = Target(rate=15_000)
-        return [
-            row("connect", results.pop("core"), target, memory_bytes=core.memory_bytes(), baselines=results)
-        ]
+        return [row("connect", results.pop("core"), target, memory_bytes=core.memory_bytes(), baselines=results)]
 
 
 def provision_under_load(bench: Bench) -> list[Row]:

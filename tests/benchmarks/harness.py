@@ -23,6 +23,8 @@ from .servers import MOSQUITTO, ROOT, Core, Endpoint, Mosquitto, Server
 
 GRACE_S = 60.0
 """How long a load client may take beyond its planned time (start, drain, report)."""
+COUNTED_LOAD_S = 600.0
+"""How long a load of a fixed number of messages may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,8 @@ class Bench:
 
     def load(self, client: str, *arguments: object, to: Endpoint, watch: Server | None = None) -> Result:
         """Run a load client to its end and return its result line."""
-        return finished(self.start_load(client, *arguments, to=to, watch=watch), self.options)
+        client_process = self.start_load(client, *arguments, to=to, watch=watch)
+        return finished(client_process, self.options, grace_s=COUNTED_LOAD_S if "--count" in arguments else GRACE_S)
 
     def start_load(
         self, client: str, *arguments: object, to: Endpoint, watch: Server | None = None
@@ -135,10 +138,10 @@ def started(words: list[object]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
-def finished(client: subprocess.Popen[str], options: Options) -> Result:
+def finished(client: subprocess.Popen[str], options: Options, *, grace_s: float = GRACE_S) -> Result:
     """The last line of a load client as a result; a client that dies counts as one error."""
     try:
-        output, complaint = client.communicate(timeout=options.seconds + options.warmup + GRACE_S)
+        output, complaint = client.communicate(timeout=options.seconds + options.warmup + grace_s)
     except subprocess.TimeoutExpired:
         client.kill()
         output, complaint = client.communicate()

@@ -96,18 +96,13 @@ def table(rows: Sequence[Row]) -> str:
     """The rows in columns, then the remarks."""
     lines = [HEADER, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    text = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     text.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join([*text, *_remarks(rows)])
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    ratios = [
-        f"{name} {_amount(base)} ({row.value / base:.2f}x)" for name, base in row.baselines.items() if base
-    ]
+    ratios = [f"{name} {_amount(base)} ({row.value / base:.2f}x)" for name, base in row.baselines.items() if base]
     return (
         row.name,
         f"{_amount(row.value)} {row.unit}",
@@ -130,9 +125,7 @@ def _remarks(rows: Sequence[Row]) -> list[str]:
         if row.other_cpu is not None and row.other_cpu > NOISY_CPU:
             remarks.append(f"noisy {row.name}: other programs used {row.other_cpu:.0%} of a core meanwhile")
         if row.client_cpu is not None and row.client_cpu > 0.95:
-            remarks.append(
-                f"bound {row.name}: the load client was busy all the time; the server may be faster"
-            )
+            remarks.append(f"bound {row.name}: the load client was busy all the time; the server may be faster")
     return ["", *remarks] if remarks else []
 
 

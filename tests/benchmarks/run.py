@@ -59,9 +59,7 @@ def _selected(parser: argparse.ArgumentParser, options: argparse.Namespace) -> l
     names = [name for name in (options.only or "").split(",") if name]
     unknown = set(names) - {figure.name for figure in FIGURES}
     if unknown:
-        parser.error(
-            f"no such figure: {', '.join(sorted(unknown))}; there are {', '.join(f.name for f in FIGURES)}"
-        )
+        parser.error(f"no such figure: {', '.join(sorted(unknown))}; there are {', '.join(f.name for f in FIGURES)}")
     if names:
         return [figure for figure in FIGURES if figure.name in names]
     return [figure for figure in FIGURES if not (options.short and figure.is_long)]
@@ -87,17 +85,13 @@ def _environment_pair(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.run", description="Measure the cloud core."
-    )
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.run", description="Measure the cloud core.")
     parser.add_argument("--short", action="store_true", help="3 rounds of 1.5 s, without the long figures")
     parser.add_argument("--only", metavar="NAME,…", help="only these figures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured, round by round")
     parser.add_argument("--rounds", type=int, help="rounds per figure (default 5)")
     parser.add_argument("--seconds", type=float, help="measured seconds per round (default 5)")
-    parser.add_argument(
-        "--work-dir", type=Path, help="where databases are made; it decides which disk is measured"
-    )
+    parser.add_argument("--work-dir", type=Path, help="where databases are made; it decides which disk is measured")
     parser.add_argument("--server-command", help="instead of `python -m cloud_core serve`")
     parser.add_argument(
         "--env",

@@ -25,9 +25,7 @@ from .load.measure import process_tree, raise_file_limit
 ROOT = Path(__file__).resolve().parents[2]
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
-READY = re.compile(
-    r"^ready (?=.*\bhttp=(?P<http>\S+))(?=.*\bmqtt=(?P<mqtt>\S+))(?=.*\bcoap=(?P<coap>\S+))", re.M
-)
+READY = re.compile(r"^ready (?=.*\bhttp=(?P<http>\S+))(?=.*\bmqtt=(?P<mqtt>\S+))(?=.*\bcoap=(?P<coap>\S+))", re.M)
 ADMIN = ("benchmark@localhost", "benchmark-Passw0rd")
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
 
@@ -137,9 +135,7 @@ class Core(Server):
         )
         endpoints = self._wait_until_ready(offset)
         self.ready_after_s = time.perf_counter() - began
-        self.http, self.mqtt, self.coap = (
-            Endpoint.parse(endpoints[name]) for name in ("http", "mqtt", "coap")
-        )
+        self.http, self.mqtt, self.coap = (Endpoint.parse(endpoints[name]) for name in ("http", "mqtt", "coap"))
 
     def _wait_until_ready(self, offset: int) -> re.Match[str]:
         deadline = time.monotonic() + READY_TIMEOUT_S

@@ -22,6 +22,7 @@ from shared.errors import PlatformError, Unavailable
 from shared.messages import ProvisionResponse, Sample
 from shared.mqtt.codes import ConnectReturnCode, ReasonCode
 from shared.mqtt.connection import ServerConnection
+from shared.mqtt.errors import RemoteProtocolError
 from shared.mqtt.packets import Connect, Disconnect, Publish, Subscribe, Unsubscribe
 from shared.operations import Operation
 
@@ -133,7 +134,13 @@ class MqttAdapter:
         if self._connection.is_closed:
             return  # the peer went away while its credentials were looked up
         self._identity = identity
-        queued = self._connection.accept(assigned_client_id=f"muster-{new_secret()}")
+        try:
+            queued = self._connection.accept(assigned_client_id=f"muster-{new_secret()}")
+        except RemoteProtocolError as error:  # among the packets that were sent before CONNACK
+            log.warn("MQTT peer {source} broke the rules: {error}", source=self._session.peer.address, error=str(error))
+            self.handle(error.packets)
+            self._session.end()
+            return
         self._session.logged_in(identity)
         self._session.flush_soon()
         if queued:

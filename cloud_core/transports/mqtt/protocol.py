@@ -59,12 +59,7 @@ class MqttProtocol(Protocol):
             self.end()
             return
         if packets:
-            try:
-                self._adapter.handle(packets)
-            except RemoteProtocolError as error:  # among the packets that were queued before CONNACK
-                log.warn("MQTT peer {source} broke the rules: {error}", source=self.peer.address, error=str(error))
-                self.end()
-                return
+            self._adapter.handle(packets)
         data = connection.data_to_send()  # ping answers and the like
         if data and not self._is_ending:
             self.transport.write(data)

@@ -185,9 +185,7 @@ class ProvisionChannel(CoapChannel):
 
     __slots__ = ("_bodies",)
 
-    def __init__(
-        self, plan: Plan, wiring: Wiring, sources: Sources, provision_bodies: bodies.ProvisionBodies
-    ) -> None:
+    def __init__(self, plan: Plan, wiring: Wiring, sources: Sources, provision_bodies: bodies.ProvisionBodies) -> None:
         super().__init__(plan, wiring, sources, path=("api", "v1", "provision"))
         self._bodies = provision_bodies
 
@@ -224,9 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
     measure.add_arguments(parser)
     measure.add_telemetry_arguments(parser)
     measure.add_provision_arguments(parser)
-    parser.add_argument(
-        "--connections", type=int, default=200, help="endpoints, each with one request outstanding"
-    )
+    parser.add_argument("--connections", type=int, default=200, help="endpoints, each with one request outstanding")
     parser.add_argument("--sources", type=int, default=16, help="local addresses to send from")
     options = parser.parse_args(arguments)
     plan, wiring = measure.plan_from(options), Wiring()
@@ -234,9 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
     channels: list[Channel] = list(endpoints)
     meter, load = run_exchanges(plan, wiring, channels)
     retransmissions = sum(endpoint.retransmissions for endpoint in endpoints)
-    result = meter.result(
-        sent=load.sent, acknowledged=load.acknowledged, extra={"retransmissions": retransmissions}
-    )
+    result = meter.result(sent=load.sent, acknowledged=load.acknowledged, extra={"retransmissions": retransmissions})
     measure.print_result(result)
     return 1 if result["errors"] else 0
 

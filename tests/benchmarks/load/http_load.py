@@ -146,9 +146,7 @@ class ProvisionChannel(HttpChannel):
 
     __slots__ = ("_bodies",)
 
-    def __init__(
-        self, plan: Plan, wiring: Wiring, source: str, provision_bodies: bodies.ProvisionBodies
-    ) -> None:
+    def __init__(self, plan: Plan, wiring: Wiring, source: str, provision_bodies: bodies.ProvisionBodies) -> None:
         self._bodies = provision_bodies
         super().__init__(plan, wiring, source, path="/api/v1/provision", body_bytes=provision_bodies.length)
 

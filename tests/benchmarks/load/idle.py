@@ -121,9 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     meter = Meter(plan)
     load = IdleLoad(plan, meter)
     meter.begin(time.perf_counter())
-    opened = load.open(
-        options.connections, measure.tokens_from(options.tokens), Sources(plan.host, options.sources)
-    )
+    opened = load.open(options.connections, measure.tokens_from(options.tokens), Sources(plan.host, options.sources))
     meter.end(time.perf_counter())
     measure.print_result({"open": opened})
     sys.stdin.readline()

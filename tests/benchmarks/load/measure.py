@@ -121,16 +121,14 @@ class Meter:
         if self.first_error is None:
             self.first_error = reason[:300]
 
-    def result(
-        self, *, sent: int, acknowledged: int, extra: Mapping[str, object] | None = None
-    ) -> dict[str, object]:
+    def result(self, *, sent: int, acknowledged: int, extra: Mapping[str, object] | None = None) -> dict[str, object]:
         """The result as one flat JSON object; `sent` and `acknowledged` cover warm-up, window and drain."""
         seconds = max(self._ended - self._began, 1e-9)
         server, client, machine = (
             after - before for before, after in zip(self._cpu_began, self._cpu_ended, strict=True)
         )
         return {
-            "rate": round(self.histogram.count / seconds, 1),
+            "rate": round(self.histogram.count / seconds, 1) if self._began else 0.0,
             "p50_ms": round(self.histogram.percentile_ms(0.50), 3),
             "p99_ms": round(self.histogram.percentile_ms(0.99), 3),
             "max_ms": round(self.histogram.longest_s * 1000.0, 3),
@@ -185,14 +183,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="length of the measured window")
     parser.add_argument("--warmup", type=float, default=0.5, help="seconds before the window opens")
     parser.add_argument("--count", type=int, help="a fixed number of exchanges instead of seconds")
-    parser.add_argument(
-        "--rate", type=float, help="exchanges per second; latency then counts from the due time"
-    )
+    parser.add_argument("--rate", type=float, help="exchanges per second; latency then counts from the due time")
     parser.add_argument("--watch-pid", type=int, help="process whose CPU time is reported")
     parser.add_argument("--cpu", type=int, help="pin this client to one core")
-    parser.add_argument(
-        "--answer-timeout", type=float, default=10.0, help="an answer later than this is an error"
-    )
+    parser.add_argument("--answer-timeout", type=float, default=10.0, help="an answer later than this is an error")
     parser.add_argument("--tokens", type=Path, help="file with one access token per line")
 
 

@@ -89,9 +89,7 @@ class ProvisionDialogue(ConnectDialogue):
 
     __slots__ = ("_bodies", "_number", "_received", "_subscribe")
 
-    def __init__(
-        self, plan: Plan, wiring: Wiring, sources: Sources, provision_bodies: bodies.ProvisionBodies
-    ) -> None:
+    def __init__(self, plan: Plan, wiring: Wiring, sources: Sources, provision_bodies: bodies.ProvisionBodies) -> None:
         super().__init__(plan, wiring, sources, [mqtt_wire.connect(client_id="", username="provision")])
         self._bodies = provision_bodies
         self._subscribe = mqtt_wire.subscribe(1, RESPONSE_TOPIC, 0)
@@ -127,9 +125,7 @@ class ProvisionDialogue(ConnectDialogue):
 def run_connect(plan: Plan, *, concurrent: int, tokens: list[str], sources: int) -> dict[str, object]:
     """Connect as planned, `concurrent` at a time."""
     wiring, addresses = Wiring(), Sources(plan.host, sources)
-    connects = [
-        mqtt_wire.connect(client_id=f"load-{i:05d}", username=token) for i, token in enumerate(tokens)
-    ]
+    connects = [mqtt_wire.connect(client_id=f"load-{i:05d}", username=token) for i, token in enumerate(tokens)]
     channels: list[Channel] = [ConnectDialogue(plan, wiring, addresses, connects) for _ in range(concurrent)]
     meter, load = run_exchanges(plan, wiring, channels)
     return meter.result(sent=load.sent, acknowledged=load.acknowledged)
@@ -140,8 +136,6 @@ def run_provision(
 ) -> dict[str, object]:
     """Provision as planned, `concurrent` dialogues at a time."""
     wiring, addresses = Wiring(), Sources(plan.host, sources)
-    channels: list[Channel] = [
-        ProvisionDialogue(plan, wiring, addresses, provision_bodies) for _ in range(concurrent)
-    ]
+    channels: list[Channel] = [ProvisionDialogue(plan, wiring, addresses, provision_bodies) for _ in range(concurrent)]
     meter, load = run_exchanges(plan, wiring, channels)
     return meter.result(sent=load.sent, acknowledged=load.acknowledged)

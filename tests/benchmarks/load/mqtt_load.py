@@ -33,9 +33,7 @@ def _run(options: argparse.Namespace, plan: measure.Plan) -> dict[str, object]:
             server_time=options.server_time,
         )
     if options.what == "connect":
-        return mqtt_dialogue.run_connect(
-            plan, concurrent=options.connections, tokens=tokens, sources=options.sources
-        )
+        return mqtt_dialogue.run_connect(plan, concurrent=options.connections, tokens=tokens, sources=options.sources)
     provision_bodies = bodies.ProvisionBodies(prefix=options.prefix, key=options.key, secret=options.secret)
     return mqtt_dialogue.run_provision(
         plan, concurrent=options.connections, provision_bodies=provision_bodies, sources=options.sources
@@ -47,12 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("what", choices=("publish", "connect", "provision"))
     measure.add_arguments(parser)
     measure.add_telemetry_arguments(parser)
-    parser.add_argument(
-        "--connections", type=int, default=100, help="publish: connections; else dialogues at a time"
-    )
-    parser.add_argument(
-        "--in-flight", type=int, default=10, help="publish: unacknowledged messages per connection"
-    )
+    parser.add_argument("--connections", type=int, default=100, help="publish: connections; else dialogues at a time")
+    parser.add_argument("--in-flight", type=int, default=10, help="publish: unacknowledged messages per connection")
     parser.add_argument("--sources", type=int, default=64, help="local addresses to connect from")
     measure.add_provision_arguments(parser)
     return parser

@@ -213,9 +213,7 @@ class PublishLoad:
         while self.sent < due and full < len(turn):
             publisher = turn[0]
             turn.rotate(-1)
-            full = (
-                0 if not publisher.dead and self._send(publisher, 1, started + self.sent / rate) else full + 1
-            )
+            full = 0 if not publisher.dead and self._send(publisher, 1, started + self.sent / rate) else full + 1
 
     def _flush(self, publisher: Publisher) -> None:
         publisher.flush()

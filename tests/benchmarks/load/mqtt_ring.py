@@ -29,11 +29,7 @@ class MessageRing:
         self._buffer = bytearray()
         for position in range(RING):
             number = seed * RING + position
-            body = (
-                bodies.flat_telemetry(number)
-                if server_time
-                else bodies.telemetry(ts_base_ms + position, number)
-            )
+            body = bodies.flat_telemetry(number) if server_time else bodies.telemetry(ts_base_ms + position, number)
             self._buffer += mqtt_wire.publish(topic, body, packet_id=position + 1)
         self.size = len(self._buffer) // RING
         self.packets = memoryview(self._buffer)

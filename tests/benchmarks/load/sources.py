@@ -22,9 +22,7 @@ class Sources:
     def __init__(self, host: str, count: int) -> None:
         loopback = ipaddress.ip_address(socket.gethostbyname(host)).is_loopback
         second, third = 1 + os.getpid() // 250 % 250, 1 + os.getpid() % 250
-        self._addresses = (
-            [f"127.{second}.{third}.{1 + i}" for i in range(min(count, 250))] if loopback else [""]
-        )
+        self._addresses = [f"127.{second}.{third}.{1 + i}" for i in range(min(count, 250))] if loopback else [""]
         self._next = 0
 
     def take(self) -> str:

@@ -1,0 +1,2 @@
+"""x"""
+def install(context, adapter): pass

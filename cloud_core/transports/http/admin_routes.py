@@ -1,0 +1,319 @@
+"""Administration REST on klein: ThingsBoard's calls (wire-contract.md section 6) and ours."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from uuid import UUID
+
+from klein import Klein
+from twisted.web.iweb import IRequest
+
+from cloud_core.core.admin import AdminApi
+from cloud_core.model import Scope
+from cloud_core.storage.interface import TimeSeriesQuery
+from cloud_core.transports.http import shapes
+from cloud_core.transports.http.calls import (
+    CallSupport,
+    answers,
+    integer,
+    json_body,
+    json_object,
+    keys_of,
+    page_of,
+    query,
+    raw_body,
+)
+from cloud_core.transports.http.device_routes import DeviceRoutes
+from shared import payloads
+from shared.errors import InvalidArgument, MalformedRequest, NotFound
+
+SCOPES = {"CLIENT_SCOPE": Scope.CLIENT, "SHARED_SCOPE": Scope.SHARED, "SERVER_SCOPE": Scope.SERVER}
+MAX_POINTS = 1_000_000
+MAX_ATTEMPTS_SHOWN = 1_000
+
+
+class AdminRoutes(CallSupport):
+    """Routes under `/api`; the device API's are mounted beneath."""
+
+    app = Klein()
+
+    def __init__(self, admin: AdminApi, devices: DeviceRoutes) -> None:
+        super().__init__(admin)
+        self._device_routes = devices
+
+    @app.route("/api/v1/", branch=True)
+    def device_api(self, request: IRequest) -> Any:
+        return self._device_routes.app.resource()
+
+    # -- logins -----------------------------------------------------------------------------------
+
+    @app.route("/api/auth/login", methods=["POST"])
+    @answers
+    async def login(self, request: IRequest) -> Any:
+        body = json_object(request)
+        return await self._admin.login(str(body.get("username") or ""), str(body.get("password") or ""))
+
+    @app.route("/api/auth/token", methods=["POST"])
+    @answers
+    async def refresh(self, request: IRequest) -> Any:
+        return self._admin.refresh(str(json_object(request).get("refreshToken") or ""))
+
+    @app.route("/api/auth/logout", methods=["POST"])
+    @answers
+    async def logout(self, request: IRequest) -> Any:
+        self.operator(request)
+
+    @app.route("/api/auth/user", methods=["GET"])
+    @answers
+    async def user(self, request: IRequest) -> Any:
+        operator = self.operator(request)
+        return {
+            "id": shapes.entity_id("USER", operator.user_uuid), "email": operator.username, "name": operator.username,
+            "authority": operator.authority, "tenantId": shapes.entity_id("TENANT", operator.tenant_uuid),
+        }  # fmt: skip
+
+    # -- profiles ---------------------------------------------------------------------------------
+
+    @app.route("/api/deviceProfile", methods=["POST"])
+    @answers
+    async def save_profile(self, request: IRequest) -> Any:
+        operator = self.operator(request)
+        body = json_object(request)
+        name, provision, document = shapes.profile_parts(body)
+        uuid = _uuid(body["id"].get("id")) if isinstance(body.get("id"), dict) else None
+        version = body.get("version") if isinstance(body.get("version"), int) else None
+        saved = await self._admin.save_profile(operator, uuid, name, provision, document, version)
+        return shapes.profile_json(saved, operator.tenant_uuid)
+
+    @app.route("/api/deviceProfile/<uuid>", methods=["GET"])
+    @answers
+    async def profile(self, request: IRequest, uuid: str) -> Any:
+        operator = self.operator(request)
+        return shapes.profile_json(await self._admin.profile(operator, _uuid(uuid)), operator.tenant_uuid)
+
+    @app.route("/api/deviceProfile/<uuid>", methods=["DELETE"])
+    @answers
+    async def delete_profile(self, request: IRequest, uuid: str) -> Any:
+        await self._admin.delete_profile(self.operator(request), _uuid(uuid))
+
+    @app.route("/api/deviceProfiles", methods=["GET"])
+    @answers
+    async def profiles(self, request: IRequest) -> Any:
+        return await self._profile_page(request, shapes.profile_json)
+
+    @app.route("/api/deviceProfileInfos", methods=["GET"])
+    @answers
+    async def profile_infos(self, request: IRequest) -> Any:
+        return await self._profile_page(request, shapes.profile_info_json)
+
+    async def _profile_page(self, request: IRequest, shape: Any) -> dict[str, Any]:
+        operator, page = self.operator(request), page_of(request)
+        found, total = await self._admin.profiles(operator, page)
+        return shapes.page_json([shape(one, operator.tenant_uuid) for one in found], total, page.size, page.page)
+
+    @app.route("/api/deviceProfileInfo/default", methods=["GET"])
+    @answers
+    async def default_profile_info(self, request: IRequest) -> Any:
+        operator = self.operator(request)
+        return shapes.profile_info_json(await self._admin.default_profile(operator), operator.tenant_uuid)
+
+    @app.route("/api/deviceProfileInfo/<uuid>", methods=["GET"])
+    @answers
+    async def profile_info(self, request: IRequest, uuid: str) -> Any:
+        operator = self.operator(request)
+        return shapes.profile_info_json(await self._admin.profile(operator, _uuid(uuid)), operator.tenant_uuid)
+
+    # -- devices ----------------------------------------------------------------------------------
+
+    @app.route("/api/device", methods=["POST"])
+    @answers
+    async def save_device(self, request: IRequest) -> Any:
+        operator = self.operator(request)
+        saved = await self._admin.save_device(operator, json_object(request), query(request, "accessToken"))
+        return shapes.device_json(saved, operator.tenant_uuid)
+
+    @app.route("/api/device-with-credentials", methods=["POST"])
+    @answers
+    async def save_device_with_credentials(self, request: IRequest) -> Any:
+        operator = self.operator(request)
+        body = json_object(request)
+        for part in ("device", "credentials"):
+            if not isinstance(body.get(part), dict):
+                raise InvalidArgument(f"Validation error: {part} must not be null")
+        brought = shapes.credentials_from(body["credentials"])
+        saved = await self._admin.save_device(operator, body["device"], credentials=brought)
+        return shapes.device_json(saved, operator.tenant_uuid)
+
+    @app.route("/api/devices", methods=["POST"])
+    @answers
+    async def save_devices(self, request: IRequest) -> Any:
+        """An array creates or updates; an object is ThingsBoard's relation query, and there are no relations."""
+        operator = self.operator(request)
+        rows = json_body(request)
+        if isinstance(rows, dict):
+            return []
+        if not isinstance(rows, list):
+            raise MalformedRequest("The body must be an array of devices")
+        return await self._admin.save_devices(operator, rows, is_plan=query(request, "plan").lower() == "true")
+
+    @app.route("/api/device/<uuid>", methods=["GET"])
+    @answers
+    async def device(self, request: IRequest, uuid: str) -> Any:
+        operator = self.operator(request)
+        return shapes.device_json(await self._admin.device(operator, _uuid(uuid)), operator.tenant_uuid)
+
+    @app.route("/api/device/<uuid>", methods=["DELETE"])
+    @answers
+    async def delete_device(self, request: IRequest, uuid: str) -> Any:
+        await self._admin.delete_device(self.operator(request), _uuid(uuid))
+
+    @app.route("/api/tenant/device", methods=["GET"])
+    @answers
+    async def device_by_name(self, request: IRequest) -> Any:
+        operator = self.operator(request)
+        found = await self._admin.device_by_name(operator, query(request, "deviceName"))
+        return shapes.device_json(found, operator.tenant_uuid)
+
+    @app.route("/api/tenant/devices", methods=["GET"])
+    @answers
+    async def devices(self, request: IRequest) -> Any:
+        """A page, or with `deviceName=` a single device: the same path, as in ThingsBoard."""
+        operator = self.operator(request)
+        if query(request, "deviceName"):
+            found = await self._admin.device_by_name(operator, query(request, "deviceName"))
+            return shapes.device_json(found, operator.tenant_uuid)
+        page = page_of(request)
+        rows, total = await self._admin.devices(operator, page, query(request, "type"))
+        shaped = [shapes.device_json(one, operator.tenant_uuid) for one in rows]
+        return shapes.page_json(shaped, total, page.size, page.page)
+
+    @app.route("/api/device/<uuid>/credentials", methods=["GET"])
+    @answers
+    async def credentials(self, request: IRequest, uuid: str) -> Any:
+        stored = await self._admin.credentials(self.operator(request), _uuid(uuid))
+        return shapes.credentials_json(stored, _uuid(uuid))
+
+    @app.route("/api/device/credentials", methods=["POST"])
+    @answers
+    async def save_credentials(self, request: IRequest) -> Any:
+        operator = self.operator(request)
+        body = json_object(request)
+        owner = body.get("deviceId")
+        if not isinstance(owner, dict) or not owner.get("id"):
+            raise InvalidArgument("Device credentials should be assigned to device!")
+        uuid = _uuid(str(owner["id"]))
+        stored = await self._admin.save_credentials(operator, uuid, shapes.credentials_from(body))
+        return shapes.credentials_json(stored, uuid)
+
+    # -- data -------------------------------------------------------------------------------------
+
+    @app.route("/api/plugins/telemetry/DEVICE/<uuid>/keys/timeseries", methods=["GET"])
+    @answers
+    async def time_series_keys(self, request: IRequest, uuid: str) -> Any:
+        return sorted(await self._admin.latest(self.operator(request), _uuid(uuid), None))
+
+    @app.route("/api/plugins/telemetry/DEVICE/<uuid>/values/timeseries", methods=["GET"])
+    @answers
+    async def time_series(self, request: IRequest, uuid: str) -> Any:
+        operator, keys = self.operator(request), keys_of(request)
+        shape = payloads.value_to_json if query(request, "useStrictDataTypes") == "true" else payloads.value_to_text
+        if query(request, "startTs") or query(request, "endTs"):
+            asked = TimeSeriesQuery(
+                tuple(keys or sorted(await self._admin.latest(operator, _uuid(uuid), None))),
+                integer(request, "startTs"), integer(request, "endTs"),
+                max(1, min(integer(request, "limit", 100), MAX_POINTS)),
+                query(request, "orderBy", "DESC").upper() != "ASC",
+            )  # fmt: skip
+            found = await self._admin.history(operator, _uuid(uuid), asked)
+            return {key: [_point(ts, shape(value)) for ts, value in points] for key, points in found.items()}
+        latest = await self._admin.latest(operator, _uuid(uuid), keys)
+        answer = {key: [_point(ts, shape(value))] for key, (ts, value) in latest.items()}
+        for key in set(keys or ()) - set(answer):
+            answer[key] = [_point(int(time.time() * 1000), None)]
+        return answer
+
+    @app.route("/api/plugins/telemetry/DEVICE/<uuid>/timeseries/<_scope>", methods=["POST"])
+    @answers
+    async def save_time_series(self, request: IRequest, uuid: str, _scope: str) -> Any:
+        samples = payloads.parse_telemetry(raw_body(request), received_ms=int(time.time() * 1000))
+        if not samples:
+            raise InvalidArgument("No time series data found in request body!")
+        await self._admin.append_samples(self.operator(request), _uuid(uuid), samples)
+
+    @app.route("/api/plugins/telemetry/DEVICE/<uuid>/keys/attributes", methods=["GET"])
+    @answers
+    async def attribute_keys(self, request: IRequest, uuid: str) -> Any:
+        found = await self._admin.attributes(self.operator(request), _uuid(uuid), list(SCOPES.values()), None)
+        return sorted({entry.key for entry in found})
+
+    @app.route("/api/plugins/telemetry/DEVICE/<uuid>/values/attributes", methods=["GET"])
+    @answers
+    async def all_attributes(self, request: IRequest, uuid: str) -> Any:
+        return await self._attributes(request, uuid, list(SCOPES.values()))
+
+    @app.route("/api/plugins/telemetry/DEVICE/<uuid>/values/attributes/<scope>", methods=["GET"])
+    @answers
+    async def attributes(self, request: IRequest, uuid: str, scope: str) -> Any:
+        return await self._attributes(request, uuid, [_scope(scope)])
+
+    async def _attributes(self, request: IRequest, uuid: str, scopes: list[Scope]) -> list[dict[str, Any]]:
+        found = await self._admin.attributes(self.operator(request), _uuid(uuid), scopes, keys_of(request))
+        return [
+            {"lastUpdateTs": one.updated_ms, "key": one.key, "value": payloads.value_to_json(one.value)}
+            for one in found
+        ]
+
+    @app.route("/api/plugins/telemetry/<uuid>/<scope>", methods=["POST"])
+    @app.route("/api/plugins/telemetry/DEVICE/<uuid>/<scope>", methods=["POST"])
+    @app.route("/api/plugins/telemetry/DEVICE/<uuid>/attributes/<scope>", methods=["POST"])
+    @answers
+    async def save_attributes(self, request: IRequest, uuid: str, scope: str) -> Any:
+        operator = self.operator(request)
+        wanted = _scope(scope)
+        if wanted is Scope.CLIENT:
+            raise InvalidArgument(f"Invalid scope: {scope}")
+        values = payloads.parse_attributes(raw_body(request))
+        if not values:
+            raise InvalidArgument("No attributes data found in request body!")
+        await self._admin.put_attributes(operator, _uuid(uuid), wanted, values)
+
+    @app.route("/api/plugins/telemetry/<uuid>/<scope>", methods=["DELETE"])
+    @app.route("/api/plugins/telemetry/DEVICE/<uuid>/<scope>", methods=["DELETE"])
+    @answers
+    async def delete_attributes(self, request: IRequest, uuid: str, scope: str) -> Any:
+        keys = (keys_of(request) or []) + (keys_of(request, "key") or [])
+        if not keys:
+            raise InvalidArgument("Empty keys: []")
+        await self._admin.delete_attributes(self.operator(request), _uuid(uuid), _scope(scope), keys)
+
+    # -- provisioning log -------------------------------------------------------------------------
+
+    @app.route("/api/provisioning/attempts", methods=["GET"])
+    @answers
+    async def attempts(self, request: IRequest) -> Any:
+        limit = max(1, min(integer(request, "limit", 100), MAX_ATTEMPTS_SHOWN))
+        found = await self._admin.attempts(self.operator(request), limit)
+        return [shapes.attempt_json(one) for one in found]
+
+    @app.route("/api/provisioning/attempts/<ref>", methods=["GET"])
+    @answers
+    async def attempt(self, request: IRequest, ref: str) -> Any:
+        return shapes.attempt_json(await self._admin.attempt(self.operator(request), ref))
+
+
+def _point(ts: int, value: Any) -> dict[str, Any]:
+    return {"ts": ts, "value": value}
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise NotFound(f"'{text}' is no valid id") from error
+
+
+def _scope(name: str) -> Scope:
+    if name not in SCOPES:
+        raise InvalidArgument(f"Invalid scope: {name}")
+    return SCOPES[name]

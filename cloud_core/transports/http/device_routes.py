@@ -1,0 +1,65 @@
+"""The device API on klein: what the fast front does not take, and everything when it is off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from klein import Klein
+from twisted.internet.defer import Deferred
+from twisted.web.iweb import IRequest
+
+from cloud_core.transports.http.adapter import MAX_BODY_BYTES, HttpDeviceAdapter
+from cloud_core.transports.http.calls import raw_body, refuse
+from shared.errors import RequestTooLarge
+
+
+class DeviceRoutes:
+    """Routes under `/api/v1`."""
+
+    app = Klein()
+
+    def __init__(self, adapter: HttpDeviceAdapter) -> None:
+        self._adapter = adapter
+
+    @app.route("/provision", methods=["POST"])
+    def provision(self, request: IRequest) -> Any:
+        return _answered(request, lambda body, address, answer: self._adapter.provision(body, address, answer))
+
+    @app.route("/<token>/telemetry", methods=["POST"])
+    def telemetry(self, request: IRequest, token: str) -> Any:
+        return self._post(request, token, "telemetry")
+
+    @app.route("/<token>/attributes", methods=["POST"])
+    def attributes(self, request: IRequest, token: str) -> Any:
+        return self._post(request, token, "attributes")
+
+    def _post(self, request: IRequest, token: str, feature: str) -> Any:
+        escaped = token.replace("%", "%25")  # klein has unquoted it; the adapter does so once
+        return _answered(
+            request, lambda body, address, answer: self._adapter.post(escaped, feature, body, address, answer)
+        )
+
+
+def _answered(request: Any, start: Any) -> Any:  # Any: twisted.web request; the adapter's method
+    """Runs one adapter method for a klein request."""
+    try:
+        body = raw_body(request, MAX_BODY_BYTES)
+    except RequestTooLarge as error:
+        return refuse(request, error)
+    done: Deferred[bytes] = Deferred()
+
+    def answer(status: int, content: bytes, retry_after_s: int | None) -> None:
+        request.setResponseCode(status)
+        if content:
+            request.setHeader("Content-Type", "application/json")
+        else:
+            request.responseHeaders.removeHeader("content-type")
+        if retry_after_s is not None:
+            request.setHeader("Retry-After", str(retry_after_s))
+        if not done.called:
+            done.callback(content)
+
+    start(body, request.getClientAddress().host, answer)
+    return done
+
+

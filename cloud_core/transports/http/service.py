@@ -1,0 +1,42 @@
+"""The HTTP listener's factory: fast front before klein's Site, or the Site alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.protocol import Factory
+from twisted.web.server import Site
+
+from cloud_core.core.admin import AdminApi
+from cloud_core.core.api import DeviceApi
+from cloud_core.transports.http.adapter import HttpDeviceAdapter
+from cloud_core.transports.http.admin_routes import AdminRoutes
+from cloud_core.transports.http.device_routes import DeviceRoutes
+from cloud_core.transports.http.front import FrontFactory
+
+
+class HttpService:
+    """Device API and administration on one port."""
+
+    def __init__(
+        self, *, api: DeviceApi, admin: AdminApi, reactor: Any, is_fast_path_on: bool, request_timeout_s: float
+    ) -> None:
+        # `reactor`: seconds and callLater; untyped because a test passes a Clock.
+        adapter = HttpDeviceAdapter(api)
+        routes = AdminRoutes(admin, DeviceRoutes(adapter))
+        self._site = Site(
+            routes.app.resource(), parsePOSTFormSubmission=False, timeout=int(request_timeout_s), reactor=reactor
+        )
+        self._site.noisy = False
+        self._front = FrontFactory(adapter, self._site, reactor=reactor, request_timeout_s=request_timeout_s)
+        self._is_fast_path_on = is_fast_path_on
+
+    def factory(self) -> Factory:
+        """What the listener builds connections with."""
+        factory: Factory = self._front if self._is_fast_path_on else self._site
+        return factory
+
+    def stop(self) -> None:
+        """Closes the connections that are still with the front."""
+        for connection in list(self._front.connections):
+            connection.transport.loseConnection()

@@ -1,0 +1,196 @@
+"""Entities as ThingsBoard's REST JSON and back (wire-contract.md sections 1.1, 6.2 to 6.4, 6.6)."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from cloud_core.model import (
+    NIL_CUSTOMER,
+    Attempt,
+    Device,
+    DeviceProfile,
+    ProvisionConfiguration,
+    ProvisionStrategy,
+    Reprovisioning,
+    StoredCredentials,
+)
+from shared.credentials import (
+    AccessToken,
+    Credentials,
+    CredentialsType,
+    MqttBasic,
+    X509Certificate,
+    credentials_id,
+    credentials_type,
+)
+from shared.errors import InvalidArgument, Reason
+
+TRANSPORT_TYPES = ("DEFAULT", "MQTT", "COAP", "LWM2M", "SNMP")
+_PROFILE_OWN = frozenset(
+    ("id", "createdTime", "tenantId", "name", "default", "provisionType", "provisionDeviceKey", "version")
+)
+FIXES = {
+    "SUCCESS": "Nothing to mend.",
+    "REPLAYED": "The same requester asked again before its first login and got the same answer.",
+    Reason.INVALID_PROVISION_CREDENTIALS: "Compare key and secret in the firmware with the device profile.",
+    Reason.PROVISIONING_DISABLED: "Choose another provision strategy in the device profile.",
+    Reason.DEVICE_EXISTS: "Use a unique name, delete the old device, or choose reprovisioning REPLAY_UNTIL_CONFIRMED.",
+    Reason.DEVICE_NOT_FOUND: "Create or import the device under this profile first, with exactly this name.",
+    Reason.ALREADY_PROVISIONED: "To allow it once more, delete the device's server attribute provisionState.",
+    Reason.CREDENTIALS_IN_USE: "Each device needs credentials of its own; let the server generate them.",
+    Reason.INVALID_CREDENTIALS: "Mend the credential members of the request as the detail says.",
+    Reason.INVALID_DEVICE_NAME: "Use 1 to 255 characters without markup or control characters.",
+    Reason.MALFORMED_REQUEST: "Mend the request's body as the detail says.",
+    Reason.RATE_LIMITED: "Too many failed attempts from this source; mend those first, then wait.",
+    Reason.QUOTA_EXCEEDED: "Delete devices or raise [provisioning] max_devices_per_tenant.",
+    Reason.UNAVAILABLE: "The core was busy; the device may simply ask again.",
+}
+
+
+def entity_id(kind: str, uuid: UUID) -> dict[str, str]:
+    return {"entityType": kind, "id": str(uuid)}
+
+
+def device_json(device: Device, tenant: UUID) -> dict[str, Any]:
+    defaults: dict[str, Any] = {
+        "deviceData": {"configuration": {"type": "DEFAULT"}, "transportConfiguration": {"type": "DEFAULT"}},
+        "firmwareId": None, "softwareId": None, "additionalInfo": None, "externalId": None,
+    }  # fmt: skip
+    return {
+        **defaults, **device.document,
+        "id": entity_id("DEVICE", device.uuid), "createdTime": device.created_ms,
+        "tenantId": entity_id("TENANT", tenant), "customerId": entity_id("CUSTOMER", NIL_CUSTOMER),
+        "name": device.name, "type": device.type, "label": device.label or None,
+        "deviceProfileId": entity_id("DEVICE_PROFILE", device.profile_uuid), "version": device.version,
+    }  # fmt: skip
+
+
+def profile_json(profile: DeviceProfile, tenant: UUID) -> dict[str, Any]:
+    provision = profile.provision
+    data = dict(profile.document.get("profileData") or {})
+    data.setdefault("configuration", {"type": "DEFAULT"})
+    data.setdefault("transportConfiguration", {"type": "DEFAULT"})
+    data.setdefault("alarms", None)
+    data["provisionConfiguration"] = {
+        **(data.get("provisionConfiguration") or {}),
+        "type": provision.strategy.value, "provisionDeviceSecret": provision.secret or None,
+        "acceptDeviceCredentials": provision.accept_device_credentials,
+        "reprovisioning": provision.reprovisioning.value, "replayWindowSeconds": provision.replay_window_s,
+        "seedErrorMessages": provision.seed_error_messages,
+    }  # fmt: skip
+    if provision.strategy is ProvisionStrategy.X509_CERTIFICATE_CHAIN:
+        data["provisionConfiguration"] |= {
+            "certificateRegExPattern": provision.certificate_pattern,
+            "allowCreateNewDevicesByX509Certificate": provision.allow_create_by_certificate,
+        }
+    defaults: dict[str, Any] = {
+        "description": None, "image": None, "defaultRuleChainId": None, "defaultDashboardId": None,
+        "defaultQueueName": None, "defaultEdgeRuleChainId": None, "firmwareId": None, "softwareId": None,
+        "externalId": None, "type": "DEFAULT", "transportType": "DEFAULT",
+    }  # fmt: skip
+    return {
+        **defaults, **profile.document,
+        "id": entity_id("DEVICE_PROFILE", profile.uuid), "createdTime": profile.created_ms,
+        "tenantId": entity_id("TENANT", tenant), "name": profile.name, "default": profile.is_default,
+        "provisionType": provision.strategy.value, "provisionDeviceKey": provision.key or None,
+        "profileData": data, "version": profile.version,
+    }  # fmt: skip
+
+
+def profile_info_json(profile: DeviceProfile, tenant: UUID) -> dict[str, Any]:
+    whole = profile_json(profile, tenant)
+    return {
+        name: whole[name] for name in ("id", "tenantId", "name", "image", "defaultDashboardId", "type", "transportType")
+    }
+
+
+def profile_parts(body: dict[str, Any]) -> tuple[str, ProvisionConfiguration, dict[str, Any]]:
+    """(name, provision configuration, document to keep) of a posted profile. Raises: InvalidArgument."""
+    if not body.get("type"):
+        raise InvalidArgument("Device profile type should be specified!")
+    if not body.get("transportType"):
+        raise InvalidArgument("Device profile transport type should be specified!")
+    if body["transportType"] not in TRANSPORT_TYPES:
+        raise InvalidArgument(f"Validation error: transportType must be one of {', '.join(TRANSPORT_TYPES)}")
+    data = body.get("profileData") or {}
+    configuration = data.get("provisionConfiguration") or {} if isinstance(data, dict) else None
+    if not isinstance(configuration, dict):
+        raise InvalidArgument("Validation error: profileData.provisionConfiguration must be an object")
+    kept = {key: value for key, value in configuration.items() if key != "provisionDeviceSecret"}
+    document = {key: value for key, value in body.items() if key not in _PROFILE_OWN}
+    document["profileData"] = {**data, "provisionConfiguration": kept}
+    return str(body.get("name") or ""), _configuration(body, configuration), document
+
+
+def _configuration(body: dict[str, Any], given: dict[str, Any]) -> ProvisionConfiguration:
+    strategy = body.get("provisionType") or given.get("type") or ProvisionStrategy.DISABLED
+    window = given.get("replayWindowSeconds", 3600)
+    if isinstance(window, bool) or not isinstance(window, int) or not 0 <= window <= 31_536_000:
+        raise InvalidArgument("Validation error: replayWindowSeconds must be 0 to 31536000")
+    try:
+        return ProvisionConfiguration(
+            strategy=ProvisionStrategy(strategy),
+            key=str(body.get("provisionDeviceKey") or ""),
+            secret=str(given.get("provisionDeviceSecret") or ""),
+            accept_device_credentials=given.get("acceptDeviceCredentials") is True,
+            reprovisioning=Reprovisioning(given.get("reprovisioning") or Reprovisioning.REFUSE),
+            replay_window_s=window,
+            seed_error_messages=given.get("seedErrorMessages") is True,
+            certificate_pattern=str(given.get("certificateRegExPattern") or ""),
+            allow_create_by_certificate=given.get("allowCreateNewDevicesByX509Certificate") is True,
+        )
+    except ValueError as error:
+        raise InvalidArgument(f"Validation error: {error}") from error
+
+
+def credentials_json(stored: StoredCredentials, device: UUID) -> dict[str, Any]:
+    value: str | None = None
+    match stored.credentials:
+        case MqttBasic(client_id, username, password):
+            members = {"clientId": client_id or None, "userName": username or None, "password": password or None}
+            value = msgspec.json.encode(members).decode()
+        case X509Certificate(certificate):
+            value = certificate
+    return {
+        "id": {"id": str(stored.uuid)}, "createdTime": stored.created_ms, "deviceId": entity_id("DEVICE", device),
+        "credentialsType": credentials_type(stored.credentials).value,
+        "credentialsId": credentials_id(stored.credentials), "credentialsValue": value, "version": stored.version,
+    }  # fmt: skip
+
+
+def credentials_from(body: dict[str, Any]) -> Credentials:
+    """Raises: InvalidArgument with ThingsBoard's message."""
+    kind = body.get("credentialsType")
+    if not kind:
+        raise InvalidArgument("Device credentials type should be specified!")
+    value = body.get("credentialsValue")
+    if kind == CredentialsType.ACCESS_TOKEN:
+        if not body.get("credentialsId"):
+            raise InvalidArgument("Device credentials id should be specified!")
+        return AccessToken(str(body["credentialsId"]))
+    if kind == CredentialsType.X509_CERTIFICATE:
+        return X509Certificate(str(value or ""))
+    if kind == CredentialsType.MQTT_BASIC:
+        try:
+            members = msgspec.json.decode(str(value), type=dict[str, str | None])
+        except msgspec.MsgspecError as error:
+            raise InvalidArgument("Invalid credentials body for simple mqtt credentials!") from error
+        return MqttBasic(*(members.get(name) or "" for name in ("clientId", "userName", "password")))
+    raise InvalidArgument(f"Validation error: credentialsType must be one of {', '.join(CredentialsType)}")
+
+
+def attempt_json(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "ref": attempt.ref, "at": attempt.at_ms, "outcome": attempt.outcome, "stage": attempt.stage,
+        "detail": attempt.detail, "fix": FIXES.get(attempt.outcome, ""), "deviceName": attempt.device_name,
+        "keyHint": attempt.key_hint, "transport": attempt.peer.transport.value, "source": attempt.peer.address,
+        "request": attempt.request,
+    }  # fmt: skip
+
+
+def page_json(rows: list[dict[str, Any]], total: int, size: int, page: int) -> dict[str, Any]:
+    pages = -(-total // size)
+    return {"data": rows, "totalPages": pages, "totalElements": total, "hasNext": page + 1 < pages}
