@@ -7,7 +7,7 @@ import os
 import resource
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -32,12 +32,16 @@ def _server_options(command: Any) -> Any:  # Any: click decorators
         (
             click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML configuration file."),
             click.option("--data-dir", help="Where database, keys and first password lie.  [default: data]"),
-            click.option("--http-port", type=int, help="HTTP: device API and REST; 0 picks a free one.  [default: 8080]"),
+            click.option(
+                "--http-port", type=int, help="HTTP: device API and REST; 0 picks a free one.  [default: 8080]"
+            ),
             click.option("--mqtt-port", type=int, help="MQTT; 0 picks a free one.  [default: 1883]"),
             click.option("--coap-port", type=int, help="CoAP (UDP); 0 picks a free one.  [default: 5683]"),
             click.option("--bind", help="Address to listen on, for all transports.  [default: 127.0.0.1]"),
             click.option("--database-url", help="postgresql+psycopg://user:password@host/name instead of SQLite."),
-            click.option("--log-format", type=click.Choice(["text", "json"]), help="Log lines on stderr.  [default: text]"),
+            click.option(
+                "--log-format", type=click.Choice(["text", "json"]), help="Log lines on stderr.  [default: text]"
+            ),
         )
     ):
         command = option(command)
@@ -101,7 +105,7 @@ def _configuration(options: dict[str, Any]) -> Config:
         _fail(str(error), EXIT_CONFIG)
 
 
-def _fail(message: str, code: int) -> Any:
+def _fail(message: str, code: int) -> NoReturn:
     for line in message.splitlines():
         click.echo(f"cloud-core: {line}", err=True)
     sys.exit(code)
@@ -114,12 +118,13 @@ def _run(config: Config) -> int:
     from twisted.internet import asyncioreactor
 
     asyncioreactor.install(loop)
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
     from twisted.internet.defer import Deferred
 
     from cloud_core.logs import start_logging
     from cloud_core.service import Program, StartFailed
 
+    reactor: Any = installed  # mypy reads nothing from zope interfaces
     start_logging(config.log.format, config.log.level)
     _raise_file_limit()
     exit_code = 0
@@ -133,20 +138,18 @@ def _run(config: Config) -> int:
             exit_code = EXIT_START
             for sentence in str(error).splitlines():
                 click.echo(f"cloud-core: {sentence}", err=True)
-            reactor.stop()  # type: ignore[attr-defined]
+            reactor.stop()
             return
         except Exception as error:
             exit_code = EXIT_START
             click.echo(f"cloud-core: could not start: {type(error).__name__}: {error}", err=True)
-            reactor.stop()  # type: ignore[attr-defined]
+            reactor.stop()
             return
-        reactor.addSystemEventTrigger(  # type: ignore[attr-defined]
-            "before", "shutdown", lambda: Deferred.fromCoroutine(program.stop())
-        )
+        reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(program.stop()))
         print(line, flush=True)
 
-    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(start()))  # type: ignore[attr-defined]
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(start()))
+    reactor.run()
     return exit_code
 
 

@@ -30,7 +30,14 @@ from cloud_core.model import (
 )
 from cloud_core.storage.interface import NewDevice, NewProfile, ReadTx, Store, TimeSeriesQuery, Tx
 from shared.credentials import AccessToken, Credentials, check_credentials, credentials_id
-from shared.errors import InvalidArgument, InvalidCredentials, NotAuthenticated, NotFound, PlatformError, VersionConflict
+from shared.errors import (
+    InvalidArgument,
+    InvalidCredentials,
+    NotAuthenticated,
+    NotFound,
+    PlatformError,
+    VersionConflict,
+)
 from shared.messages import Attributes, Sample, Value
 
 R = TypeVar("R")
@@ -66,7 +73,8 @@ class AdminApi:
     async def login(self, username: str, password: str) -> dict[str, str]:
         """Tokens for the right password. Raises: NotAuthenticated."""
         user, tenant = await self._read(_user_and_tenant, username)
-        if not await deferToThread(is_password_right, user, password):
+        is_right = await deferToThread(is_password_right, user, password)
+        if user is None or tenant is None or not is_right:
             raise NotAuthenticated("Invalid username or password")
         return self._tokens.issue(
             Operator(user.username, user.authority, user.tenant_id, tenant, user.uuid), int(time.time())
@@ -106,7 +114,12 @@ class AdminApi:
     # -- devices ----------------------------------------------------------------------------------
 
     async def save_device(
-        self, operator: Operator, members: dict[str, Any], access_token: str = "", *, credentials: Credentials | None = None
+        self,
+        operator: Operator,
+        members: dict[str, Any],
+        access_token: str = "",
+        *,
+        credentials: Credentials | None = None,
     ) -> Device:
         """Creates or updates from REST members (`id`, `name`, `type`, `label`, `deviceProfileId`, …)."""
         brought = credentials or (AccessToken(access_token) if access_token else None)
@@ -146,9 +159,7 @@ class AdminApi:
 
     # -- data -------------------------------------------------------------------------------------
 
-    async def latest(
-        self, operator: Operator, uuid: UUID, keys: Sequence[str] | None
-    ) -> dict[str, tuple[int, Value]]:
+    async def latest(self, operator: Operator, uuid: UUID, keys: Sequence[str] | None) -> dict[str, tuple[int, Value]]:
         device = await self.device(operator, uuid)
         return await self._read(_latest, device.id, keys)
 
@@ -191,10 +202,12 @@ class AdminApi:
     # -- plumbing ---------------------------------------------------------------------------------
 
     async def _decide(self, work: Callable[..., R], *args: Any) -> R:
-        return await _answer(lambda done: self._store.submit(work, args, done))
+        result: R = await _answer(lambda done: self._store.submit(work, args, done))
+        return result
 
     async def _read(self, query: Callable[..., R], *args: Any) -> R:
-        return await _answer(lambda done: self._store.read(query, args, done))
+        result: R = await _answer(lambda done: self._store.read(query, args, done))
+        return result
 
 
 async def _answer(start: Callable[[Callable[[Any], None]], None]) -> Any:  # Any: whatever the work returns
@@ -389,9 +402,7 @@ def _checked(credentials: Credentials) -> Credentials:
         raise InvalidArgument(str(error)) from error
 
 
-def _profile_for(
-    tx: Tx, tenant_id: int, members: dict[str, Any], kind: str, stored: Device | None, now_ms: int
-) -> int:
+def _profile_for(tx: Tx, tenant_id: int, members: dict[str, Any], kind: str, stored: Device | None, now_ms: int) -> int:
     """By id, else by type (found or created), else as it was, else the tenant's default."""
     uuid = _entity_uuid(members.get("deviceProfileId"), "deviceProfileId")
     if uuid is not None:
@@ -426,7 +437,7 @@ def _save_devices(tx: Tx, tenant_id: int, rows: list[Any], is_plan: bool, now_ms
         outcomes.append(outcome)
         try:
             if not isinstance(row, dict):
-                raise InvalidArgument("Each row must be an object such as {\"name\": \"SN-1\", \"type\": \"sensor\"}")
+                raise InvalidArgument('Each row must be an object such as {"name": "SN-1", "type": "sensor"}')
             if name in seen:
                 outcome["status"] = "CONFLICT"
                 raise InvalidArgument(f"The name '{name}' stands in the list twice")

@@ -144,7 +144,7 @@ class DeviceApi:
             return
         identity = login.identity
 
-        def confirmed(outcome: None | PlatformError) -> None:
+        def confirmed(outcome: PlatformError | None) -> None:
             done(outcome if isinstance(outcome, PlatformError) else identity)
 
         self._store.submit(_confirm, (identity.device_id, self.now_ms()), confirmed)

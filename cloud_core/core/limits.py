@@ -68,9 +68,7 @@ class FailedAttempts:
 
     def wait_s(self, source: str, key: str, now_s: float) -> float:
         """0 when the source may try `key` now, otherwise the seconds until it may."""
-        return max(
-            self._by_source.wait_s(source, now_s), self._by_source_and_key.wait_s((source, key), now_s)
-        )
+        return max(self._by_source.wait_s(source, now_s), self._by_source_and_key.wait_s((source, key), now_s))
 
     def record(self, source: str, key: str, now_s: float) -> None:
         self._by_source.spend(source, now_s)

@@ -47,8 +47,6 @@ class Operator:
     user_uuid: UUID
 
 
-
-
 class Tokens:
     """Signs and verifies; the key survives a restart because it is derived from the master key."""
 

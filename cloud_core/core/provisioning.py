@@ -88,16 +88,20 @@ class Issued:
 
 
 def attempt(
-    tx: Tx, request: ProvisionRequest, digest: bytes, peer: Peer, now_ms: int, policy: Policy, redacted: dict[str, object]
+    tx: Tx,
+    request: ProvisionRequest,
+    digest: bytes,
+    peer: Peer,
+    now_ms: int,
+    policy: Policy,
+    redacted: dict[str, object],
 ) -> ProvisionResponse | ProvisionRefused:
     """One provision request, decided and logged in the transaction `tx`."""
     profile: DeviceProfile | None = None
     try:
         name = check_device_name(request.device_name) if request.device_name else ""
         profile = _authenticated_profile(tx, request)
-        issued = _STRATEGIES[profile.provision.strategy](
-            Context(tx, request, name, digest, now_ms, policy), profile
-        )
+        issued = _STRATEGIES[profile.provision.strategy](Context(tx, request, name, digest, now_ms, policy), profile)
     except ProvisionRefused as refusal:
         refusal.seed_worded = profile is not None and profile.provision.seed_error_messages
         tx.log_attempt(_refused_attempt(refusal, request, profile, peer, now_ms, redacted))

@@ -108,13 +108,9 @@ class ReadTx(Protocol):
         """For each id the stored credentials and the identity they open, in the order asked."""
 
     def attribute(self, device_id: int, scope: Scope, key: str) -> Value | None: ...
-    def attributes(
-        self, device_id: int, scope: Scope, keys: Sequence[str] | None = None
-    ) -> list[AttributeEntry]: ...
+    def attributes(self, device_id: int, scope: Scope, keys: Sequence[str] | None = None) -> list[AttributeEntry]: ...
 
-    def latest(
-        self, device_id: int, keys: Sequence[str] | None = None
-    ) -> dict[str, tuple[int, Value]]:
+    def latest(self, device_id: int, keys: Sequence[str] | None = None) -> dict[str, tuple[int, Value]]:
         """Newest value of each key: {key: (ts_ms, value)}."""
 
     def history(self, device_id: int, query: TimeSeriesQuery) -> dict[str, list[tuple[int, Value]]]:

@@ -78,7 +78,7 @@ def seal_credentials(vault: Vault, credentials: Credentials) -> bytes:
 def unseal_credentials(vault: Vault, sealed: bytes) -> Credentials:
     """The credentials that `seal_credentials` encrypted."""
     kind, *parts = msgspec.msgpack.decode(vault.unseal(sealed, context=b"credentials"), type=list[str])
-    credentials: Credentials = _KIND[kind](*parts)  # type: ignore[assignment]  # the kind fixes the arity
+    credentials: Credentials = _KIND[kind](*parts)
     return credentials
 
 
@@ -249,9 +249,7 @@ class SqlReadTx:
         row = self._row(self._s.attribute, device_id=device_id, scope=int(scope), name=key)
         return None if row is None else decode_value(row[0])
 
-    def attributes(
-        self, device_id: int, scope: Scope, keys: Sequence[str] | None = None
-    ) -> list[AttributeEntry]:
+    def attributes(self, device_id: int, scope: Scope, keys: Sequence[str] | None = None) -> list[AttributeEntry]:
         rows = self._rows(self._s.attributes, device_id=device_id, scope=int(scope))
         wanted = None if keys is None else set(keys)
         return [
@@ -263,16 +261,12 @@ class SqlReadTx:
     def latest(self, device_id: int, keys: Sequence[str] | None = None) -> dict[str, tuple[int, Value]]:
         rows = self._rows(self._s.latest, device_id=device_id)
         wanted = None if keys is None else set(keys)
-        return {
-            name: (ts, decode_value(value)) for name, ts, value in rows if wanted is None or name in wanted
-        }
+        return {name: (ts, decode_value(value)) for name, ts, value in rows if wanted is None or name in wanted}
 
     def history(self, device_id: int, query: TimeSeriesQuery) -> dict[str, list[tuple[int, Value]]]:
         names = {row[0]: key for key in query.keys if (row := self._row(self._s.key_id, name=key))}
         found: dict[str, list[tuple[int, Value]]] = {}
-        buckets = self._rows(
-            self._s.buckets, first=query.start_ms // BUCKET_MS, last=query.end_ms // BUCKET_MS
-        )
+        buckets = self._rows(self._s.buckets, first=query.start_ms // BUCKET_MS, last=query.end_ms // BUCKET_MS)
         for (bucket,) in reversed(buckets) if query.descending else buckets:
             rows = self._rows(
                 self._s.documents, b_bucket=bucket, b_device_id=device_id, start=query.start_ms, end=query.end_ms
@@ -441,9 +435,7 @@ class SqlTx(SqlReadTx):
 
     def delete_attributes(self, device_id: int, scope: Scope, keys: Iterable[str]) -> None:
         for key in keys:
-            self._write(
-                self._s.delete_attribute, device_id=device_id, scope=int(scope), key_id=self._key_id(key)
-            )
+            self._write(self._s.delete_attribute, device_id=device_id, scope=int(scope), key_id=self._key_id(key))
 
     def append_samples(self, device_id: int, samples: Sequence[Sample]) -> None:
         rows = self._rows_to_put
@@ -573,5 +565,3 @@ def _attempt(row: Any) -> Attempt:
         detail=row[6], tenant_id=row[7], profile_id=row[8], device_id=row[9], device_name=row[10],
         key_hint=row[11], request=msgspec.json.decode(row[12]),
     )  # fmt: skip
-
-

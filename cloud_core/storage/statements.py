@@ -88,9 +88,7 @@ class Statements:
         self.tenant_id = fixed(select(tenant.c.id).where(tenant.c.uuid == p("uuid")))
         self.tenant_uuid = fixed(select(tenant.c.uuid).where(tenant.c.id == p("id")))
         self.insert_tenant = fixed(
-            upsert(tenant)
-            .values(uuid=p("uuid"), name=p("name"), created_ms=p("created_ms"))
-            .on_conflict_do_nothing()
+            upsert(tenant).values(uuid=p("uuid"), name=p("name"), created_ms=p("created_ms")).on_conflict_do_nothing()
         )
         self.user_by_name = fixed(
             select(
@@ -100,9 +98,7 @@ class Statements:
         )  # fmt: skip
         self.insert_user = fixed(_insert(admin_user))
         self.update_password = fixed(
-            update(admin_user)
-            .where(admin_user.c.username == p("b_username"))
-            .values(password_hash=p("password_hash"))
+            update(admin_user).where(admin_user.c.username == p("b_username")).values(password_hash=p("password_hash"))
         )
         self._profiles(fixed)
         self._devices(fixed)
@@ -116,9 +112,7 @@ class Statements:
         self.profile_by_key = fixed(profile_rows.where(c.provision_key_hash == p("key_hash")))
         self.profile = fixed(profile_rows.where(c.tenant_id == p("tenant_id"), c.uuid == p("uuid")))
         self.profile_by_name = fixed(profile_rows.where(c.tenant_id == p("tenant_id"), c.name == p("name")))
-        self.default_profile = fixed(
-            profile_rows.where(c.tenant_id == p("tenant_id"), c.is_default.is_(True)).limit(1)
-        )
+        self.default_profile = fixed(profile_rows.where(c.tenant_id == p("tenant_id"), c.is_default.is_(True)).limit(1))
         self.insert_profile = fixed(_insert(device_profile).returning(c.id))
         self.update_profile = fixed(
             update(device_profile)
@@ -223,9 +217,7 @@ class Statements:
             self.put_telemetry = fixed(put.on_conflict_do_nothing())
         else:
             merged = func.merge_documents(telemetry.c.document, put.excluded.document)
-            self.put_telemetry = fixed(
-                put.on_conflict_do_update(index_elements=key, set_={"document": merged})
-            )
+            self.put_telemetry = fixed(put.on_conflict_do_update(index_elements=key, set_={"document": merged}))
         one = (telemetry.c.bucket == p("b_bucket"), telemetry.c.device_id == p("b_device_id"))
         at = (*one, telemetry.c.ts == p("b_ts"))
         self.lock_document = fixed(select(telemetry.c.document).where(*at).with_for_update())
@@ -260,9 +252,7 @@ class Statements:
         self.attempt = fixed(_attempt_rows.where(c.ref == p("ref")))
         self.attempts = fixed(_attempt_rows.order_by(c.id.desc()).limit(p("limit")))
         self.newest_attempt = fixed(select(func.max(c.id)))
-        self.trim_attempts = fixed(
-            delete(provisioning_log).where((c.id <= p("last_id")) | (c.at_ms < p("before_ms")))
-        )
+        self.trim_attempts = fixed(delete(provisioning_log).where((c.id <= p("last_id")) | (c.at_ms < p("before_ms"))))
 
 
 def _insert(table: Any) -> Any:  # Any: Insert's type differs with and without RETURNING

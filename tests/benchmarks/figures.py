@@ -39,7 +39,7 @@ def ingest(name: str, window: int, target: Target) -> Callable[[Bench], list[Row
             contestants: dict[str, Callable[[int], Result]] = {"core": lambda number: publish(core, number)}
             if broker:
                 contestants["mosquitto"] = lambda number: publish(broker, number)
-            contestants["sqlite"] = lambda number: bench.disk_limit("rows", seconds=1.0)
+            contestants["sqlite"] = lambda number: bench.disk_limit("rows")
             results = bench.alternate(contestants)
             return [row(name, results.pop("core"), target, memory_bytes=core.memory_bytes(), baselines=results)]
 
@@ -58,7 +58,7 @@ def telemetry(name: str, client: str, connections: int, target: Target) -> Calla
                 load = ("--connections", connections, "--tokens", devices.tokens_file, "--ts-base", ts_base)
                 return bench.load(f"{client} telemetry", *load, to=endpoint, watch=core)
 
-            results = bench.alternate({"core": post, "sqlite": lambda number: bench.disk_limit("rows", seconds=1.0)})
+            results = bench.alternate({"core": post, "sqlite": lambda number: bench.disk_limit("rows")})
             return [row(name, results.pop("core"), target, memory_bytes=core.memory_bytes(), baselines=results)]
 
     return measure

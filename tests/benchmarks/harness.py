@@ -115,8 +115,9 @@ class Bench:
         words += ["--watch-pid", watch.pid] if watch else []
         return started([*words, *arguments])
 
-    def disk_limit(self, what: str, *, seconds: float) -> Result:
+    def disk_limit(self, what: str) -> Result:
         """What the disk under the scratch directory allows: `rows` or `fsync`."""
+        seconds = min(self.options.seconds / 2, 1.0)
         words: list[object] = ["disk_limit", what, "--directory", self.options.work_dir, "--seconds", seconds]
         words += ["--cpu", self.server_cpu] if self.server_cpu is not None else []
         return finished(started(words), self.options)

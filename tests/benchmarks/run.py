@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     figures = _selected(parser, options)
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.work_dir) as directory:
         bench = Bench(_suite_options(options, Path(directory)))
-        machine = report.machine(Path(directory), bench.disk_limit("fsync", seconds=0.5))
+        machine = report.machine(Path(directory), bench.disk_limit("fsync"))
         print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
         rows, broken = _measure(bench, figures)
     print(f"\n{report.table(rows)}")
@@ -66,7 +66,7 @@ def _selected(parser: argparse.ArgumentParser, options: argparse.Namespace) -> l
 
 
 def _suite_options(options: argparse.Namespace, work_dir: Path) -> Options:
-    rounds, seconds, warmup = (3, 1.5, 0.4) if options.short else (5, 5.0, 1.0)
+    rounds, seconds, warmup = (3, 1.3, 0.4) if options.short else (5, 5.0, 1.0)
     return Options(
         rounds=options.rounds or rounds,
         seconds=options.seconds or seconds,
@@ -86,7 +86,7 @@ def _environment_pair(text: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.run", description="Measure the cloud core.")
-    parser.add_argument("--short", action="store_true", help="3 rounds of 1.5 s, without the long figures")
+    parser.add_argument("--short", action="store_true", help="3 rounds of 1.3 s, without the long figures")
     parser.add_argument("--only", metavar="NAME,…", help="only these figures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured, round by round")
     parser.add_argument("--rounds", type=int, help="rounds per figure (default 5)")

@@ -82,7 +82,9 @@ def test_everything_acknowledged_survives_a_kill(core: CoreProcess) -> None:
     tokens = []
     for number in range(3):
         body = {"deviceName": f"mqtt-{number}", **profile}
-        tokens.append(requests.post(f"{core.http}/api/v1/provision", json=body, timeout=WAIT_S).json()["credentialsValue"])
+        tokens.append(
+            requests.post(f"{core.http}/api/v1/provision", json=body, timeout=WAIT_S).json()["credentialsValue"]
+        )
     workers = [threading.Thread(target=storm.http_client, args=(number,)) for number in range(3)]
     workers += [threading.Thread(target=storm.mqtt_client, args=(n, token)) for n, token in enumerate(tokens)]
     for worker in workers:

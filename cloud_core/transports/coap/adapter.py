@@ -1,4 +1,7 @@
-"""Device requests over CoAP to `DeviceApi` calls; used by the fast path and by aiocoap's resource alike."""
+"""CoAP requests to `DeviceApi` calls and back; used by the fast path and by aiocoap's resource alike.
+
+Knows codes, paths and content formats, no datagrams.
+"""
 
 from __future__ import annotations
 
@@ -8,104 +11,154 @@ from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
 from cloud_core.model import Identity, Peer, Transport
-from cloud_core.transports.coap.errors import CODES, code, max_age
-from shared import payloads, topics
+from cloud_core.transports.coap.errors import (
+    BAD_REQUEST,
+    CODES,
+    CREATED,
+    METHOD_NOT_ALLOWED,
+    max_age_s,
+)
+from shared import payloads
 from shared.errors import MalformedRequest, NotAuthenticated, PlatformError, RequestTooLarge
 from shared.messages import ProvisionResponse
-from shared.topics import Feature
+from shared.payloads import ProvisionEncoding
+from shared.topics import DevicePath, Feature, parse_device_path
 
 log = Logger()
 
-CREATED = code("2.01")
-BAD_REQUEST = code("4.00")
-METHOD_NOT_ALLOWED = code("4.05")
-POST = 2
-GET = 1
-JSON_FORMAT = 50
+GET = 0x01
+POST = 0x02
+JSON = 50
+OCTETS = 42
+MAX_BODY_BYTES = payloads.MAX_BODY_BYTES
+_MAX_DIAGNOSTIC_CHARS = 200
 
-# (response code, payload, Max-Age in seconds or None)
-Answer = Callable[[int, bytes, int | None], None]
+# (code, payload, Content-Format or None, Max-Age in seconds or None), exactly once, at once or later.
+Answer = Callable[[int, bytes, int | None, int | None], None]
 
 
 class CoapDeviceAdapter:
-    """One method for all requests; calls `answer` exactly once, at once or later."""
+    """Translates requests; keeps nothing between them."""
 
     def __init__(self, api: DeviceApi) -> None:
         self._api = api
 
-    def handle(self, method: int, segments: Sequence[str], payload: bytes, address: str, answer: Answer) -> None:
-        """`segments` are the Uri-Path options; `address` is the peer's IP address."""
-        try:
-            path = topics.parse_device_path(segments)
-        except MalformedRequest as error:
-            _refuse(error, answer)
-            return
-        if path is None or method not in (GET, POST):
-            answer(METHOD_NOT_ALLOWED if path is not None else BAD_REQUEST, b"", None)
-        elif len(payload) > payloads.MAX_BODY_BYTES:
-            _refuse(RequestTooLarge(), answer)
-        elif method == POST and path.feature is Feature.PROVISION:
-            self._provision(payload, address, answer)
-        elif method == POST and path.feature in (Feature.TELEMETRY, Feature.ATTRIBUTES):
-            self._post(path.token or "", path.feature, payload, address, answer)
-        else:
-            answer(BAD_REQUEST, b"", None)
+    def handle(
+        self,
+        code: int,
+        path_segments: Sequence[str],
+        content_format: int | None,
+        payload: bytes,
+        peer_address: str,
+        answer: Answer,
+    ) -> None:
+        """Carries out one request. `peer_address` is the plain IP address, without port."""
+        self.perform(code, route(path_segments), content_format, payload, peer_address, answer)
 
-    def _post(self, token: str, feature: Feature, payload: bytes, address: str, answer: Answer) -> None:
-        identity = self._api.known_token(token)
-        if identity is not None:
-            self._store(identity, feature, payload, answer)
+    def perform(
+        self,
+        code: int,
+        path: DevicePath | None,
+        content_format: int | None,
+        payload: bytes,
+        peer_address: str,
+        answer: Answer,
+    ) -> None:
+        """As `handle`, for a path that is taken apart already."""
+        if code != POST:
+            answer(BAD_REQUEST if code == GET else METHOD_NOT_ALLOWED, b"", None, None)
+        elif path is None:
+            answer(BAD_REQUEST, b"", None, None)
+        elif path.feature is Feature.TELEMETRY or path.feature is Feature.ATTRIBUTES:
+            self._post(path, payload, peer_address, answer)
+        elif path.feature is Feature.PROVISION:
+            self._provision(payload, content_format, peer_address, answer)
+        elif path.feature is Feature.FIRMWARE or path.feature is Feature.SOFTWARE:
+            answer(METHOD_NOT_ALLOWED, b"", None, None)
+        else:
+            answer(BAD_REQUEST, b"", None, None)
+
+    # -- data -------------------------------------------------------------------------------------
+
+    def _post(self, path: DevicePath, payload: bytes, peer_address: str, answer: Answer) -> None:
+        if len(payload) > MAX_BODY_BYTES:
+            _refuse(RequestTooLarge(f"the body is above {MAX_BODY_BYTES} bytes"), answer)
             return
+        token = path.token
         if not token:
             _refuse(NotAuthenticated(), answer)
+            return
+        identity = self._api.known_token(token)
+        if identity is not None:
+            self._store(identity, path.feature, payload, answer)
             return
 
         def known(outcome: Identity | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
-                log.warn("CoAP request refused: {error}", error=str(outcome), source=address)
+                log.warn("CoAP request refused: {error}", error=str(outcome), source=peer_address)
                 _refuse(outcome, answer)
             else:
-                self._store(outcome, feature, payload, answer)
+                self._store(outcome, path.feature, payload, answer)
 
         self._api.authenticate_token(token, known)
 
     def _store(self, identity: Identity, feature: Feature, payload: bytes, answer: Answer) -> None:
         def stored(outcome: None | PlatformError) -> None:
             if outcome is None:
-                answer(CREATED, b"", None)
+                answer(CREATED, b"", None, None)
             else:
                 _refuse(outcome, answer)
 
         try:
             if feature is Feature.TELEMETRY:
                 samples = payloads.parse_telemetry(payload, received_ms=self._api.now_ms())
-                self._api.post_telemetry(identity, samples, stored)
             else:
-                self._api.post_attributes(identity, payloads.parse_attributes(payload), stored)
+                values = payloads.parse_attributes(payload)
         except PlatformError as error:
             log.warn("Request of {device} dropped: {error}", device=identity.device_name, error=str(error))
             _refuse(error, answer)
+            return
+        if feature is Feature.TELEMETRY:
+            self._api.post_telemetry(identity, samples, stored)
+        else:
+            self._api.post_attributes(identity, values, stored)
 
-    def _provision(self, payload: bytes, address: str, answer: Answer) -> None:
-        """2.01 with the credentials; a refusal is 4.00 (4.29, 5.03) with the same JSON as elsewhere."""
-        peer = Peer(Transport.COAP, address)
-        encoding = payloads.ProvisionEncoding.JSON
+    # -- provisioning -----------------------------------------------------------------------------
+
+    def _provision(
+        self, payload: bytes, content_format: int | None, peer_address: str, answer: Answer
+    ) -> None:
+        peer = Peer(Transport.COAP, peer_address)
+        encoding = ProvisionEncoding.JSON
 
         def decided(outcome: ProvisionResponse | PlatformError) -> None:
+            code, age_s, response = CREATED, None, outcome
             if isinstance(outcome, PlatformError):
                 log.info("Provision request refused: {reason} {ref}", reason=outcome.reason.value, ref=outcome.ref)
-                body = payloads.render_provision_response(payloads.refusal_response(outcome), encoding)
-                answer(CODES[type(outcome)], body, max_age(outcome))
-            else:
-                answer(CREATED, payloads.render_provision_response(outcome, encoding), None)
+                code, age_s = CODES[type(outcome)], max_age_s(outcome)
+                response = payloads.refusal_response(outcome)
+            answer(code, payloads.render_provision_response(response, encoding), answer_format, age_s)
 
+        answer_format = JSON if content_format is None else content_format
         try:
             request, encoding = payloads.decode_provision(payload)
         except PlatformError as error:
             self._api.refuse_provision(error, peer, decided)
             return
+        if encoding is ProvisionEncoding.PROTOBUF and content_format is None:
+            answer_format = OCTETS
         self._api.provision(request, peer, decided)
 
 
+def route(path_segments: Sequence[str]) -> DevicePath | None:
+    """The path taken apart; None for one that leads nowhere."""
+    try:
+        return parse_device_path(path_segments)
+    except MalformedRequest:
+        return None
+
+
 def _refuse(error: PlatformError, answer: Answer) -> None:
-    answer(CODES[type(error)], b"", max_age(error))
+    """The code, with a diagnostic text unless the peer is unknown (RFC 7252 section 5.5.2)."""
+    text = "" if isinstance(error, NotAuthenticated) else str(error)[:_MAX_DIAGNOSTIC_CHARS]
+    answer(CODES[type(error)], text.encode("utf-8", "replace"), None, max_age_s(error))

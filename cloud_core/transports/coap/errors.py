@@ -1,40 +1,63 @@
-"""Refusals as CoAP response codes (wire-contract.md section 4.2; numbers are class * 32 + detail)."""
+"""Refusals as CoAP: response codes and Max-Age (wire-contract.md section 4.2, product.md section 5)."""
 
 from __future__ import annotations
+
+import math
 
 from shared import errors
 from shared.errors import PlatformError
 
-
-def code(text: str) -> int:
-    """`4.29` as the byte on the wire (RFC 7252 section 3)."""
-    major, minor = text.split(".")
-    return int(major) << 5 | int(minor)
-
+# Codes as they stand in the header byte: class in the upper three bits (RFC 7252 section 12.1).
+CREATED = 0x41
+CONTINUE = 0x5F
+BAD_REQUEST = 0x80
+UNAUTHORIZED = 0x81
+BAD_OPTION = 0x82
+FORBIDDEN = 0x83
+NOT_FOUND = 0x84
+METHOD_NOT_ALLOWED = 0x85
+NOT_ACCEPTABLE = 0x86
+INCOMPLETE = 0x88
+CONFLICT = 0x89
+TOO_LARGE = 0x8D
+TOO_MANY_REQUESTS = 0x9D  # RFC 8516
+INTERNAL_ERROR = 0xA0
+SERVICE_UNAVAILABLE = 0xA3
+PROXYING_NOT_SUPPORTED = 0xA5
 
 CODES: dict[type[PlatformError], int] = {
-    errors.MalformedRequest: code("4.00"),
-    errors.RequestTooLarge: code("4.13"),
-    errors.RateLimited: code("4.29"),  # RFC 8516, with Max-Age as the time to wait
-    errors.NotAuthenticated: code("4.01"),
-    errors.NotAuthorized: code("4.03"),
-    errors.UntrustedCertificate: code("4.01"),
-    errors.Unavailable: code("5.03"),  # with Max-Age as the time to wait
-    errors.NotFound: code("4.04"),
-    errors.InvalidArgument: code("4.00"),
-    errors.VersionConflict: code("4.09"),
-    errors.InvalidProvisionCredentials: code("4.00"),
-    errors.ProvisioningDisabled: code("4.00"),
-    errors.DeviceAlreadyExists: code("4.00"),
-    errors.DeviceNotFound: code("4.00"),
-    errors.AlreadyProvisioned: code("4.00"),
-    errors.CredentialsInUse: code("4.00"),
-    errors.InvalidCredentials: code("4.00"),
-    errors.InvalidDeviceName: code("4.00"),
-    errors.QuotaExceeded: code("4.00"),
+    errors.MalformedRequest: BAD_REQUEST,
+    errors.RequestTooLarge: TOO_LARGE,
+    errors.RateLimited: TOO_MANY_REQUESTS,
+    errors.NotAuthenticated: UNAUTHORIZED,
+    errors.NotAuthorized: FORBIDDEN,
+    errors.UntrustedCertificate: UNAUTHORIZED,
+    errors.Unavailable: SERVICE_UNAVAILABLE,
+    errors.NotFound: NOT_FOUND,
+    errors.InvalidArgument: BAD_REQUEST,
+    errors.VersionConflict: CONFLICT,
+    errors.InvalidProvisionCredentials: BAD_REQUEST,
+    errors.ProvisioningDisabled: BAD_REQUEST,
+    errors.DeviceAlreadyExists: BAD_REQUEST,
+    errors.DeviceNotFound: BAD_REQUEST,
+    errors.AlreadyProvisioned: BAD_REQUEST,
+    errors.CredentialsInUse: BAD_REQUEST,
+    errors.InvalidCredentials: BAD_REQUEST,
+    errors.InvalidDeviceName: BAD_REQUEST,
+    errors.QuotaExceeded: BAD_REQUEST,
 }
 
+_COME_BACK = (TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE)
+_DEFAULT_MAX_AGE_S = 5
 
-def max_age(error: PlatformError) -> int | None:
-    """Whole seconds to wait, rounded up; None when the error names no time."""
-    return None if error.retry_after_s is None else max(1, -int(-error.retry_after_s // 1))
+
+def max_age_s(error: PlatformError) -> int | None:
+    """Whole seconds after which the device may ask again, rounded up; None where that has no meaning.
+
+    Source: RFC 7252 section 5.9.3.4, RFC 8516.
+    """
+    if CODES[type(error)] not in _COME_BACK:
+        return None
+    if error.retry_after_s is None:
+        return _DEFAULT_MAX_AGE_S
+    return max(1, math.ceil(error.retry_after_s))

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from cloud_core.core.api import DeviceApi
 from cloud_core.transports.coap.adapter import CoapDeviceAdapter
-from cloud_core.transports.coap.fast_path import install
+from cloud_core.transports.coap.fast_path import FastPath, install
 from cloud_core.transports.coap.resource import DeviceResource
 from cloud_core.transports.listener import ListenFailed
 
@@ -26,6 +26,7 @@ class CoapService:
         self._adapter = CoapDeviceAdapter(api)
         self._bind_address = bind_address
         self._port = port
+        self._fast_paths: list[FastPath] = []
         self._context: Any = None  # aiocoap.Context is untyped
 
     def start_deferred(self) -> Deferred[int]:
@@ -42,11 +43,13 @@ class CoapService:
         self._context = await aiocoap.Context.create_server_context(
             DeviceResource(self._adapter), bind=(self._bind_address, port), transports=["udp6"]
         )
-        install(self._context, self._adapter)
+        self._fast_paths = install(self._context, self._adapter)
         return port
 
     async def _stop(self) -> None:
         if self._context is not None:
+            for path in self._fast_paths:
+                path.stop()
             await self._context.shutdown()
             self._context = None
 
@@ -62,7 +65,11 @@ def _free_port(address: str, port: int) -> int:
         try:
             probe.bind((address, port))
         except OSError as error:
-            why = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be opened: {error.strerror}"
+            why = (
+                "is taken by another program"
+                if error.errno == errno.EADDRINUSE
+                else f"cannot be opened: {error.strerror}"
+            )
             raise ListenFailed(
                 f"The coap port {port} on {address} {why}; stop it or choose another with --coap-port."
             ) from error

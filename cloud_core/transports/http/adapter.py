@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
-from cloud_core.model import Identity, Peer, PresentedCredentials, Transport
+from cloud_core.model import Identity, Peer, Transport
 from cloud_core.transports.http.errors import STATUS, error_body, retry_after
 from shared import payloads
 from shared.errors import NotAuthenticated, PlatformError, RequestTooLarge
@@ -47,7 +47,7 @@ class HttpDeviceAdapter:
         self._api.authenticate_token(unquote(token) if "%" in token else token, known)
 
     def _store(self, identity: Identity, feature: str, body: bytes, answer: Answer) -> None:
-        def stored(outcome: None | PlatformError) -> None:
+        def stored(outcome: PlatformError | None) -> None:
             if outcome is None:
                 answer(200, b"", None)
             else:

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from klein import Klein
-from twisted.web.iweb import IRequest
+from twisted.web.http import Request
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.model import Scope
@@ -43,30 +43,30 @@ class AdminRoutes(CallSupport):
         self._device_routes = devices
 
     @app.route("/api/v1/", branch=True)
-    def device_api(self, request: IRequest) -> Any:
+    def device_api(self, request: Request) -> Any:
         return self._device_routes.app.resource()
 
     # -- logins -----------------------------------------------------------------------------------
 
     @app.route("/api/auth/login", methods=["POST"])
     @answers
-    async def login(self, request: IRequest) -> Any:
+    async def login(self, request: Request) -> Any:
         body = json_object(request)
         return await self._admin.login(str(body.get("username") or ""), str(body.get("password") or ""))
 
     @app.route("/api/auth/token", methods=["POST"])
     @answers
-    async def refresh(self, request: IRequest) -> Any:
+    async def refresh(self, request: Request) -> Any:
         return self._admin.refresh(str(json_object(request).get("refreshToken") or ""))
 
     @app.route("/api/auth/logout", methods=["POST"])
     @answers
-    async def logout(self, request: IRequest) -> Any:
+    async def logout(self, request: Request) -> Any:
         self.operator(request)
 
     @app.route("/api/auth/user", methods=["GET"])
     @answers
-    async def user(self, request: IRequest) -> Any:
+    async def user(self, request: Request) -> Any:
         operator = self.operator(request)
         return {
             "id": shapes.entity_id("USER", operator.user_uuid), "email": operator.username, "name": operator.username,
@@ -77,7 +77,7 @@ class AdminRoutes(CallSupport):
 
     @app.route("/api/deviceProfile", methods=["POST"])
     @answers
-    async def save_profile(self, request: IRequest) -> Any:
+    async def save_profile(self, request: Request) -> Any:
         operator = self.operator(request)
         body = json_object(request)
         name, provision, document = shapes.profile_parts(body)
@@ -88,39 +88,39 @@ class AdminRoutes(CallSupport):
 
     @app.route("/api/deviceProfile/<uuid>", methods=["GET"])
     @answers
-    async def profile(self, request: IRequest, uuid: str) -> Any:
+    async def profile(self, request: Request, uuid: str) -> Any:
         operator = self.operator(request)
         return shapes.profile_json(await self._admin.profile(operator, _uuid(uuid)), operator.tenant_uuid)
 
     @app.route("/api/deviceProfile/<uuid>", methods=["DELETE"])
     @answers
-    async def delete_profile(self, request: IRequest, uuid: str) -> Any:
+    async def delete_profile(self, request: Request, uuid: str) -> Any:
         await self._admin.delete_profile(self.operator(request), _uuid(uuid))
 
     @app.route("/api/deviceProfiles", methods=["GET"])
     @answers
-    async def profiles(self, request: IRequest) -> Any:
+    async def profiles(self, request: Request) -> Any:
         return await self._profile_page(request, shapes.profile_json)
 
     @app.route("/api/deviceProfileInfos", methods=["GET"])
     @answers
-    async def profile_infos(self, request: IRequest) -> Any:
+    async def profile_infos(self, request: Request) -> Any:
         return await self._profile_page(request, shapes.profile_info_json)
 
-    async def _profile_page(self, request: IRequest, shape: Any) -> dict[str, Any]:
+    async def _profile_page(self, request: Request, shape: Any) -> dict[str, Any]:
         operator, page = self.operator(request), page_of(request)
         found, total = await self._admin.profiles(operator, page)
         return shapes.page_json([shape(one, operator.tenant_uuid) for one in found], total, page.size, page.page)
 
     @app.route("/api/deviceProfileInfo/default", methods=["GET"])
     @answers
-    async def default_profile_info(self, request: IRequest) -> Any:
+    async def default_profile_info(self, request: Request) -> Any:
         operator = self.operator(request)
         return shapes.profile_info_json(await self._admin.default_profile(operator), operator.tenant_uuid)
 
     @app.route("/api/deviceProfileInfo/<uuid>", methods=["GET"])
     @answers
-    async def profile_info(self, request: IRequest, uuid: str) -> Any:
+    async def profile_info(self, request: Request, uuid: str) -> Any:
         operator = self.operator(request)
         return shapes.profile_info_json(await self._admin.profile(operator, _uuid(uuid)), operator.tenant_uuid)
 
@@ -128,14 +128,14 @@ class AdminRoutes(CallSupport):
 
     @app.route("/api/device", methods=["POST"])
     @answers
-    async def save_device(self, request: IRequest) -> Any:
+    async def save_device(self, request: Request) -> Any:
         operator = self.operator(request)
         saved = await self._admin.save_device(operator, json_object(request), query(request, "accessToken"))
         return shapes.device_json(saved, operator.tenant_uuid)
 
     @app.route("/api/device-with-credentials", methods=["POST"])
     @answers
-    async def save_device_with_credentials(self, request: IRequest) -> Any:
+    async def save_device_with_credentials(self, request: Request) -> Any:
         operator = self.operator(request)
         body = json_object(request)
         for part in ("device", "credentials"):
@@ -147,7 +147,7 @@ class AdminRoutes(CallSupport):
 
     @app.route("/api/devices", methods=["POST"])
     @answers
-    async def save_devices(self, request: IRequest) -> Any:
+    async def save_devices(self, request: Request) -> Any:
         """An array creates or updates; an object is ThingsBoard's relation query, and there are no relations."""
         operator = self.operator(request)
         rows = json_body(request)
@@ -159,25 +159,25 @@ class AdminRoutes(CallSupport):
 
     @app.route("/api/device/<uuid>", methods=["GET"])
     @answers
-    async def device(self, request: IRequest, uuid: str) -> Any:
+    async def device(self, request: Request, uuid: str) -> Any:
         operator = self.operator(request)
         return shapes.device_json(await self._admin.device(operator, _uuid(uuid)), operator.tenant_uuid)
 
     @app.route("/api/device/<uuid>", methods=["DELETE"])
     @answers
-    async def delete_device(self, request: IRequest, uuid: str) -> Any:
+    async def delete_device(self, request: Request, uuid: str) -> Any:
         await self._admin.delete_device(self.operator(request), _uuid(uuid))
 
     @app.route("/api/tenant/device", methods=["GET"])
     @answers
-    async def device_by_name(self, request: IRequest) -> Any:
+    async def device_by_name(self, request: Request) -> Any:
         operator = self.operator(request)
         found = await self._admin.device_by_name(operator, query(request, "deviceName"))
         return shapes.device_json(found, operator.tenant_uuid)
 
     @app.route("/api/tenant/devices", methods=["GET"])
     @answers
-    async def devices(self, request: IRequest) -> Any:
+    async def devices(self, request: Request) -> Any:
         """A page, or with `deviceName=` a single device: the same path, as in ThingsBoard."""
         operator = self.operator(request)
         if query(request, "deviceName"):
@@ -190,13 +190,13 @@ class AdminRoutes(CallSupport):
 
     @app.route("/api/device/<uuid>/credentials", methods=["GET"])
     @answers
-    async def credentials(self, request: IRequest, uuid: str) -> Any:
+    async def credentials(self, request: Request, uuid: str) -> Any:
         stored = await self._admin.credentials(self.operator(request), _uuid(uuid))
         return shapes.credentials_json(stored, _uuid(uuid))
 
     @app.route("/api/device/credentials", methods=["POST"])
     @answers
-    async def save_credentials(self, request: IRequest) -> Any:
+    async def save_credentials(self, request: Request) -> Any:
         operator = self.operator(request)
         body = json_object(request)
         owner = body.get("deviceId")
@@ -210,12 +210,12 @@ class AdminRoutes(CallSupport):
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/keys/timeseries", methods=["GET"])
     @answers
-    async def time_series_keys(self, request: IRequest, uuid: str) -> Any:
+    async def time_series_keys(self, request: Request, uuid: str) -> Any:
         return sorted(await self._admin.latest(self.operator(request), _uuid(uuid), None))
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/values/timeseries", methods=["GET"])
     @answers
-    async def time_series(self, request: IRequest, uuid: str) -> Any:
+    async def time_series(self, request: Request, uuid: str) -> Any:
         operator, keys = self.operator(request), keys_of(request)
         shape = payloads.value_to_json if query(request, "useStrictDataTypes") == "true" else payloads.value_to_text
         if query(request, "startTs") or query(request, "endTs"):
@@ -235,7 +235,7 @@ class AdminRoutes(CallSupport):
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/timeseries/<_scope>", methods=["POST"])
     @answers
-    async def save_time_series(self, request: IRequest, uuid: str, _scope: str) -> Any:
+    async def save_time_series(self, request: Request, uuid: str, _scope: str) -> Any:
         samples = payloads.parse_telemetry(raw_body(request), received_ms=int(time.time() * 1000))
         if not samples:
             raise InvalidArgument("No time series data found in request body!")
@@ -243,21 +243,21 @@ class AdminRoutes(CallSupport):
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/keys/attributes", methods=["GET"])
     @answers
-    async def attribute_keys(self, request: IRequest, uuid: str) -> Any:
+    async def attribute_keys(self, request: Request, uuid: str) -> Any:
         found = await self._admin.attributes(self.operator(request), _uuid(uuid), list(SCOPES.values()), None)
         return sorted({entry.key for entry in found})
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/values/attributes", methods=["GET"])
     @answers
-    async def all_attributes(self, request: IRequest, uuid: str) -> Any:
+    async def all_attributes(self, request: Request, uuid: str) -> Any:
         return await self._attributes(request, uuid, list(SCOPES.values()))
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/values/attributes/<scope>", methods=["GET"])
     @answers
-    async def attributes(self, request: IRequest, uuid: str, scope: str) -> Any:
+    async def attributes(self, request: Request, uuid: str, scope: str) -> Any:
         return await self._attributes(request, uuid, [_scope(scope)])
 
-    async def _attributes(self, request: IRequest, uuid: str, scopes: list[Scope]) -> list[dict[str, Any]]:
+    async def _attributes(self, request: Request, uuid: str, scopes: list[Scope]) -> list[dict[str, Any]]:
         found = await self._admin.attributes(self.operator(request), _uuid(uuid), scopes, keys_of(request))
         return [
             {"lastUpdateTs": one.updated_ms, "key": one.key, "value": payloads.value_to_json(one.value)}
@@ -268,7 +268,7 @@ class AdminRoutes(CallSupport):
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/<scope>", methods=["POST"])
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/attributes/<scope>", methods=["POST"])
     @answers
-    async def save_attributes(self, request: IRequest, uuid: str, scope: str) -> Any:
+    async def save_attributes(self, request: Request, uuid: str, scope: str) -> Any:
         operator = self.operator(request)
         wanted = _scope(scope)
         if wanted is Scope.CLIENT:
@@ -281,7 +281,7 @@ class AdminRoutes(CallSupport):
     @app.route("/api/plugins/telemetry/<uuid>/<scope>", methods=["DELETE"])
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/<scope>", methods=["DELETE"])
     @answers
-    async def delete_attributes(self, request: IRequest, uuid: str, scope: str) -> Any:
+    async def delete_attributes(self, request: Request, uuid: str, scope: str) -> Any:
         keys = (keys_of(request) or []) + (keys_of(request, "key") or [])
         if not keys:
             raise InvalidArgument("Empty keys: []")
@@ -291,14 +291,14 @@ class AdminRoutes(CallSupport):
 
     @app.route("/api/provisioning/attempts", methods=["GET"])
     @answers
-    async def attempts(self, request: IRequest) -> Any:
+    async def attempts(self, request: Request) -> Any:
         limit = max(1, min(integer(request, "limit", 100), MAX_ATTEMPTS_SHOWN))
         found = await self._admin.attempts(self.operator(request), limit)
         return [shapes.attempt_json(one) for one in found]
 
     @app.route("/api/provisioning/attempts/<ref>", methods=["GET"])
     @answers
-    async def attempt(self, request: IRequest, ref: str) -> Any:
+    async def attempt(self, request: Request, ref: str) -> Any:
         return shapes.attempt_json(await self._admin.attempt(self.operator(request), ref))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.web.iweb import IRequest
+from twisted.web.http import Request
 
 from cloud_core.core.logins import EXPIRED, Operator
 from cloud_core.model import Page
@@ -27,7 +27,7 @@ class CallSupport:
     def __init__(self, admin: Any) -> None:  # Any: AdminApi; importing it here would make a cycle of types only
         self._admin = admin
 
-    def operator(self, request: IRequest) -> Operator:
+    def operator(self, request: Request) -> Operator:
         """The caller, by `X-Authorization` or `Authorization`. Raises: NotAuthenticated."""
         header = request.getHeader("x-authorization") or request.getHeader("authorization") or ""
         if not header.startswith("Bearer "):
@@ -40,7 +40,7 @@ def answers(route: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any
     """Turns what a route returns into JSON, and its refusals into the REST error object."""
 
     @wraps(route)
-    def answered(self: Any, request: IRequest, *args: Any, **kwargs: Any) -> Any:
+    def answered(self: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
         async def run() -> bytes:
             try:
                 result = await route(self, request, *args, **kwargs)
@@ -60,7 +60,7 @@ def answers(route: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any
     return answered
 
 
-def refuse(request: IRequest, error: PlatformError) -> bytes:
+def refuse(request: Request, error: PlatformError) -> bytes:
     status = STATUS[type(error)]
     if status == 200:
         status = 400  # a provision refusal cannot reach REST; if a rule does, it is a bad argument here
@@ -73,15 +73,16 @@ def refuse(request: IRequest, error: PlatformError) -> bytes:
     return error_body(status, text, EXPIRED_CODE if text == EXPIRED else None)
 
 
-def raw_body(request: Any, limit: int = MAX_REST_BODY_BYTES) -> bytes:  # Any: twisted.web.http.Request
+def raw_body(request: Request, limit: int = MAX_REST_BODY_BYTES) -> bytes:
     """Raises: RequestTooLarge."""
+    assert request.content is not None, "twisted sets it before a route runs"
     body: bytes = request.content.read(limit + 1)
     if len(body) > limit:
         raise RequestTooLarge(f"the body is above {limit} bytes")
     return body
 
 
-def json_body(request: IRequest) -> Any:  # Any: decoded JSON
+def json_body(request: Request) -> Any:  # Any: decoded JSON
     """Raises: MalformedRequest, RequestTooLarge."""
     try:
         return msgspec.json.decode(raw_body(request))
@@ -89,25 +90,25 @@ def json_body(request: IRequest) -> Any:  # Any: decoded JSON
         raise MalformedRequest(f"The body is not valid JSON: {error}") from error
 
 
-def json_object(request: IRequest) -> dict[str, Any]:
+def json_object(request: Request) -> dict[str, Any]:
     body = json_body(request)
     if not isinstance(body, dict):
         raise MalformedRequest("The body must be a JSON object")
     return body
 
 
-def query(request: Any, name: str, default: str = "") -> str:  # Any: twisted.web.http.Request
+def query(request: Request, name: str, default: str = "") -> str:
     values = request.args.get(name.encode())
     return values[-1].decode("utf-8", "replace") if values else default
 
 
-def keys_of(request: IRequest, name: str = "keys") -> list[str] | None:
+def keys_of(request: Request, name: str = "keys") -> list[str] | None:
     """A comma list; None when absent or empty."""
     found = [key for key in query(request, name).split(",") if key]
     return found or None
 
 
-def integer(request: IRequest, name: str, default: int | None = None) -> int:
+def integer(request: Request, name: str, default: int | None = None) -> int:
     text = query(request, name)
     if not text:
         if default is None:
@@ -122,7 +123,7 @@ def integer(request: IRequest, name: str, default: int | None = None) -> int:
     return number
 
 
-def page_of(request: IRequest) -> Page:
+def page_of(request: Request) -> Page:
     """`pageSize` and `page` are required (section 6.2)."""
     size, number = integer(request, "pageSize"), integer(request, "page")
     if not 1 <= size <= MAX_PAGE_SIZE or not 0 <= number < 2**31:

@@ -6,7 +6,7 @@ from typing import Any
 
 from klein import Klein
 from twisted.internet.defer import Deferred
-from twisted.web.iweb import IRequest
+from twisted.web.http import Request
 
 from cloud_core.transports.http.adapter import MAX_BODY_BYTES, HttpDeviceAdapter
 from cloud_core.transports.http.calls import raw_body, refuse
@@ -22,18 +22,18 @@ class DeviceRoutes:
         self._adapter = adapter
 
     @app.route("/provision", methods=["POST"])
-    def provision(self, request: IRequest) -> Any:
+    def provision(self, request: Request) -> Any:
         return _answered(request, lambda body, address, answer: self._adapter.provision(body, address, answer))
 
     @app.route("/<token>/telemetry", methods=["POST"])
-    def telemetry(self, request: IRequest, token: str) -> Any:
+    def telemetry(self, request: Request, token: str) -> Any:
         return self._post(request, token, "telemetry")
 
     @app.route("/<token>/attributes", methods=["POST"])
-    def attributes(self, request: IRequest, token: str) -> Any:
+    def attributes(self, request: Request, token: str) -> Any:
         return self._post(request, token, "attributes")
 
-    def _post(self, request: IRequest, token: str, feature: str) -> Any:
+    def _post(self, request: Request, token: str, feature: str) -> Any:
         escaped = token.replace("%", "%25")  # klein has unquoted it; the adapter does so once
         return _answered(
             request, lambda body, address, answer: self._adapter.post(escaped, feature, body, address, answer)
@@ -61,5 +61,3 @@ def _answered(request: Any, start: Any) -> Any:  # Any: twisted.web request; the
 
     start(body, request.getClientAddress().host, answer)
     return done
-
-

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.protocol import Factory
 from twisted.web.server import Site
 
 from cloud_core.core.admin import AdminApi
@@ -31,10 +30,9 @@ class HttpService:
         self._front = FrontFactory(adapter, self._site, reactor=reactor, request_timeout_s=request_timeout_s)
         self._is_fast_path_on = is_fast_path_on
 
-    def factory(self) -> Factory:
+    def factory(self) -> Any:  # IProtocolFactory
         """What the listener builds connections with."""
-        factory: Factory = self._front if self._is_fast_path_on else self._site
-        return factory
+        return self._front if self._is_fast_path_on else self._site
 
     def stop(self) -> None:
         """Closes the connections that are still with the front."""

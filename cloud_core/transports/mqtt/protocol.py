@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 log = Logger()
 
 
-
 class MqttProtocol(Protocol):
     """Bytes <-> `ServerConnection` <-> `MqttAdapter`."""
 
@@ -29,7 +27,7 @@ class MqttProtocol(Protocol):
         "_adapter", "_connection", "_is_dirty", "_is_ending", "_is_paused", "_service",
         "deadline_s", "idle_limit_s", "last_seen_s", "peer", "transport",
     )  # fmt: skip
-    transport: ITCPTransport
+    transport: Any  # ITCPTransport; mypy reads nothing from zope interfaces
 
     def __init__(self, service: MqttService) -> None:
         self._service = service

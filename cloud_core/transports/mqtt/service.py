@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
@@ -32,7 +31,7 @@ class Timeouts:
     inactivity_s: float = 600.0
 
 
-class MqttService(Factory):  # type: ignore[misc]  # twisted.internet.protocol.Factory is untyped
+class MqttService(Factory[MqttProtocol]):
     """Builds connections and looks after all of them."""
 
     noisy = False
@@ -74,7 +73,7 @@ class MqttService(Factory):  # type: ignore[misc]  # twisted.internet.protocol.F
     def connection_count(self) -> int:
         return len(self._connections)
 
-    def buildProtocol(self, addr: IAddress | IPv4Address) -> MqttProtocol:
+    def buildProtocol(self, addr: IAddress | None) -> MqttProtocol:
         return MqttProtocol(self)
 
     # -- called by the connections ----------------------------------------------------------------

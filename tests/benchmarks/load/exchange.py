@@ -66,7 +66,7 @@ class ExchangeLoad:
         self._wiring = wiring
         self._meter = meter
         self._idle = channels
-        self._busy: dict[Channel, float] = {}  # channel -> time its latency counts from
+        self._busy: dict[Channel, tuple[float, float]] = {}  # channel -> (due, started)
         self._restarting = plan.rate is None
         self._check_at = 0.0
         self.sent = 0
@@ -112,7 +112,7 @@ class ExchangeLoad:
             self._start(self._idle.pop(), started + self.sent / rate)
 
     def _start(self, channel: Channel, since: float) -> None:
-        self._busy[channel] = since
+        self._busy[channel] = (since, time.perf_counter())
         number = self._first_number + self.sent
         self.sent += 1
         try:
@@ -131,19 +131,19 @@ class ExchangeLoad:
         now = time.perf_counter()
         if now >= self._check_at:
             self._check_at = now + CHECK_PERIOD_S
-            for channel, since in list(self._busy.items()):
-                outcome = channel.overdue(now - since)
+            for channel, (_, started) in list(self._busy.items()):
+                outcome = channel.overdue(now - started)
                 if outcome is not Outcome.PENDING:
                     self._finish(channel, outcome)
 
     def _finish(self, channel: Channel, outcome: Outcome) -> None:
-        since = self._busy.pop(channel, None)
-        if since is None:  # nothing was asked: an idle connection was closed, or a late duplicate came
+        times = self._busy.pop(channel, None)
+        if times is None:  # nothing was asked: an idle connection was closed, or a late duplicate came
             return
         now = time.perf_counter()
         if outcome is Outcome.ANSWERED:
             self.acknowledged += 1
-            self._meter.record(now - since)
+            self._meter.record(now - times[0])
         else:
             self._meter.fail(channel.failure)
         if self._restarting and outcome is Outcome.ANSWERED and not self._plan.count:

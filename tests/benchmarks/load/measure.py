@@ -75,6 +75,7 @@ class Meter:
 
     __slots__ = (
         "_began",
+        "_count",
         "_cpu_began",
         "_cpu_ended",
         "_ended",
@@ -94,6 +95,7 @@ class Meter:
         self.first_error: str | None = None
         self.measuring = False
         self._began = self._ended = 0.0
+        self._count = 0
         self._cpu_began = self._cpu_ended = (0.0, 0.0, 0.0)
 
     def begin(self, now: float) -> None:
@@ -104,16 +106,16 @@ class Meter:
         self._began = now
 
     def end(self, now: float) -> None:
-        """The window closes; later answers are only checked, not counted in the rate."""
+        """The window closes: later answers still show in the latencies, but not in the rate."""
         if self.measuring:
             self.measuring = False
             self._ended = now
+            self._count = self.histogram.count
             self._cpu_ended = cpu_seconds(self.plan.watch_pid)
 
     def record(self, latency_s: float, count: int = 1) -> None:
-        """Count answers while the window is open (or still warming up: `begin` forgets those)."""
-        if not self._ended:
-            self.histogram.record(latency_s, count)
+        """Count answers; `begin` forgets those of the warm-up."""
+        self.histogram.record(latency_s, count)
 
     def fail(self, reason: str, count: int = 1) -> None:
         """Count errors at any time, and keep the first reason for the report."""
@@ -128,11 +130,11 @@ class Meter:
             after - before for before, after in zip(self._cpu_began, self._cpu_ended, strict=True)
         )
         return {
-            "rate": round(self.histogram.count / seconds, 1) if self._began else 0.0,
+            "rate": round(self._count / seconds, 1),
             "p50_ms": round(self.histogram.percentile_ms(0.50), 3),
             "p99_ms": round(self.histogram.percentile_ms(0.99), 3),
             "max_ms": round(self.histogram.longest_s * 1000.0, 3),
-            "count": self.histogram.count,
+            "count": self._count,
             "errors": self.errors,
             "first_error": self.first_error,
             "sent": sent,

@@ -120,7 +120,9 @@ REFUSALS: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("profile", "members", "status", "reason"), [row[1:] for row in REFUSALS], ids=[r[0] for r in REFUSALS])
+@pytest.mark.parametrize(
+    ("profile", "members", "status", "reason"), [row[1:] for row in REFUSALS], ids=[r[0] for r in REFUSALS]
+)
 def test_every_refusal_says_why_and_leaves_nothing(
     api: ApiUnderTest, profile: dict[str, Any], members: dict[str, Any], status: str, reason: str
 ) -> None:

@@ -30,7 +30,9 @@ def test_a_profile_is_found_by_its_provision_key_with_its_secret(store: StoreUnd
 
 
 @pytest.mark.parametrize(
-    "credentials", [AccessToken("tok"), MqttBasic("c", "u", "p"), X509Certificate("testHash")], ids=lambda c: type(c).__name__
+    "credentials",
+    [AccessToken("tok"), MqttBasic("c", "u", "p"), X509Certificate("testHash")],
+    ids=lambda c: type(c).__name__,
 )
 def test_credentials_of_every_kind_come_back_as_given(store: StoreUnderTest, credentials: Any) -> None:
     """Encrypted at rest, found by their id, owned by their device."""

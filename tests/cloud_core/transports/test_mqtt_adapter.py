@@ -131,9 +131,7 @@ def test_a_peer_that_is_gone_before_its_login_was_looked_up_loses_nothing(server
         ("/provision", "/provision/response"),
     ],
 )
-def test_the_answer_comes_on_the_form_of_topic_that_was_used(
-    server: MqttServer, topic: str, answered_on: str
-) -> None:
+def test_the_answer_comes_on_the_form_of_topic_that_was_used(server: MqttServer, topic: str, answered_on: str) -> None:
     """With and without leading slash, and the form of old documentation (section 2.5)."""
     peer = server.connect(user_name="provision")
     peer.received()
@@ -151,9 +149,7 @@ def test_the_answer_follows_the_subscription(server: MqttServer) -> None:
 
 @pytest.mark.parametrize("version", [4, 5])
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"nonsense", b'{"provisionDeviceKey":"k"}', b"\xff\xfe"])
-def test_a_malformed_request_is_answered_and_the_session_lives(
-    server: MqttServer, body: bytes, version: int
-) -> None:
+def test_a_malformed_request_is_answered_and_the_session_lives(server: MqttServer, body: bytes, version: int) -> None:
     """FAILURE with errorMsg, reason and ref; the next request succeeds."""
     peer = server.connect(user_name="provision", version=version)
     peer.received()
