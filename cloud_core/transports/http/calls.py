@@ -42,25 +42,32 @@ def answers(route: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any
     @wraps(route)
     def answered(self: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
         async def run() -> bytes:
-            try:
-                result = await route(self, request, *args, **kwargs)
-            except PlatformError as error:
-                return refuse(request, error)
-            except Exception:
-                log.failure("A REST call failed")
-                request.setResponseCode(500)
-                return error_body(500, "Internal error; the log of the core has the details")
-            if result is None:
-                return b""
-            request.setHeader("Content-Type", "application/json")
-            return msgspec.json.encode(result)
+            body = await _body_of(route(self, request, *args, **kwargs), request)
+            request.setHeader("Content-Length", str(len(body)))
+            return body
 
         return Deferred.fromCoroutine(run())
 
     return answered
 
 
+async def _body_of(called: Coroutine[Any, Any, Any], request: Request) -> bytes:
+    try:
+        result = await called
+    except PlatformError as error:
+        return refuse(request, error)
+    except Exception:
+        log.failure("A REST call failed")
+        request.setResponseCode(500)
+        return error_body(500, "Internal error; the log of the core has the details")
+    if result is None:
+        return b""
+    request.setHeader("Content-Type", "application/json")
+    return msgspec.json.encode(result)
+
+
 def refuse(request: Request, error: PlatformError) -> bytes:
+    """The REST error object for `error`; sets status and headers of the answer."""
     status = STATUS[type(error)]
     if status == 200:
         status = 400  # a provision refusal cannot reach REST; if a rule does, it is a bad argument here

@@ -45,11 +45,14 @@ def _answered(request: Any, start: Any) -> Any:  # Any: twisted.web request; the
     try:
         body = raw_body(request, MAX_BODY_BYTES)
     except RequestTooLarge as error:
-        return refuse(request, error)
+        refused = refuse(request, error)
+        request.setHeader("Content-Length", str(len(refused)))
+        return refused
     done: Deferred[bytes] = Deferred()
 
     def answer(status: int, content: bytes, retry_after_s: int | None) -> None:
         request.setResponseCode(status)
+        request.setHeader("Content-Length", str(len(content)))  # small devices cannot read chunks
         if content:
             request.setHeader("Content-Type", "application/json")
         else:
