@@ -103,7 +103,7 @@ class CoapDeviceAdapter:
         self._api.authenticate_token(token, known)
 
     def _store(self, identity: Identity, feature: Feature, payload: bytes, answer: Answer) -> None:
-        def stored(outcome: None | PlatformError) -> None:
+        def stored(outcome: PlatformError | None) -> None:
             if outcome is None:
                 answer(CREATED, b"", None, None)
             else:
@@ -125,18 +125,16 @@ class CoapDeviceAdapter:
 
     # -- provisioning -----------------------------------------------------------------------------
 
-    def _provision(
-        self, payload: bytes, content_format: int | None, peer_address: str, answer: Answer
-    ) -> None:
+    def _provision(self, payload: bytes, content_format: int | None, peer_address: str, answer: Answer) -> None:
         peer = Peer(Transport.COAP, peer_address)
         encoding = ProvisionEncoding.JSON
 
         def decided(outcome: ProvisionResponse | PlatformError) -> None:
-            code, age_s, response = CREATED, None, outcome
             if isinstance(outcome, PlatformError):
                 log.info("Provision request refused: {reason} {ref}", reason=outcome.reason.value, ref=outcome.ref)
-                code, age_s = CODES[type(outcome)], max_age_s(outcome)
-                response = payloads.refusal_response(outcome)
+                code, age_s, response = CODES[type(outcome)], max_age_s(outcome), payloads.refusal_response(outcome)
+            else:
+                code, age_s, response = CREATED, None, outcome
             answer(code, payloads.render_provision_response(response, encoding), answer_format, age_s)
 
         answer_format = JSON if content_format is None else content_format

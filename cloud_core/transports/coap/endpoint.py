@@ -163,9 +163,7 @@ class BoundedMessageManager(MessageManager):  # type: ignore[misc]  # aiocoap's 
 
     def __init__(self, token_manager: Any) -> None:
         super().__init__(token_manager)
-        self._remembered: Recent[Any, list[Any]] = Recent(
-            max_entries=_MAX_REMEMBERED, lifetime_s=EXCHANGE_LIFETIME_S
-        )
+        self._remembered: Recent[Any, list[Any]] = Recent(max_entries=_MAX_REMEMBERED, lifetime_s=EXCHANGE_LIFETIME_S)
 
     def dispatch_message(self, message: Any) -> None:
         message.transport_tuning = _Tuning()

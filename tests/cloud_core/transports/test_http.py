@@ -141,13 +141,13 @@ def test_refusals_of_data(http: HttpPeer, path: str, body: bytes, status: int) -
 
 def test_pipelined_requests_are_answered_in_order(http: HttpPeer) -> None:
     """A slow answer holds back the quick one behind it."""
-    one = b"POST /api/v1/%b/telemetry HTTP/1.1\r\nHost: h\r\nContent-Length: 7\r\n\r\n{\"a\":1}"
+    one = b'POST /api/v1/%b/telemetry HTTP/1.1\r\nHost: h\r\nContent-Length: 7\r\n\r\n{"a":1}'
     http.send(one % b"tok" + one % b"nobody" + one % b"tok")
     assert [status for status, _, _ in http.responses()] == [200, 401, 200]
 
 
 def test_a_request_may_arrive_byte_by_byte(http: HttpPeer) -> None:
-    for byte in b"POST /api/v1/tok/telemetry HTTP/1.1\r\nHost: h\r\nContent-Length: 7\r\n\r\n{\"b\":2}":
+    for byte in b'POST /api/v1/tok/telemetry HTTP/1.1\r\nHost: h\r\nContent-Length: 7\r\n\r\n{"b":2}':
         http.send(bytes([byte]))
     assert [status for status, _, _ in http.responses()] == [200]
     assert latest(http) == {"b": 2}
