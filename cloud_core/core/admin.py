@@ -124,7 +124,7 @@ class AdminApi:
         """Creates or updates from REST members (`id`, `name`, `type`, `label`, `deviceProfileId`, …)."""
         brought = credentials or (AccessToken(access_token) if access_token else None)
         device, is_new = await self._decide(_save_device, operator.tenant_id, members, brought, self._api.now_ms())
-        if not is_new:
+        if not is_new or brought is not None:
             self._api.device_changed(device.id, "device changed")
         return device
 

@@ -102,23 +102,21 @@ class DeviceApi:
         self, presented: PresentedCredentials, done: Done[Identity], kinds: tuple[type, ...] = (object,)
     ) -> None:
         ids = candidate_ids(presented)
-        cached = [self._logins.get(one) for one in ids]
-        if ids and all(cached):
-            self._conclude(presented, cached, done, kinds)
-            return
         if not ids:
             done(NotAuthenticated())
             return
-        generation = self._logins.generation
+        cache = self._logins
+        if all([cache.knows(one) for one in ids]):
+            self._conclude(presented, [cache.get(one) for one in ids], done, kinds)
+            return
+        generation = cache.generation
 
         def looked_up(outcome: list[Login | None] | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
                 done(outcome)
                 return
-            if generation == self._logins.generation:
-                for credentials_id, login in zip(ids, outcome, strict=True):
-                    if login is not None and login.is_confirmed:
-                        self._logins.put(credentials_id, login)
+            if generation == cache.generation:
+                self._remember(ids, outcome)
             self._conclude(presented, outcome, done, kinds)
 
         self._store.read(_logins, (ids,), looked_up)
@@ -148,6 +146,18 @@ class DeviceApi:
             done(outcome if isinstance(outcome, PlatformError) else identity)
 
         self._store.submit(_confirm, (identity.device_id, self.now_ms()), confirmed)
+
+    def _remember(self, ids: list[str], logins: list[Login | None]) -> None:
+        """Caches confirmed logins, and that there is none for an id beside a known one.
+
+        An id that opens nothing by itself is not kept: guesses must not fill the memory.
+        """
+        is_anyone_known = any(login is not None for login in logins)
+        for credentials_id, login in zip(ids, logins, strict=True):
+            if login is None and is_anyone_known:
+                self._logins.put_absent(credentials_id)
+            elif login is not None and login.is_confirmed:
+                self._logins.put(credentials_id, login)
 
     def _remember_token(self, login: Login) -> None:
         if isinstance(login.credentials, AccessToken):
@@ -180,9 +190,12 @@ class DeviceApi:
             return
 
         def decided(outcome: ProvisionResponse | ProvisionRefused | PlatformError) -> None:
-            if isinstance(outcome, ProvisionRefused):
+            if isinstance(outcome, ProvisionResponse):
+                if not isinstance(outcome.credentials, AccessToken):
+                    self._logins.forget_absent()  # client id and user name may be somebody's now
+            elif isinstance(outcome, ProvisionRefused):
                 self._failed_attempts.record(peer.address, key, self._wall_clock())
-            elif isinstance(outcome, PlatformError):
+            else:
                 outcome.ref = outcome.ref or new_reference()
             done(outcome)
 

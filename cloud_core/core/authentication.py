@@ -62,10 +62,26 @@ class LoginCache:
         self._max_entries = max_entries
         self._by_id: OrderedDict[str, Login] = OrderedDict()
         self._ids_of_device: dict[int, set[str]] = {}
+        self._absent: set[str] = set()
         self.generation = 0  # changes when something is forgotten: a look-up under way is then not kept
 
     def get(self, credentials_id: str) -> Login | None:
         return self._by_id.get(credentials_id)
+
+    def knows(self, credentials_id: str) -> bool:
+        """Whether `get` can be believed: the credential is cached, or known not to exist."""
+        return credentials_id in self._by_id or credentials_id in self._absent
+
+    def put_absent(self, credentials_id: str) -> None:
+        """There is no such credential. A token login looks for client id and user name first: mostly in vain."""
+        if len(self._absent) >= self._max_entries:
+            self._absent.clear()
+        self._absent.add(credentials_id)
+
+    def forget_absent(self) -> None:
+        """Call when credentials of any device were added or changed."""
+        self.generation += 1
+        self._absent.clear()
 
     def put(self, credentials_id: str, login: Login) -> None:
         self._by_id[credentials_id] = login
@@ -76,7 +92,7 @@ class LoginCache:
 
     def forget(self, device_id: int) -> None:
         """Call when a device's credentials, name, role or existence changed."""
-        self.generation += 1
+        self.forget_absent()
         for credentials_id in self._ids_of_device.pop(device_id, ()):
             self._by_id.pop(credentials_id, None)
 

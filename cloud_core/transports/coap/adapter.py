@@ -125,14 +125,22 @@ class CoapDeviceAdapter:
 
     # -- provisioning -----------------------------------------------------------------------------
 
-    def _provision(self, payload: bytes, content_format: int | None, peer_address: str, answer: Answer) -> None:
+    def _provision(
+        self, payload: bytes, content_format: int | None, peer_address: str, answer: Answer
+    ) -> None:
         peer = Peer(Transport.COAP, peer_address)
         encoding = ProvisionEncoding.JSON
 
         def decided(outcome: ProvisionResponse | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
-                log.info("Provision request refused: {reason} {ref}", reason=outcome.reason.value, ref=outcome.ref)
-                code, age_s, response = CODES[type(outcome)], max_age_s(outcome), payloads.refusal_response(outcome)
+                log.info(
+                    "Provision request refused: {reason} {ref}", reason=outcome.reason.value, ref=outcome.ref
+                )
+                code, age_s, response = (
+                    CODES[type(outcome)],
+                    max_age_s(outcome),
+                    payloads.refusal_response(outcome),
+                )
             else:
                 code, age_s, response = CREATED, None, outcome
             answer(code, payloads.render_provision_response(response, encoding), answer_format, age_s)

@@ -72,10 +72,10 @@ class DeviceResource(Resource):  # type: ignore[misc]  # aiocoap's types are not
         if block1 is not None:
             key: Hashable = (request.remote.sockaddr, int(request.code), segments, request.opt.content_format)
             code = self._uploads.add(key, block1.block_number, block1.size_exponent, body)
-            if code is None and block1.more:
-                code = CONTINUE
             if code is not None:
-                return Message(code=Code(code), block1=block1)
+                return Message(code=Code(code))
+            if block1.more:
+                return Message(code=Code(CONTINUE), block1=block1)
             body = self._uploads.take(key)
         answered = await self._perform(request, segments, body)
         if len(answered.payload) > BLOCK_BYTES or (later is not None and len(answered.payload) > later.size):

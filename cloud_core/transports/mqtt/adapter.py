@@ -135,7 +135,8 @@ class MqttAdapter:
             return  # the peer went away while its credentials were looked up
         self._identity = identity
         try:
-            queued = self._connection.accept(assigned_client_id=f"muster-{new_secret()}")
+            assigned = None if self._connection.client_id else f"muster-{new_secret()}"
+            queued = self._connection.accept(assigned_client_id=assigned)
         except RemoteProtocolError as error:  # among the packets that were sent before CONNACK
             log.warn("MQTT peer {source} broke the rules: {error}", source=self._session.peer.address, error=str(error))
             self.handle(error.packets)

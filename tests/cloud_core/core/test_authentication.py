@@ -8,7 +8,7 @@ import pytest
 
 from cloud_core.core.authentication import LoginCache
 from cloud_core.model import Identity, Login, Role
-from shared.credentials import AccessToken, MqttBasic, X509Certificate
+from shared.credentials import AccessToken, CredentialsType, MqttBasic, X509Certificate
 from shared.errors import NotAuthenticated
 from tests.support.api import ApiUnderTest
 from tests.support.stores import StoreUnderTest
@@ -78,3 +78,14 @@ def test_the_cache_forgets_the_oldest() -> None:
     assert [cache.get(f"id{number}") is not None for number in range(3)] == [False, True, True]
     cache.forget(1)
     assert cache.get("id1") is None and cache.generation == 1
+
+
+def test_a_new_basic_credential_is_found_although_its_id_was_unknown_before(api: ApiUnderTest) -> None:
+    """That nobody had client id and user name together is remembered only until somebody has."""
+    presented = {"client_id": "C9", "username": "T1"}
+    for _ in range(2):
+        assert api.log_in(**presented).device_name == "token"
+    api.provision(
+        device_name="newcomer", credentials_type=CredentialsType.MQTT_BASIC, client_id="C9", username="T1", password=""
+    )
+    assert api.log_in(**presented).device_name == "newcomer"
