@@ -166,7 +166,7 @@ class Login:
 class Attempt:
     """One line of the provisioning log; never holds a secret."""
 
-    ref: str
+    ref: str  # of a refusal; empty for a success
     at_ms: int
     peer: Peer
     outcome: str  # SUCCESS, REPLAYED, or a `Reason`

@@ -101,7 +101,12 @@ class Program:
             is_fast_path_on=config.http.fast_path,
             request_timeout_s=limits.request_timeout_s,
         )
-        self._coap = CoapService(self._api, bind_address=config.coap.bind or config.http.bind, port=config.coap.port)
+        self._coap = CoapService(
+            self._api,
+            bind_address=config.coap.bind or config.http.bind,
+            port=config.coap.port,
+            drain_s=limits.drain_s,
+        )
         self._ports: list[FastPort] = []
         self._maintenance = LoopingCall(self._maintain)
         self._maintenance.clock = reactor

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -14,7 +14,7 @@ from twisted.internet.threads import deferToThread
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.logins import Operator, Tokens, hash_password, is_password_right
 from cloud_core.core.names import fault_of
-from cloud_core.core.tokens import new_secret
+from cloud_core.core.tokens import new_secret, new_uuid
 from cloud_core.model import (
     DEFAULT_TENANT,
     Attempt,
@@ -247,14 +247,14 @@ def _first_start(tx: Tx, username: str, hashed: str, now_ms: int) -> None:
     has_default = tx.default_profile(tenant_id) is not None
     tx.insert_user(
         User(
-            id=0, uuid=uuid4(), tenant_id=tenant_id, username=username, password_hash=hashed,
+            id=0, uuid=new_uuid(now_ms), tenant_id=tenant_id, username=username, password_hash=hashed,
             authority="TENANT_ADMIN", created_ms=now_ms,
         )
     )  # fmt: skip
     if not has_default:
         tx.insert_profile(
             NewProfile(
-                uuid=uuid4(), tenant_id=tenant_id, name=DEFAULT_PROFILE, provision=ProvisionConfiguration(),
+                uuid=new_uuid(now_ms), tenant_id=tenant_id, name=DEFAULT_PROFILE, provision=ProvisionConfiguration(),
                 document={"description": "Default device profile"}, created_ms=now_ms, is_default=True,
             )
         )  # fmt: skip
@@ -292,7 +292,12 @@ def _save_profile(
         raise InvalidArgument("Device profile with such provision device key already exists!")
     if stored is None:
         profile = NewProfile(
-            uuid=uuid4(), tenant_id=tenant_id, name=name, provision=provision, document=document, created_ms=now_ms
+            uuid=new_uuid(now_ms),
+            tenant_id=tenant_id,
+            name=name,
+            provision=provision,
+            document=document,
+            created_ms=now_ms,
         )
         tx.insert_profile(profile)
         return _found(tx.profile(tenant_id, profile.uuid), "Device profile", profile.uuid)
@@ -371,7 +376,7 @@ def _save_device(
     profile_id = _profile_for(tx, tenant_id, members, kind, stored, now_ms)
     if stored is None:
         device = NewDevice(
-            uuid=uuid4(), tenant_id=tenant_id, profile_id=profile_id, name=name, created_ms=now_ms, label=label,
+            uuid=new_uuid(now_ms), tenant_id=tenant_id, profile_id=profile_id, name=name, created_ms=now_ms, label=label,
             is_gateway=is_gateway, document=document,
         )  # fmt: skip
         device_id = tx.insert_device(device)
@@ -422,7 +427,7 @@ def _profile_for(tx: Tx, tenant_id: int, members: dict[str, Any], kind: str, sto
         return known.id
     return tx.insert_profile(
         NewProfile(
-            uuid=uuid4(), tenant_id=tenant_id, name=name, provision=ProvisionConfiguration(), document={},
+            uuid=new_uuid(now_ms), tenant_id=tenant_id, name=name, provision=ProvisionConfiguration(), document={},
             created_ms=now_ms,
         )
     )  # fmt: skip

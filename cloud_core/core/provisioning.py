@@ -11,10 +11,9 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
-from uuid import uuid4
 
 from cloud_core.core.names import check_device_name
-from cloud_core.core.tokens import new_reference, new_secret
+from cloud_core.core.tokens import new_reference, new_secret, new_uuid
 from cloud_core.model import (
     PROVISION_STATE,
     PROVISIONED,
@@ -108,7 +107,7 @@ def attempt(
         return refusal
     tx.log_attempt(
         Attempt(
-            ref=new_reference(), at_ms=now_ms, peer=peer, outcome=issued.outcome, stage="stored",
+            ref="", at_ms=now_ms, peer=peer, outcome=issued.outcome, stage="stored",
             tenant_id=profile.tenant_id, profile_id=profile.id, device_id=issued.device_id,
             device_name=issued.device_name or request.device_name.strip(), key_hint=key_hint(request),
             request=dict(redacted), detail=issued.warning,
@@ -190,7 +189,7 @@ def _create_new(context: Context, profile: DeviceProfile) -> Issued:
     generated = "" if name else new_secret()
     device_id = tx.insert_device(
         NewDevice(
-            uuid=uuid4(), tenant_id=profile.tenant_id, profile_id=profile.id, name=name or generated,
+            uuid=new_uuid(context.now_ms), tenant_id=profile.tenant_id, profile_id=profile.id, name=name or generated,
             created_ms=context.now_ms, is_gateway=is_gateway,
             document={"additionalInfo": {"gateway": True}} if is_gateway else {},
         )

@@ -58,7 +58,7 @@ device_profile = _numbered(
     Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
     Column("name", Text, nullable=False),
     Column("is_default", Boolean, nullable=False),
-    Column("provision_key_hash", LargeBinary(32), unique=True),  # over all tenants: a request names no tenant
+    Column("provision_key_hash", LargeBinary(16), unique=True),  # over all tenants: a request names no tenant
     Column("provision_sealed", LargeBinary, nullable=False),  # provision configuration with key and secret
     Column("document", Text, nullable=False),  # JSON: REST members kept as given
     Column("created_ms", BigInteger, nullable=False),
@@ -85,12 +85,12 @@ credentials = Table(
     metadata,
     Column("device_id", Id, ForeignKey("device.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
     Column("uuid", LargeBinary(16), nullable=False),
-    Column("id_hash", LargeBinary(32), nullable=False, unique=True),  # over all tenants and kinds
+    Column("id_hash", LargeBinary(16), nullable=False, unique=True),  # over all tenants and kinds
     Column("sealed", LargeBinary, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("issued_ms", BigInteger),
     Column("confirmed_ms", BigInteger),
-    Column("request_digest", LargeBinary(32)),
+    Column("request_digest", LargeBinary(16)),
     Column("version", BigInteger, nullable=False),
     sqlite_with_rowid=True,
 )
@@ -137,7 +137,7 @@ telemetry = Table(
 
 provisioning_log = _numbered(
     "provisioning_log",
-    Column("ref", Text, nullable=False, unique=True),
+    Column("ref", Text, unique=True),
     Column("at_ms", BigInteger, nullable=False),
     Column("transport", Text, nullable=False),
     Column("source", Text, nullable=False),

@@ -517,7 +517,7 @@ class SqlTx(SqlReadTx):
 
     def log_attempt(self, attempt: Attempt) -> None:
         self._write(
-            self._s.log_attempt, ref=attempt.ref, at_ms=attempt.at_ms, transport=attempt.peer.transport.value,
+            self._s.log_attempt, ref=attempt.ref or None, at_ms=attempt.at_ms, transport=attempt.peer.transport.value,
             source=attempt.peer.address, outcome=attempt.outcome, stage=attempt.stage, detail=attempt.detail,
             tenant_id=attempt.tenant_id, profile_id=attempt.profile_id, device_id=attempt.device_id,
             device_name=attempt.device_name, key_hint=attempt.key_hint, request=_json(attempt.request),
@@ -561,7 +561,7 @@ def _device(row: Any) -> Device | None:
 
 def _attempt(row: Any) -> Attempt:
     return Attempt(
-        ref=row[0], at_ms=row[1], peer=Peer(Transport(row[2]), row[3]), outcome=row[4], stage=row[5],
+        ref=row[0] or "", at_ms=row[1], peer=Peer(Transport(row[2]), row[3]), outcome=row[4], stage=row[5],
         detail=row[6], tenant_id=row[7], profile_id=row[8], device_id=row[9], device_name=row[10],
         key_hint=row[11], request=msgspec.json.decode(row[12]),
     )  # fmt: skip

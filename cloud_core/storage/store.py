@@ -33,7 +33,7 @@ _SQLITE_PRAGMAS = (
     "PRAGMA foreign_keys=ON",
     "PRAGMA busy_timeout=10000",
     "PRAGMA cache_size=-65536",  # 64 MiB
-    "PRAGMA wal_autocheckpoint=4000",  # pages
+    "PRAGMA wal_autocheckpoint=16000",  # pages; a page that many commits change is then written back once
     "PRAGMA temp_store=MEMORY",
 )
 

@@ -34,8 +34,8 @@ class Vault:
         )
 
     def hash_id(self, text: str) -> bytes:
-        """Keyed hash (BLAKE2b, 32 bytes) under which an identifier is stored and looked up."""
-        return hashlib.blake2b(text.encode(), key=self._hash_key, digest_size=32).digest()
+        """Keyed hash (BLAKE2b, 16 bytes) under which an identifier is stored and looked up."""
+        return hashlib.blake2b(text.encode(), key=self._hash_key, digest_size=16).digest()
 
     def seal(self, plaintext: bytes, *, context: bytes) -> bytes:
         """AES-256-GCM; `context` binds the value to its place, so that rows cannot be swapped."""

@@ -125,17 +125,13 @@ class CoapDeviceAdapter:
 
     # -- provisioning -----------------------------------------------------------------------------
 
-    def _provision(
-        self, payload: bytes, content_format: int | None, peer_address: str, answer: Answer
-    ) -> None:
+    def _provision(self, payload: bytes, content_format: int | None, peer_address: str, answer: Answer) -> None:
         peer = Peer(Transport.COAP, peer_address)
         encoding = ProvisionEncoding.JSON
 
         def decided(outcome: ProvisionResponse | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
-                log.info(
-                    "Provision request refused: {reason} {ref}", reason=outcome.reason.value, ref=outcome.ref
-                )
+                log.info("Provision request refused: {reason} {ref}", reason=outcome.reason.value, ref=outcome.ref)
                 code, age_s, response = (
                     CODES[type(outcome)],
                     max_age_s(outcome),

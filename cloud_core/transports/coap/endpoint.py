@@ -45,9 +45,7 @@ def open_socket(bind_address: str, port: int) -> socket.socket:
     try:
         host = "::" if bind_address in ("", "*") else bind_address
         family = socket.AF_INET6
-        found = socket.getaddrinfo(
-            host, port, family, socket.SOCK_DGRAM, 0, socket.AI_V4MAPPED | socket.AI_ALL
-        )
+        found = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM, 0, socket.AI_V4MAPPED | socket.AI_ALL)
         opened = socket.socket(family, socket.SOCK_DGRAM)
     except OSError as error:
         raise _explained(error, f"Cannot open the coap port {place}: {error.strerror}.") from error
@@ -165,9 +163,7 @@ class BoundedMessageManager(MessageManager):  # type: ignore[misc]  # aiocoap's 
 
     def __init__(self, token_manager: Any) -> None:
         super().__init__(token_manager)
-        self._remembered: Recent[Any, list[Any]] = Recent(
-            max_entries=_MAX_REMEMBERED, lifetime_s=EXCHANGE_LIFETIME_S
-        )
+        self._remembered: Recent[Any, list[Any]] = Recent(max_entries=_MAX_REMEMBERED, lifetime_s=EXCHANGE_LIFETIME_S)
 
     def dispatch_message(self, message: Any) -> None:
         message.transport_tuning = _Tuning()
@@ -189,9 +185,7 @@ class BoundedMessageManager(MessageManager):  # type: ignore[misc]  # aiocoap's 
             earlier[1] = message
 
 
-async def make_context(
-    endpoint: Endpoint, site: Any, loop: asyncio.AbstractEventLoop
-) -> tuple[Any, Interface]:
+async def make_context(endpoint: Endpoint, site: Any, loop: asyncio.AbstractEventLoop) -> tuple[Any, Interface]:
     """An aiocoap context on the endpoint; not reading yet. Returns it and its message interface."""
     context = Context(loop=loop, serversite=site, loggername="coap-server")
     _quieten(context.log)

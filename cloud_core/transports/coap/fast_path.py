@@ -165,9 +165,7 @@ class FastPath:
         if len(self._separate) >= MAX_UNACKNOWLEDGED:
             return
         timeout_s = ACK_TIMEOUT_S * random.uniform(1.0, ACK_RANDOM_FACTOR)
-        self._separate[address, message_id] = _Separate(
-            message, ancillary, self.loop.time() + timeout_s, timeout_s
-        )
+        self._separate[address, message_id] = _Separate(message, ancillary, self.loop.time() + timeout_s, timeout_s)
         self._sweep_soon()
 
     def _acknowledged(self, data: bytes, address: Address) -> bool:
@@ -248,9 +246,7 @@ class Exchange:
             head = bytes((0x40 | kind << 4 | len(self.token), code, message_id >> 8, message_id & 255))
             message = head + self.token
         else:
-            message = self._with_payload(
-                path, kind, message_id, Answered(code, payload, content_format, max_age_s)
-            )
+            message = self._with_payload(path, kind, message_id, Answered(code, payload, content_format, max_age_s))
         if kind == CON:
             path.send_separate(message, message_id, self.ancillary, self.address)
         else:

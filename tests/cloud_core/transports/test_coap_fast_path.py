@@ -202,11 +202,7 @@ def test_a_refused_provisioning_is_bad_request_with_json(it: Harness, error: typ
 def test_a_malformed_provisioning_is_told_so(it: Harness) -> None:
     """4.00 with FAILURE and a reference, through `refuse_provision`."""
     answer = it.post("api/v1/provision", b"{nonsense")
-    assert (
-        answer.code == Code.BAD_REQUEST
-        and b"MALFORMED_REQUEST" in answer.payload
-        and b"R-1" in answer.payload
-    )
+    assert answer.code == Code.BAD_REQUEST and b"MALFORMED_REQUEST" in answer.payload and b"R-1" in answer.payload
     assert len(it.api.refused) == 1 and not it.api.provisioned
 
 

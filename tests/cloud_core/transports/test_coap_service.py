@@ -20,9 +20,7 @@ from tests.cloud_core.transports.test_coap_fast_path import PROVISION, FakeApi
 LIMIT_S = 20
 
 
-def run(
-    scenario: Callable[[FakeApi, CoapService, int, Context], Awaitable[None]], bind: str = "127.0.0.1"
-) -> Any:
+def run(scenario: Callable[[FakeApi, CoapService, int, Context], Awaitable[None]], bind: str = "127.0.0.1") -> Any:
     """Runs `scenario` between start and stop of a service on a free port."""
 
     async def whole() -> None:
@@ -39,9 +37,7 @@ def run(
     return Deferred.fromFuture(asyncio.ensure_future(asyncio.wait_for(whole(), LIMIT_S)))
 
 
-async def post(
-    client: Context, port: int, path: str, payload: bytes, host: str = "127.0.0.1", **options: Any
-) -> Any:
+async def post(client: Context, port: int, path: str, payload: bytes, host: str = "127.0.0.1", **options: Any) -> Any:
     message = Message(code=options.pop("code", aiocoap.POST), payload=payload, **options)
     message.set_request_uri(f"coap://{host}:{port}/{path}")
     return await client.request(message).response
@@ -55,9 +51,7 @@ def test_stock_client_provisions_and_posts() -> Any:
         answer = await post(client, port, "api/v1/provision", PROVISION)
         assert answer.code == Code.CREATED and b"T0KEN" in answer.payload
         assert api.provisioned[0][1].address == "127.0.0.1"
-        answer = await post(
-            client, port, "api/v1/tok/telemetry", b'{"t":1}', transport_tuning=aiocoap.Unreliable
-        )
+        answer = await post(client, port, "api/v1/tok/telemetry", b'{"t":1}', transport_tuning=aiocoap.Unreliable)
         assert answer.code == Code.CREATED and answer.mtype == aiocoap.NON
         long = b'{"t":"' + b"x" * 60_000 + b'"}'
         assert (await post(client, port, "api/v1/tok/telemetry", long)).code == Code.CREATED
