@@ -8,6 +8,7 @@ program knows about threads.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from shared.errors import PlatformError, Unavailable
 
 MAX_DECISIONS_PER_COMMIT = 500
 MAX_ROWS_PER_COMMIT = 5_000
+LINGER_S = 0.001
 
 # (work, args, done): a decision; (None, (device_id, samples), done): samples to append.
 Unit = tuple[Callable[..., Any] | None, tuple[Any, ...], Callable[[Any], None]]
@@ -41,6 +43,7 @@ class Lane:
         self._queue: deque[Unit] = deque()
         self._wake = threading.Event()
         self._is_stopping = False
+        self._last_batch = 0
         self._deliver = deliver
         self._call_in_reactor = call_in_reactor
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -66,11 +69,16 @@ class Lane:
             self._wake.wait()
             self._wake.clear()  # before looking into the queue, so that no wake-up is lost
             while self._queue:
-                answers = self._run_batch(self._take())
-                self._call_in_reactor(self._deliver, answers)
+                self._linger()
+                batch = self._take()
+                self._last_batch = len(batch)
+                self._call_in_reactor(self._deliver, self._run_batch(batch))
             if self._is_stopping:
                 break
         self._close()
+
+    def _linger(self) -> None:
+        """Hook: wait a moment for more units before a batch is taken."""
 
     def _take(self) -> list[Unit]:
         batch: list[Unit] = []
@@ -107,6 +115,15 @@ class WriterLane(Lane):
 
     def _close(self) -> None:
         self._tx.close()
+
+    def _linger(self) -> None:
+        """Under load, lets a batch grow to at least half of the last one, for LINGER_S at the most.
+
+        The answers of a batch go out together, so the next requests come in a burst; without this
+        the first of them is committed alone while all others wait behind it.
+        """
+        if not self._is_stopping and len(self._queue) * 2 < self._last_batch:
+            time.sleep(LINGER_S)
 
     def _run_batch(self, batch: list[Unit]) -> list[Answer]:
         try:
