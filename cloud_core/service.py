@@ -32,6 +32,7 @@ DAY_MS = 86_400_000
 PACKET_OVERHEAD_BYTES = 2_048  # topic, properties and header beside the payload
 DEFAULT_ADMIN = "admin@localhost"
 JWT_PURPOSE = "administrator tokens"
+JWT_KEY_BYTES = 64  # HS512: as long as its hash (RFC 7518 section 3.2)
 
 
 class StartFailed(Exception):
@@ -80,7 +81,9 @@ class Program:
             wall_clock=time.time,
             is_anonymous_provisioning_allowed=config.mqtt.anonymous_provisioning,
         )
-        self._admin = AdminApi(store=self._store, api=self._api, jwt_key=vault.derive(JWT_PURPOSE))
+        self._admin = AdminApi(
+            store=self._store, api=self._api, jwt_key=vault.derive(JWT_PURPOSE, length=JWT_KEY_BYTES)
+        )
         self._mqtt = MqttService(
             api=self._api,
             reactor=reactor,

@@ -106,7 +106,7 @@ class DeviceApi:
             done(NotAuthenticated())
             return
         cache = self._logins
-        if all([cache.knows(one) for one in ids]):
+        if all(map(cache.knows, ids)):
             self._conclude(presented, [cache.get(one) for one in ids], done, kinds)
             return
         generation = cache.generation

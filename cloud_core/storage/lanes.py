@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
-from cloud_core.storage.sql import SqlReadTx, SqlTx
+from cloud_core.storage.reading import SqlReadTx
+from cloud_core.storage.sql import SqlTx
 from shared.errors import PlatformError, Unavailable
 
 MAX_DECISIONS_PER_COMMIT = 500

@@ -16,7 +16,8 @@ from cloud_core.storage import migrations
 from cloud_core.storage.documents import merge_documents
 from cloud_core.storage.interface import Done
 from cloud_core.storage.lanes import Answer, CallInReactor, ReaderLane, WriterLane
-from cloud_core.storage.sql import SqlReadTx, SqlTx
+from cloud_core.storage.reading import SqlReadTx
+from cloud_core.storage.sql import SqlTx
 from cloud_core.storage.statements import Statements
 from cloud_core.storage.vault import Vault
 from shared.errors import Unavailable

@@ -27,9 +27,9 @@ class Vault:
         self._hash_key = self.derive("identifier hash")
         self._cipher = AESGCM(self.derive("value encryption"))
 
-    def derive(self, purpose: str) -> bytes:
-        """A 32-byte key for one purpose; the same purpose gives the same key after a restart."""
-        return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"muster " + purpose.encode()).derive(
+    def derive(self, purpose: str, *, length: int = 32) -> bytes:
+        """A key of `length` bytes for one purpose; the same purpose gives the same key after a restart."""
+        return HKDF(algorithm=SHA256(), length=length, salt=None, info=b"muster " + purpose.encode()).derive(
             self._master_key
         )
 

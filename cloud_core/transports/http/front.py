@@ -3,12 +3,14 @@
 An accelerator, not a second server: it calls the same adapter as klein's routes, and the first
 request of any other form hands its connection to klein's Site for good, bytes and all. Switched off
 (`[http] fast_path = false`) nothing but speed changes.
+
+A keep-alive client repeats its head byte for byte, so a connection remembers what its last head
+meant and parses only a different one.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -20,54 +22,101 @@ from cloud_core.transports.http.adapter import MAX_BODY_BYTES, HttpDeviceAdapter
 
 MAX_HEAD_BYTES = 16_384
 MAX_PIPELINED = 100  # requests of one connection that wait for their answers
+MAX_UNSENT_BYTES = 65_536  # of answers; above it klein's channel takes over, which knows back-pressure
+SWEEP_S = 1.0
 _PREFIX = b"POST /api/v1/"
 _OK_EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 _REASONS = {200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 413: b"Content Too Large",
             429: b"Too Many Requests", 503: b"Service Unavailable"}  # fmt: skip
-# A head with one of these wants more than the short cut offers.
-_ODD = (b"\r\nexpect:", b"\r\ntransfer-encoding:", b"\r\nupgrade:", b"\r\nconnection: close", b"\r\nconnection:close")
+_ODD_HEADERS = frozenset((b"expect", b"transfer-encoding", b"upgrade"))  # want more than the short cut offers
+_FEATURES = {b"telemetry": "telemetry", b"attributes": "attributes"}
+PROVISION = "provision"
+_REQUEST, _INCOMPLETE, _FOREIGN = range(3)  # what the start of the received data is
+
+
+class _Head:
+    """What a request's head says; filled by httptools' callbacks."""
+
+    __slots__ = ("_is_odd", "_length", "_parser", "_url")
+
+    def __init__(self, data: bytes) -> None:
+        self._url = b""
+        self._length = -1
+        self._is_odd = False
+        self._parser: Any = httptools.HttpRequestParser(self)  # untyped
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._is_odd = True
+
+    def on_url(self, url: bytes) -> None:
+        self._is_odd = self._is_odd or bool(self._url)  # a second request: the head ended before we thought
+        self._url = url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"content-length":
+            is_good = self._length < 0 and value.isdigit() and len(value) <= 7
+            self._length = int(value) if is_good else MAX_BODY_BYTES + 1
+        elif name in _ODD_HEADERS:
+            self._is_odd = True
+
+    def on_body(self, body: bytes) -> None:
+        self._is_odd = True  # the head ended before we thought
+
+    def target(self) -> tuple[str, str, int] | None:
+        """(feature, token, body length); None when the request is not for the short cut."""
+        if self._is_odd or not 0 <= self._length <= MAX_BODY_BYTES:
+            return None
+        if self._parser.get_http_version() != "1.1" or not self._parser.should_keep_alive():
+            return None
+        if b"?" in self._url or not self._url.isascii():
+            return None
+        parts = self._url.split(b"/")
+        if self._url == b"/api/v1/provision":
+            return PROVISION, "", self._length
+        if len(parts) == 5 and parts[3] and parts[4] in _FEATURES:
+            return _FEATURES[parts[4]], parts[3].decode(), self._length
+        return None
 
 
 class _Slot:
-    """A request whose answer is not known yet; answers leave in the order of the requests."""
+    """A request whose answer is not known yet; called with the answer. Answers leave in order."""
 
-    __slots__ = ("data",)
+    __slots__ = ("_front", "data")
 
-    def __init__(self) -> None:
+    def __init__(self, front: Front) -> None:
+        self._front = front
         self.data: bytes | None = None
+
+    def __call__(self, status: int, body: bytes, retry_after_s: int | None) -> None:
+        self.data = _OK_EMPTY if status == 200 and not body else _response(status, body, retry_after_s)
+        self._front.flush()
 
 
 class Front(Protocol):
     """One connection, until it is handed over."""
 
     __slots__ = (
-        "_address",
-        "_body",
-        "_buffer",
-        "_factory",
-        "_is_lost",
-        "_parser",
-        "_slots",
-        "_url",
-        "busy_since_s",
-        "transport",
-    )
+        "_address", "_buffer", "_factory", "_feature", "_head", "_is_leaving", "_is_lost", "_length", "_slots",
+        "_token", "idle_sweeps", "transport",
+    )  # fmt: skip
     transport: Any  # ITCPTransport; mypy reads nothing from zope interfaces
 
     def __init__(self, factory: FrontFactory) -> None:
         self._factory = factory
         self._buffer = b""
-        self._parser: Any = None  # httptools is untyped
         self._slots: deque[_Slot] = deque()
-        self._url = b""
-        self._body = b""
+        self._is_leaving = False  # a request for klein has come; answers of ours go out first
         self._is_lost = False
         self._address = ""
-        self.busy_since_s: float | None = None  # an incomplete request has been waiting since then
+        self._head = b""  # the last one, and what it meant
+        self._feature = self._token = ""
+        self._length = 0
+        self.idle_sweeps = 0  # since the last whole request or answer, or the first byte of an incomplete one
 
     def connectionMade(self) -> None:
         self._address = self.transport.getPeer().host
-        self.busy_since_s = self._factory.now_s()  # a connection that never says anything ends as well
         self._factory.connections.add(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -75,107 +124,97 @@ class Front(Protocol):
         self._factory.connections.discard(self)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._buffer:
+        if self._buffer or self._is_leaving:
             data = self._buffer + data
             self._buffer = b""
-        while data:
-            length = _length_of_simple_request(data)
-            if length < 0:
-                self._hand_over(data)
-                return
-            if length == 0 or length > len(data):
-                if len(self._slots) == 0 and self.busy_since_s is None:
-                    self.busy_since_s = self._factory.now_s()
-                self._buffer = data
-                return
-            self.busy_since_s = None
-            if not self._serve(data[:length]):
-                self._hand_over(data)
-                return
-            data = data[length:]
-        self.busy_since_s = None if self._slots else self._factory.now_s()
-
-    # -- httptools callbacks ----------------------------------------------------------------------
-
-    def on_url(self, url: bytes) -> None:
-        self._url = url
-
-    def on_body(self, body: bytes) -> None:
-        self._body = self._body + body if self._body else body
-
-    # -- inside -----------------------------------------------------------------------------------
-
-    def _serve(self, request: bytes) -> bool:
-        """Answers one whole request; False when it is not for this short cut after all."""
-        if self._parser is None:
-            self._parser = httptools.HttpRequestParser(self)
-        self._url = self._body = b""
-        try:
-            self._parser.feed_data(request)
-        except httptools.HttpParserError:
-            return False
-        parts = self._url.split(b"/")
-        if len(self._slots) >= MAX_PIPELINED or b"?" in self._url:
-            return False
-        adapter = self._factory.adapter
-        if self._url == b"/api/v1/provision":
-            adapter.provision(self._body, self._address, self._answer_in(self._new_slot()))
-        elif len(parts) == 5 and parts[3] and parts[4] in (b"telemetry", b"attributes"):
-            feature = parts[4].decode()
-            slot = self._new_slot()
-            adapter.post(parts[3].decode("latin-1"), feature, self._body, self._address, self._answer_in(slot))
         else:
-            return False
-        return True
+            self.idle_sweeps = 0
+        at, end = 0, len(data)
+        while at < end:
+            what = _FOREIGN if self._is_leaving else self._look(data, at)
+            if what is _REQUEST:
+                start = at + len(self._head)
+                if end - start >= self._length:
+                    at = start + self._length
+                    self._serve(data[start:at])
+                    continue
+                what = _INCOMPLETE
+            if what is _INCOMPLETE:
+                self._buffer = data[at:]
+            else:
+                self._hand_over(data[at:])
+            return
 
-    def _new_slot(self) -> _Slot:
-        slot = _Slot()
-        self._slots.append(slot)
-        return slot
-
-    def _answer_in(self, slot: _Slot) -> Callable[[int, bytes, int | None], None]:
-        def answer(status: int, body: bytes, retry_after_s: int | None) -> None:
-            slot.data = _response(status, body, retry_after_s)
-            self._flush()
-
-        return answer
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Sends the answers that nothing holds back."""
         slots = self._slots
         ready: list[bytes] = []
         while slots and slots[0].data is not None:
             ready.append(slots.popleft().data or b"")
-        if ready and not self._is_lost:
-            self.transport.write(b"".join(ready) if len(ready) > 1 else ready[0])
-            if not slots:
-                self.busy_since_s = self._factory.now_s()
+        if not ready or self._is_lost:
+            return
+        self.transport.write(ready[0] if len(ready) == 1 else b"".join(ready))
+        self.idle_sweeps = 0
+        if self._is_leaving and not slots:
+            self.transport.resumeProducing()
+            data, self._buffer = self._buffer, b""
+            self._hand_over(data)
+
+    def sweep(self, limit: int) -> None:
+        """Called once a second: ends a connection that says nothing or never finishes its request."""
+        if self._slots:
+            return
+        self.idle_sweeps += 1
+        if self.idle_sweeps > limit:
+            self.transport.abortConnection() if self._buffer else self.transport.loseConnection()
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _look(self, data: bytes, at: int) -> int:
+        """For _REQUEST, `_head`, `_feature`, `_token` and `_length` describe the one at `at`."""
+        if len(self._slots) >= MAX_PIPELINED or self._unsent_bytes() > MAX_UNSENT_BYTES:
+            return _FOREIGN
+        if self._head and data.startswith(self._head, at):
+            return _REQUEST
+        if not data.startswith(_PREFIX, at):
+            return _INCOMPLETE if _PREFIX.startswith(data[at : at + len(_PREFIX)]) else _FOREIGN
+        end = data.find(b"\r\n\r\n", at, at + MAX_HEAD_BYTES)
+        if end < 0:
+            return _INCOMPLETE if len(data) - at < MAX_HEAD_BYTES else _FOREIGN
+        head = data[at : end + 4]
+        target = _Head(head).target()
+        if target is None:
+            return _FOREIGN
+        self._head = head
+        self._feature, self._token, self._length = target
+        return _REQUEST
+
+    def _unsent_bytes(self) -> int:
+        """What the peer has not read; as `listener.FastServer`, Twisted's buffer has no public measure."""
+        transport = self.transport
+        return getattr(transport, "_tempDataLen", 0) + len(getattr(transport, "dataBuffer", b""))
+
+    def _serve(self, body: bytes) -> None:
+        slot = _Slot(self)
+        self._slots.append(slot)
+        if self._feature is PROVISION:
+            self._factory.adapter.provision(body, self._address, slot)
+        else:
+            self._factory.adapter.post(self._token, self._feature, body, self._address, slot)
 
     def _hand_over(self, data: bytes) -> None:
         """klein's Site takes the connection; requests of ours that are in work are answered first."""
         if self._slots:
             self._buffer = data
-            self.transport.pauseProducing()
-            self._factory.later(self._retry_hand_over)
+            if not self._is_leaving:
+                self._is_leaving = True
+                self.transport.pauseProducing()
             return
         self._factory.connections.discard(self)
         channel = self._factory.site.buildProtocol(self.transport.getPeer())
         self.transport.protocol = channel
         channel.makeConnection(self.transport)
         channel.dataReceived(data)
-
-    def _retry_hand_over(self) -> None:
-        if self._is_lost:
-            return
-        if self._slots:
-            self._factory.later(self._retry_hand_over)
-            return
-        self.transport.resumeProducing()
-        data, self._buffer = self._buffer, b""
-        self._hand_over(data)
-
-    def check_deadline(self, now_s: float, limit_s: float) -> None:
-        if self.busy_since_s is not None and not self._slots and now_s - self.busy_since_s > limit_s:
-            self.transport.abortConnection()
 
 
 class FrontFactory(Factory[Front]):
@@ -188,15 +227,13 @@ class FrontFactory(Factory[Front]):
         self.adapter = adapter
         self.site = site
         self.connections: set[Front] = set()
-        self.now_s: Callable[[], float] = reactor.seconds
-        self._reactor = reactor
-        self._request_timeout_s = request_timeout_s
-        self._sweep = LoopingCall(self._check_deadlines)
+        self._limit = max(1, round(request_timeout_s / SWEEP_S))
+        self._sweep = LoopingCall(self._sweep_all)
         self._sweep.clock = reactor
 
     def startFactory(self) -> None:
         self.site.startFactory()
-        self._sweep.start(1.0, now=False)
+        self._sweep.start(SWEEP_S, now=False)
 
     def stopFactory(self) -> None:
         if self._sweep.running:
@@ -206,38 +243,12 @@ class FrontFactory(Factory[Front]):
     def buildProtocol(self, addr: Any) -> Front:
         return Front(self)
 
-    def later(self, call: Callable[[], None]) -> None:
-        self._reactor.callLater(0.01, call)
-
-    def _check_deadlines(self) -> None:
-        now_s = self.now_s()
+    def _sweep_all(self) -> None:
         for connection in list(self.connections):
-            connection.check_deadline(now_s, self._request_timeout_s)
-
-
-def _length_of_simple_request(data: bytes) -> int:
-    """Bytes of the whole request at the start of `data`; 0: more is needed to say; -1: not for us."""
-    if not data.startswith(_PREFIX):
-        return 0 if _PREFIX.startswith(data) else -1
-    end = data.find(b"\r\n\r\n")
-    if end < 0:
-        return 0 if len(data) <= MAX_HEAD_BYTES else -1
-    head = data[:end].lower()
-    at = head.find(b"\r\ncontent-length:")
-    if at < 0 or head.find(b"\r\ncontent-length:", at + 1) >= 0 or any(odd in head for odd in _ODD):
-        return -1
-    if not head.split(b"\r\n", 1)[0].endswith(b" http/1.1"):
-        return -1
-    stop = head.find(b"\r\n", at + 2)
-    number = head[at + 17 : stop if stop >= 0 else end].strip()
-    if not number.isdigit() or len(number) > 7 or int(number) > MAX_BODY_BYTES:
-        return -1
-    return end + 4 + int(number)
+            connection.sweep(self._limit)
 
 
 def _response(status: int, body: bytes, retry_after_s: int | None) -> bytes:
-    if status == 200 and not body:
-        return _OK_EMPTY
     retry = b"" if retry_after_s is None else b"Retry-After: %d\r\n" % retry_after_s
     kind = b"Content-Type: application/json\r\n" if body else b""
     return b"HTTP/1.1 %d %b\r\n%b%bContent-Length: %d\r\n\r\n%b" % (

@@ -1,0 +1,336 @@
+"""Decisions and queries of administration: plain functions of a transaction, checks before writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+from uuid import UUID
+
+from cloud_core.core.names import fault_of
+from cloud_core.core.tokens import new_secret, new_uuid
+from cloud_core.model import (
+    DEFAULT_TENANT,
+    Attempt,
+    AttributeEntry,
+    Device,
+    DeviceProfile,
+    Page,
+    ProvisionConfiguration,
+    ProvisionStrategy,
+    Scope,
+    StoredCredentials,
+    User,
+)
+from cloud_core.storage.interface import NewDevice, NewProfile, ReadTx, TimeSeriesQuery, Tx
+from shared.credentials import AccessToken, Credentials, check_credentials, credentials_id
+from shared.errors import (
+    InvalidArgument,
+    InvalidCredentials,
+    NotFound,
+    PlatformError,
+    VersionConflict,
+)
+from shared.messages import Attributes, Value
+
+R = TypeVar("R")
+DEFAULT_PROFILE = "default"
+_GENERATED = (ProvisionStrategy.ALLOW_CREATE_NEW_DEVICES, ProvisionStrategy.CHECK_PRE_PROVISIONED_DEVICES)
+
+
+def found(entity: R | None, kind: str, which: object) -> R:
+    if entity is None:
+        raise NotFound(f"{kind} with id [{which}] is not found")
+    return entity
+
+
+def user(tx: ReadTx, username: str) -> User | None:
+    return tx.user_by_name(username)
+
+
+def user_and_tenant(tx: ReadTx, username: str) -> tuple[User | None, UUID | None]:
+    user = tx.user_by_name(username)
+    return user, tx.tenant_uuid(user.tenant_id) if user else None
+
+
+def set_password(tx: Tx, username: str, hashed: str) -> None:
+    tx.update_password(username, hashed)
+
+
+def first_start(tx: Tx, username: str, hashed: str, now_ms: int) -> None:
+    tenant_id = tx.tenant_id(DEFAULT_TENANT)
+    assert tenant_id is not None, "the store makes the default tenant"
+    has_default = tx.default_profile(tenant_id) is not None
+    tx.insert_user(
+        User(
+            id=0, uuid=new_uuid(now_ms), tenant_id=tenant_id, username=username, password_hash=hashed,
+            authority="TENANT_ADMIN", created_ms=now_ms,
+        )
+    )  # fmt: skip
+    if not has_default:
+        tx.insert_profile(
+            NewProfile(
+                uuid=new_uuid(now_ms), tenant_id=tenant_id, name=DEFAULT_PROFILE, provision=ProvisionConfiguration(),
+                document={"description": "Default device profile"}, created_ms=now_ms, is_default=True,
+            )
+        )  # fmt: skip
+
+
+def profile(tx: ReadTx, tenant_id: int, uuid: UUID) -> DeviceProfile | None:
+    return tx.profile(tenant_id, uuid)
+
+
+def default_profile(tx: ReadTx, tenant_id: int) -> DeviceProfile | None:
+    return tx.default_profile(tenant_id)
+
+
+def profiles(tx: ReadTx, tenant_id: int, page: Page) -> tuple[list[DeviceProfile], int]:
+    return tx.profiles(tenant_id, page)
+
+
+def save_profile(
+    tx: Tx, tenant_id: int, uuid: UUID | None, name: str, provision: ProvisionConfiguration,
+    document: dict[str, Any], version: int | None, now_ms: int,
+) -> DeviceProfile:  # fmt: skip
+    if not name.strip():
+        raise InvalidArgument("Device profile name should be specified!")
+    fault = fault_of("name", name)
+    if fault:
+        raise InvalidArgument(f"Validation error: {fault}")
+    stored = found(tx.profile(tenant_id, uuid), "Device profile", uuid) if uuid else None
+    same_name = tx.profile_by_name(tenant_id, name)
+    if same_name is not None and (stored is None or same_name.id != stored.id):
+        raise InvalidArgument("Device profile with such name already exists!")
+    if provision.strategy in _GENERATED:
+        provision = replace(provision, key=provision.key or new_secret(), secret=provision.secret or new_secret())
+    same_key = tx.profile_by_key(provision.key) if provision.key else None
+    if same_key is not None and (stored is None or same_key.id != stored.id):
+        raise InvalidArgument("Device profile with such provision device key already exists!")
+    if stored is None:
+        profile = NewProfile(
+            uuid=new_uuid(now_ms),
+            tenant_id=tenant_id,
+            name=name,
+            provision=provision,
+            document=document,
+            created_ms=now_ms,
+        )
+        tx.insert_profile(profile)
+        return found(tx.profile(tenant_id, profile.uuid), "Device profile", profile.uuid)
+    if version is not None and version != stored.version:
+        raise VersionConflict
+    tx.update_profile(replace(stored, name=name, provision=provision, document=document))
+    return found(tx.profile(tenant_id, stored.uuid), "Device profile", stored.uuid)
+
+
+def delete_profile(tx: Tx, tenant_id: int, uuid: UUID) -> None:
+    profile = found(tx.profile(tenant_id, uuid), "Device profile", uuid)
+    if profile.is_default:
+        raise InvalidArgument("Deletion of Default Device Profile is prohibited!")
+    if tx.profile_users(profile.id):
+        raise InvalidArgument("The device profile referenced by the devices cannot be deleted!")
+    tx.delete_profile(profile.id)
+
+
+def device(tx: ReadTx, tenant_id: int, uuid: UUID) -> Device | None:
+    return tx.device(tenant_id, uuid)
+
+
+def device_by_name(tx: ReadTx, tenant_id: int, name: str) -> Device | None:
+    return tx.device_by_name(tenant_id, name)
+
+
+def devices(tx: ReadTx, tenant_id: int, page: Page, kind: str) -> tuple[list[Device], int]:
+    return tx.devices(tenant_id, page, kind)
+
+
+def _text(members: dict[str, Any], name: str) -> str:
+    value = members.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InvalidArgument(f"Validation error: {name} must be a string")
+    return value
+
+
+def _entity_uuid(value: Any, name: str) -> UUID | None:
+    text = value.get("id") if isinstance(value, dict) else value
+    if text is None:
+        return None
+    try:
+        return UUID(str(text))
+    except ValueError as error:
+        raise InvalidArgument(f"Validation error: {name} is no valid id") from error
+
+
+_OWN_MEMBERS = frozenset(
+    ("id", "createdTime", "tenantId", "name", "type", "label", "deviceProfileId", "version", "customerId")
+)
+
+
+def save_device(
+    tx: Tx, tenant_id: int, members: dict[str, Any], credentials: Credentials | None, now_ms: int
+) -> tuple[Device, bool]:
+    """The device and whether it is new; all checks before the first write."""
+    name, kind, label = (_text(members, one) for one in ("name", "type", "label"))
+    _check_texts(name, kind, label)
+    uuid = _entity_uuid(members.get("id"), "id")
+    stored = found(tx.device(tenant_id, uuid), "Device", uuid) if uuid else None
+    same_name = tx.device_by_name(tenant_id, name)
+    if same_name is not None and (stored is None or same_name.id != stored.id):
+        raise InvalidArgument("Device with such name already exists!")
+    if credentials is not None:
+        credentials = _checked(credentials)
+        if tx.credentials_owner(credentials_id(credentials)) not in (None, stored.id if stored else None):
+            raise InvalidArgument("Specified credentials are already registered!")
+    document = {key: value for key, value in members.items() if key not in _OWN_MEMBERS}
+    info = document.get("additionalInfo")
+    is_gateway = isinstance(info, dict) and info.get("gateway") is True
+    version = members.get("version")
+    if stored is not None and version is not None and version != stored.version:
+        raise VersionConflict
+    profile_id = _profile_for(tx, tenant_id, members, kind, stored, now_ms)
+    if stored is None:
+        device = NewDevice(
+            uuid=new_uuid(now_ms), tenant_id=tenant_id, profile_id=profile_id, name=name, created_ms=now_ms,
+            label=label, is_gateway=is_gateway, document=document,
+        )  # fmt: skip
+        device_id = tx.insert_device(device)
+        token = credentials or AccessToken(new_secret())
+        tx.put_credentials(device_id, token, now_ms=now_ms, is_new_device=True)
+        return found(tx.device(tenant_id, device.uuid), "Device", device.uuid), True
+    tx.update_device(
+        replace(stored, name=name, label=label, profile_id=profile_id, is_gateway=is_gateway, document=document)
+    )
+    if credentials is not None:
+        tx.put_credentials(stored.id, credentials, now_ms=now_ms)
+    return found(tx.device(tenant_id, stored.uuid), "Device", stored.uuid), False
+
+
+def _check_texts(name: str, kind: str, label: str) -> None:
+    if not name.strip():
+        raise InvalidArgument("Device name should be specified!")
+    for field, value in (("name", name), ("type", kind), ("label", label)):
+        fault = fault_of(field, value)
+        if fault:
+            raise InvalidArgument(f"Validation error: {fault}")
+
+
+def _checked(credentials: Credentials) -> Credentials:
+    try:
+        return check_credentials(credentials)
+    except InvalidCredentials as error:
+        raise InvalidArgument(str(error)) from error
+
+
+def _profile_for(tx: Tx, tenant_id: int, members: dict[str, Any], kind: str, stored: Device | None, now_ms: int) -> int:
+    """By id, else by type (found or created), else as it was, else the tenant's default."""
+    uuid = _entity_uuid(members.get("deviceProfileId"), "deviceProfileId")
+    if uuid is not None:
+        profile = tx.profile(tenant_id, uuid)
+        if profile is None:
+            raise InvalidArgument("Device is referencing to non-existent device profile!")
+        return profile.id
+    if not kind:
+        if stored is not None:
+            return stored.profile_id
+        default = tx.default_profile(tenant_id)
+        if default is not None:
+            return default.id
+    name = kind or DEFAULT_PROFILE
+    known = tx.profile_by_name(tenant_id, name)
+    if known is not None:
+        return known.id
+    return tx.insert_profile(
+        NewProfile(
+            uuid=new_uuid(now_ms), tenant_id=tenant_id, name=name, provision=ProvisionConfiguration(), document={},
+            created_ms=now_ms,
+        )
+    )  # fmt: skip
+
+
+def save_devices(tx: Tx, tenant_id: int, rows: list[Any], is_plan: bool, now_ms: int) -> list[dict[str, Any]]:
+    outcomes: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    for index, row in enumerate(rows):
+        name = str(row.get("name") or "") if isinstance(row, dict) else ""
+        outcome: dict[str, Any] = {"index": index, "name": name, "status": "ERROR", "id": None, "error": None}
+        outcomes.append(outcome)
+        try:
+            if not isinstance(row, dict):
+                raise InvalidArgument('Each row must be an object such as {"name": "SN-1", "type": "sensor"}')
+            if name in seen:
+                outcome["status"] = "CONFLICT"
+                raise InvalidArgument(f"The name '{name}' stands in the list twice")
+            seen.add(name)
+            outcome["status"], outcome["id"] = _save_row(tx, tenant_id, row, is_plan, now_ms)
+        except PlatformError as error:
+            outcome["error"] = str(error)
+    return outcomes
+
+
+def _save_row(tx: Tx, tenant_id: int, row: dict[str, Any], is_plan: bool, now_ms: int) -> tuple[str, str | None]:
+    name, kind, label = (_text(row, one) for one in ("name", "type", "label"))
+    _check_texts(name, kind, label)
+    stored = tx.device_by_name(tenant_id, name)
+    if stored is None:
+        if is_plan:
+            return "CREATED", None
+        device, _ = save_device(tx, tenant_id, {k: v for k, v in row.items() if k != "id"}, None, now_ms)
+        return "CREATED", str(device.uuid)
+    is_same = (not kind or kind == stored.type) and ("label" not in row or label == stored.label)
+    if is_same:
+        return "UNCHANGED", str(stored.uuid)
+    if not is_plan:
+        members = {**stored.document, "label": stored.label, **row, "id": str(stored.uuid)}
+        save_device(tx, tenant_id, members, None, now_ms)
+    return "UPDATED", str(stored.uuid)
+
+
+def delete_device(tx: Tx, tenant_id: int, uuid: UUID) -> int:
+    device = found(tx.device(tenant_id, uuid), "Device", uuid)
+    tx.delete_device(device.id)
+    return device.id
+
+
+def credentials(tx: ReadTx, device_id: int) -> StoredCredentials | None:
+    return tx.credentials(device_id)
+
+
+def save_credentials(tx: Tx, tenant_id: int, uuid: UUID, credentials: Credentials, now_ms: int) -> StoredCredentials:
+    device = tx.device(tenant_id, uuid)
+    if device is None:
+        raise NotFound("Can't assign device credentials to non-existent device!")
+    checked = _checked(credentials)
+    if tx.credentials_owner(credentials_id(checked)) not in (None, device.id):
+        raise InvalidArgument("Specified credentials are already registered!")
+    tx.put_credentials(device.id, checked, now_ms=now_ms)
+    return found(tx.credentials(device.id), "Device credentials", uuid)
+
+
+def latest(tx: ReadTx, device_id: int, keys: Sequence[str] | None) -> dict[str, tuple[int, Value]]:
+    return tx.latest(device_id, keys)
+
+
+def history(tx: ReadTx, device_id: int, query: TimeSeriesQuery) -> dict[str, list[tuple[int, Value]]]:
+    return tx.history(device_id, query)
+
+
+def attributes(tx: ReadTx, device_id: int, scopes: Sequence[Scope], keys: Sequence[str] | None) -> list[AttributeEntry]:
+    return [entry for scope in scopes for entry in tx.attributes(device_id, scope, keys)]
+
+
+def put_attributes(tx: Tx, device_id: int, scope: Scope, values: Attributes, now_ms: int) -> None:
+    tx.put_attributes(device_id, scope, values, now_ms=now_ms)
+
+
+def delete_attributes(tx: Tx, device_id: int, scope: Scope, keys: Sequence[str]) -> None:
+    tx.delete_attributes(device_id, scope, keys)
+
+
+def attempt(tx: ReadTx, ref: str) -> Attempt | None:
+    return tx.attempt(ref)
+
+
+def attempts(tx: ReadTx, limit: int) -> list[Attempt]:
+    return tx.attempts(limit)

@@ -1,0 +1,293 @@
+"""`ReadTx` over one DBAPI connection: rows to values. Runs off the reactor thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Dialect, func, or_, select
+
+from cloud_core.model import (
+    Attempt,
+    AttributeEntry,
+    Device,
+    DeviceProfile,
+    Identity,
+    Login,
+    Page,
+    Peer,
+    ProvisionConfiguration,
+    ProvisionStrategy,
+    Reprovisioning,
+    Role,
+    Scope,
+    StoredCredentials,
+    Transport,
+    User,
+)
+from cloud_core.storage import schema
+from cloud_core.storage.documents import (
+    decode_document,
+    decode_value,
+)
+from cloud_core.storage.interface import TimeSeriesQuery
+from cloud_core.storage.schema import BUCKET_MS
+from cloud_core.storage.statements import (
+    Statement,
+    Statements,
+    compile_statement,
+    device_rows,
+    profile_rows,
+)
+from cloud_core.storage.vault import Vault
+from shared.credentials import AccessToken, Credentials, MqttBasic, X509Certificate
+from shared.errors import InvalidArgument
+from shared.messages import Value
+
+R = TypeVar("R")
+
+_KIND = {"t": AccessToken, "m": MqttBasic, "x": X509Certificate}
+_KEY_CACHE_ENTRIES = 200_000
+_PROFILE_SORT = {"createdTime": schema.device_profile.c.created_ms, "name": schema.device_profile.c.name}
+_DEVICE_SORT = {
+    "createdTime": schema.device.c.created_ms,
+    "name": schema.device.c.name,
+    "label": schema.device.c.label,
+    "type": schema.device_profile.c.name,
+    "deviceProfileName": schema.device_profile.c.name,
+}
+
+
+def unseal_credentials(vault: Vault, sealed: bytes) -> Credentials:
+    """The credentials that `seal_credentials` encrypted."""
+    kind, *parts = msgspec.msgpack.decode(vault.unseal(sealed, context=b"credentials"), type=list[str])
+    credentials: Credentials = _KIND[kind](*parts)
+    return credentials
+
+
+class SqlReadTx:
+    """Look-ups on one connection; not thread-safe, one instance for each lane."""
+
+    def __init__(self, connection: Any, dialect: Dialect, statements: Statements, vault: Vault) -> None:
+        # Any: a DBAPI connection (sqlite3 or psycopg); they share no common type.
+        self._connection = connection
+        self._cursor = connection.cursor()
+        self._dialect = dialect
+        self._s = statements
+        self._vault = vault
+        self._profiles: dict[bytes, ProvisionConfiguration] = {}
+
+    # -- plumbing ---------------------------------------------------------------------------------
+
+    def _rows(self, statement: Statement, **params: Any) -> list[Any]:
+        self._cursor.execute(statement.sql, statement.values(params))
+        rows: list[Any] = self._cursor.fetchall()
+        return rows
+
+    def _row(self, statement: Statement, **params: Any) -> Any:
+        self._cursor.execute(statement.sql, statement.values(params))
+        return self._cursor.fetchone()
+
+    def _query(self, clause: Any) -> list[Any]:
+        """Rows of a statement that is built for this call (lists with search and sorting)."""
+        return self._rows(compile_statement(clause, self._dialect))
+
+    def _page(self, rows: Any, page: Page, columns: dict[str, Any], search: Sequence[Any]) -> tuple[list[Any], int]:
+        if page.sort_property not in columns:
+            raise InvalidArgument(f"Unknown sort property '{page.sort_property}'; use one of {sorted(columns)}")
+        if page.text_search:
+            text = page.text_search.lower()
+            rows = rows.where(or_(*(func.lower(column).contains(text, autoescape=True) for column in search)))
+        total = self._query(select(func.count()).select_from(rows.subquery()))[0][0]
+        order = columns[page.sort_property]
+        rows = rows.order_by(order.desc() if page.descending else order.asc(), rows.selected_columns[0])
+        return self._query(rows.limit(page.size).offset(page.page * page.size)), total
+
+    def reading(self, query: Callable[..., R], args: tuple[Any, ...]) -> R:
+        """Runs a look-up of several statements in one state of the database."""
+        self._cursor.execute("BEGIN")
+        try:
+            return query(self, *args)
+        finally:
+            self._cursor.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # -- tenants and users ------------------------------------------------------------------------
+
+    def tenant_id(self, uuid: UUID) -> int | None:
+        row = self._row(self._s.tenant_id, uuid=uuid.bytes)
+        return None if row is None else row[0]
+
+    def tenant_uuid(self, tenant_id: int) -> UUID | None:
+        row = self._row(self._s.tenant_uuid, id=tenant_id)
+        return None if row is None else UUID(bytes=bytes(row[0]))
+
+    def user_by_name(self, username: str) -> User | None:
+        row = self._row(self._s.user_by_name, username=username)
+        if row is None:
+            return None
+        return User(
+            id=row[0], uuid=UUID(bytes=bytes(row[1])), tenant_id=row[2], username=row[3],
+            password_hash=row[4], authority=row[5], created_ms=row[6],
+        )  # fmt: skip
+
+    # -- profiles ---------------------------------------------------------------------------------
+
+    def profile_by_key(self, provision_key: str) -> DeviceProfile | None:
+        return self._profile(self._row(self._s.profile_by_key, key_hash=self._vault.hash_id(provision_key)))
+
+    def profile(self, tenant_id: int, uuid: UUID) -> DeviceProfile | None:
+        return self._profile(self._row(self._s.profile, tenant_id=tenant_id, uuid=uuid.bytes))
+
+    def profile_by_name(self, tenant_id: int, name: str) -> DeviceProfile | None:
+        return self._profile(self._row(self._s.profile_by_name, tenant_id=tenant_id, name=name))
+
+    def default_profile(self, tenant_id: int) -> DeviceProfile | None:
+        return self._profile(self._row(self._s.default_profile, tenant_id=tenant_id))
+
+    def profiles(self, tenant_id: int, page: Page) -> tuple[list[DeviceProfile], int]:
+        c = schema.device_profile.c
+        rows, total = self._page(profile_rows.where(c.tenant_id == tenant_id), page, _PROFILE_SORT, [c.name])
+        return [profile for row in rows if (profile := self._profile(row))], total
+
+    def profile_users(self, profile_id: int) -> int:
+        count: int = self._row(self._s.profile_users, profile_id=profile_id)[0]
+        return count
+
+    def _profile(self, row: Any) -> DeviceProfile | None:
+        if row is None:
+            return None
+        return DeviceProfile(
+            id=row[0], uuid=UUID(bytes=bytes(row[1])), tenant_id=row[2], name=row[3], is_default=bool(row[4]),
+            provision=self._configuration(bytes(row[5])), document=msgspec.json.decode(row[6]),
+            created_ms=row[7], version=row[8],
+        )  # fmt: skip
+
+    def _configuration(self, sealed: bytes) -> ProvisionConfiguration:
+        """Unsealed once for each stored content, so that another node's change is never missed."""
+        known = self._profiles.get(sealed)
+        if known is None:
+            members = msgspec.msgpack.decode(self._vault.unseal(sealed, context=b"provision"))
+            members["strategy"] = ProvisionStrategy(members["strategy"])
+            members["reprovisioning"] = Reprovisioning(members["reprovisioning"])
+            known = ProvisionConfiguration(**members)
+            if len(self._profiles) >= 1000:
+                self._profiles.clear()
+            self._profiles[sealed] = known
+        return known
+
+    # -- devices ----------------------------------------------------------------------------------
+
+    def device(self, tenant_id: int, uuid: UUID) -> Device | None:
+        return _device(self._row(self._s.device, tenant_id=tenant_id, uuid=uuid.bytes))
+
+    def device_by_name(self, tenant_id: int, name: str) -> Device | None:
+        return _device(self._row(self._s.device_by_name, tenant_id=tenant_id, name=name))
+
+    def device_count(self, tenant_id: int) -> int:
+        count: int = self._row(self._s.device_count, tenant_id=tenant_id)[0]
+        return count
+
+    def devices(self, tenant_id: int, page: Page, profile_name: str = "") -> tuple[list[Device], int]:
+        c = schema.device.c
+        wanted = device_rows.where(c.tenant_id == tenant_id)
+        if profile_name:
+            wanted = wanted.where(schema.device_profile.c.name == profile_name)
+        rows, total = self._page(wanted, page, _DEVICE_SORT, [c.name, c.label, schema.device_profile.c.name])
+        return [device for row in rows if (device := _device(row))], total
+
+    # -- credentials ------------------------------------------------------------------------------
+
+    def credentials(self, device_id: int) -> StoredCredentials | None:
+        row = self._row(self._s.credentials, device_id=device_id)
+        if row is None:
+            return None
+        return StoredCredentials(
+            device_id=row[0], uuid=UUID(bytes=bytes(row[1])),
+            credentials=unseal_credentials(self._vault, bytes(row[2])), created_ms=row[3], issued_ms=row[4],
+            confirmed_ms=row[5], request_digest=None if row[6] is None else bytes(row[6]), version=row[7],
+        )  # fmt: skip
+
+    def credentials_owner(self, credentials_id: str) -> int | None:
+        row = self._row(self._s.credentials_owner, id_hash=self._vault.hash_id(credentials_id))
+        return None if row is None else row[0]
+
+    def logins(self, credentials_ids: Sequence[str]) -> list[Login | None]:
+        return [self._login(one) for one in credentials_ids]
+
+    def _login(self, credentials_id: str) -> Login | None:
+        row = self._row(self._s.login, id_hash=self._vault.hash_id(credentials_id))
+        if row is None:
+            return None
+        identity = Identity(
+            Role.GATEWAY if row[5] else Role.DEVICE, row[0], row[1], UUID(bytes=bytes(row[2])), row[3], row[4]
+        )
+        return Login(identity, unseal_credentials(self._vault, bytes(row[6])), row[7] is not None)
+
+    # -- attributes and telemetry -----------------------------------------------------------------
+
+    def attribute(self, device_id: int, scope: Scope, key: str) -> Value | None:
+        row = self._row(self._s.attribute, device_id=device_id, scope=int(scope), name=key)
+        return None if row is None else decode_value(row[0])
+
+    def attributes(self, device_id: int, scope: Scope, keys: Sequence[str] | None = None) -> list[AttributeEntry]:
+        rows = self._rows(self._s.attributes, device_id=device_id, scope=int(scope))
+        wanted = None if keys is None else set(keys)
+        return [
+            AttributeEntry(name, decode_value(value), updated_ms)
+            for name, value, updated_ms in rows
+            if wanted is None or name in wanted
+        ]
+
+    def latest(self, device_id: int, keys: Sequence[str] | None = None) -> dict[str, tuple[int, Value]]:
+        rows = self._rows(self._s.latest, device_id=device_id)
+        wanted = None if keys is None else set(keys)
+        return {name: (ts, decode_value(value)) for name, ts, value in rows if wanted is None or name in wanted}
+
+    def history(self, device_id: int, query: TimeSeriesQuery) -> dict[str, list[tuple[int, Value]]]:
+        names = {row[0]: key for key in query.keys if (row := self._row(self._s.key_id, name=key))}
+        found: dict[str, list[tuple[int, Value]]] = {}
+        buckets = self._rows(self._s.buckets, first=query.start_ms // BUCKET_MS, last=query.end_ms // BUCKET_MS)
+        for (bucket,) in reversed(buckets) if query.descending else buckets:
+            rows = self._rows(
+                self._s.documents, b_bucket=bucket, b_device_id=device_id, start=query.start_ms, end=query.end_ms
+            )
+            for ts, document in reversed(rows) if query.descending else rows:
+                for key_id, value in decode_document(document).items():
+                    points = found.setdefault(names[key_id], []) if key_id in names else None
+                    if points is not None and len(points) < query.limit:
+                        points.append((ts, value))
+            if len(found) == len(names) and all(len(points) >= query.limit for points in found.values()):
+                break
+        return found
+
+    # -- provisioning log -------------------------------------------------------------------------
+
+    def attempt(self, ref: str) -> Attempt | None:
+        row = self._row(self._s.attempt, ref=ref)
+        return None if row is None else _attempt(row)
+
+    def attempts(self, limit: int = 100) -> list[Attempt]:
+        return [_attempt(row) for row in self._rows(self._s.attempts, limit=limit)]
+
+
+def _device(row: Any) -> Device | None:
+    if row is None:
+        return None
+    return Device(
+        id=row[0], uuid=UUID(bytes=bytes(row[1])), tenant_id=row[2], profile_id=row[3],
+        profile_uuid=UUID(bytes=bytes(row[4])), type=row[5], name=row[6], label=row[7],
+        is_gateway=bool(row[8]), document=msgspec.json.decode(row[9]), created_ms=row[10], version=row[11],
+    )  # fmt: skip
+
+
+def _attempt(row: Any) -> Attempt:
+    return Attempt(
+        ref=row[0] or "", at_ms=row[1], peer=Peer(Transport(row[2]), row[3]), outcome=row[4], stage=row[5],
+        detail=row[6], tenant_id=row[7], profile_id=row[8], device_id=row[9], device_name=row[10],
+        key_hint=row[11], request=msgspec.json.decode(row[12]),
+    )  # fmt: skip
