@@ -2,22 +2,56 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from typing import Protocol as Contract
 
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from cloud_core.core.api import DeviceApi
 from cloud_core.model import Identity, Peer, Role, Transport
 from cloud_core.transports.mqtt.adapter import MqttAdapter
 from shared.mqtt.codes import ReasonCode
-from shared.mqtt.connection import ServerConnection
+from shared.mqtt.connection import Limits, ServerConnection
 from shared.mqtt.errors import RemoteProtocolError
 
-if TYPE_CHECKING:
-    from cloud_core.transports.mqtt.service import MqttService
-
 log = Logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds (product.md section 5, "Limits"; wire-contract.md section 2.1)."""
+
+    connect_s: float = 10.0
+    provision_session_s: float = 60.0
+    inactivity_s: float = 600.0
+
+
+class Host(Contract):
+    """What a connection needs of the service that looks after it."""
+
+    api: DeviceApi
+    limits: Limits
+    timeouts: Timeouts
+    now_s: Callable[[], float]
+
+    def opened(self, connection: MqttProtocol) -> None:
+        """The socket is open."""
+
+    def closed(self, connection: MqttProtocol, identity: Identity | None) -> None:
+        """The socket is closed; `identity` had logged in."""
+
+    def logged_in(self, connection: MqttProtocol, identity: Identity) -> None:
+        """CONNECT was accepted: register the session."""
+
+    def dirty(self, connection: MqttProtocol) -> None:
+        """Something is to be sent: call `flush` soon."""
+
+    def paused(self, connection: MqttProtocol) -> None:
+        """The connection does not read any more: call `resume` when there is room."""
 
 
 class MqttProtocol(Protocol):
@@ -29,7 +63,7 @@ class MqttProtocol(Protocol):
     )  # fmt: skip
     transport: Any  # ITCPTransport; mypy reads nothing from zope interfaces
 
-    def __init__(self, service: MqttService) -> None:
+    def __init__(self, service: Host) -> None:
         self._service = service
         self._connection = ServerConnection(service.limits)
         self._adapter = MqttAdapter(service.api, self._connection, self)

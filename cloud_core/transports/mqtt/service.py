@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.interfaces import IAddress
@@ -13,22 +12,15 @@ from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
 from cloud_core.model import Identity, Role
-from cloud_core.transports.mqtt.protocol import MqttProtocol
+from cloud_core.transports.mqtt.protocol import MqttProtocol, Timeouts
 from cloud_core.transports.mqtt.sessions import Sessions
 from shared.mqtt.codes import ReasonCode
 from shared.mqtt.connection import Limits
 
+__all__ = ["MqttService", "Timeouts"]
+
 log = Logger()
 SWEEP_S = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
-    """Seconds (product.md section 5, "Limits"; wire-contract.md section 2.1)."""
-
-    connect_s: float = 10.0
-    provision_session_s: float = 60.0
-    inactivity_s: float = 600.0
 
 
 class MqttService(Factory[MqttProtocol]):
