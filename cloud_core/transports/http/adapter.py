@@ -28,10 +28,12 @@ class HttpDeviceAdapter:
         self._api = api
 
     def post(self, token: str, feature: str, body: bytes, address: str, answer: Answer) -> None:
-        """`POST /api/v1/{token}/{feature}`; `feature` is `telemetry` or `attributes`."""
+        """`POST /api/v1/{token}/{feature}`; the token is percent-encoded, the feature `telemetry` or `attributes`."""
         if len(body) > MAX_BODY_BYTES:
             _refuse(RequestTooLarge(f"the body is above {MAX_BODY_BYTES} bytes"), answer)
             return
+        if "%" in token:
+            token = unquote(token)
         identity = self._api.known_token(token)
         if identity is not None:
             self._store(identity, feature, body, answer)
@@ -44,7 +46,7 @@ class HttpDeviceAdapter:
             else:
                 self._store(outcome, feature, body, answer)
 
-        self._api.authenticate_token(unquote(token) if "%" in token else token, known)
+        self._api.authenticate_token(token, known)
 
     def _store(self, identity: Identity, feature: str, body: bytes, answer: Answer) -> None:
         def stored(outcome: PlatformError | None) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from klein import Klein
+from twisted.python.failure import Failure
 from twisted.web.http import Request
+from werkzeug import exceptions as routing
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.model import Scope
@@ -16,10 +18,12 @@ from cloud_core.transports.http import shapes
 from cloud_core.transports.http.calls import (
     CallSupport,
     answers,
+    data_answers,
     integer,
     json_body,
     json_object,
     keys_of,
+    no_route,
     page_of,
     query,
     raw_body,
@@ -45,6 +49,10 @@ class AdminRoutes(CallSupport):
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
         return self._device_routes.app.resource()
+
+    @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
+    def no_route(self, request: Request, failure: Failure) -> bytes:
+        return no_route(request, failure)
 
     # -- logins -----------------------------------------------------------------------------------
 
@@ -209,15 +217,17 @@ class AdminRoutes(CallSupport):
     # -- data -------------------------------------------------------------------------------------
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/keys/timeseries", methods=["GET"])
-    @answers
+    @data_answers
     async def time_series_keys(self, request: Request, uuid: str) -> Any:
         return sorted(await self._admin.latest(self.operator(request), _uuid(uuid), None))
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/values/timeseries", methods=["GET"])
-    @answers
+    @data_answers
     async def time_series(self, request: Request, uuid: str) -> Any:
         operator, keys = self.operator(request), keys_of(request)
         shape = payloads.value_to_json if query(request, "useStrictDataTypes") == "true" else payloads.value_to_text
+        if query(request, "agg", "NONE").upper() != "NONE":
+            raise InvalidArgument("Aggregation is not supported yet; use agg=NONE")
         if query(request, "startTs") or query(request, "endTs"):
             asked = TimeSeriesQuery(
                 tuple(keys or sorted(await self._admin.latest(operator, _uuid(uuid), None))),
@@ -234,26 +244,34 @@ class AdminRoutes(CallSupport):
         return answer
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/timeseries/<_scope>", methods=["POST"])
-    @answers
+    @data_answers
     async def save_time_series(self, request: Request, uuid: str, _scope: str) -> Any:
+        operator = self.operator(request)
         samples = payloads.parse_telemetry(raw_body(request), received_ms=int(time.time() * 1000))
         if not samples:
             raise InvalidArgument("No time series data found in request body!")
-        await self._admin.append_samples(self.operator(request), _uuid(uuid), samples)
+        await self._admin.append_samples(operator, _uuid(uuid), samples)
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/keys/attributes", methods=["GET"])
-    @answers
+    @data_answers
     async def attribute_keys(self, request: Request, uuid: str) -> Any:
         found = await self._admin.attributes(self.operator(request), _uuid(uuid), list(SCOPES.values()), None)
         return sorted({entry.key for entry in found})
 
+    @app.route("/api/plugins/telemetry/DEVICE/<uuid>/keys/attributes/<scope>", methods=["GET"])
+    @data_answers
+    async def attribute_keys_of_scope(self, request: Request, uuid: str, scope: str) -> Any:
+        operator = self.operator(request)
+        found = await self._admin.attributes(operator, _uuid(uuid), [_scope(scope)], None)
+        return sorted(entry.key for entry in found)
+
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/values/attributes", methods=["GET"])
-    @answers
+    @data_answers
     async def all_attributes(self, request: Request, uuid: str) -> Any:
         return await self._attributes(request, uuid, list(SCOPES.values()))
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/values/attributes/<scope>", methods=["GET"])
-    @answers
+    @data_answers
     async def attributes(self, request: Request, uuid: str, scope: str) -> Any:
         return await self._attributes(request, uuid, [_scope(scope)])
 
@@ -267,7 +285,7 @@ class AdminRoutes(CallSupport):
     @app.route("/api/plugins/telemetry/<uuid>/<scope>", methods=["POST"])
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/<scope>", methods=["POST"])
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/attributes/<scope>", methods=["POST"])
-    @answers
+    @data_answers
     async def save_attributes(self, request: Request, uuid: str, scope: str) -> Any:
         operator = self.operator(request)
         wanted = _scope(scope)
@@ -280,20 +298,21 @@ class AdminRoutes(CallSupport):
 
     @app.route("/api/plugins/telemetry/<uuid>/<scope>", methods=["DELETE"])
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/<scope>", methods=["DELETE"])
-    @answers
+    @data_answers
     async def delete_attributes(self, request: Request, uuid: str, scope: str) -> Any:
-        keys = (keys_of(request) or []) + (keys_of(request, "key") or [])
+        operator, wanted, keys = self.operator(request), _scope(scope), keys_of(request)
         if not keys:
             raise InvalidArgument("Empty keys: []")
-        await self._admin.delete_attributes(self.operator(request), _uuid(uuid), _scope(scope), keys)
+        await self._admin.delete_attributes(operator, _uuid(uuid), wanted, keys)
 
     # -- provisioning log -------------------------------------------------------------------------
 
     @app.route("/api/provisioning/attempts", methods=["GET"])
     @answers
     async def attempts(self, request: Request) -> Any:
+        operator = self.operator(request)
         limit = max(1, min(integer(request, "limit", 100), MAX_ATTEMPTS_SHOWN))
-        found = await self._admin.attempts(self.operator(request), limit)
+        found = await self._admin.attempts(operator, limit)
         return [shapes.attempt_json(one) for one in found]
 
     @app.route("/api/provisioning/attempts/<ref>", methods=["GET"])

@@ -9,15 +9,17 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.http import Request
+from werkzeug.exceptions import HTTPException
 
 from cloud_core.core.logins import EXPIRED, Operator
 from cloud_core.model import Page
 from cloud_core.transports.http.errors import EXPIRED_CODE, STATUS, error_body, retry_after
-from shared.errors import InvalidArgument, MalformedRequest, NotAuthenticated, PlatformError, RequestTooLarge
+from cloud_core.transports.http.intake import MAX_REST_BODY_BYTES
+from shared.errors import InvalidArgument, MalformedRequest, NotAuthenticated, NotFound, PlatformError, RequestTooLarge
 
 log = Logger()
-MAX_REST_BODY_BYTES = 16_777_216
 MAX_PAGE_SIZE = 10_000
 
 
@@ -36,13 +38,25 @@ class CallSupport:
         return operator
 
 
-def answers(route: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
-    """Turns what a route returns into JSON, and its refusals into the REST error object."""
+Route = Callable[..., Coroutine[Any, Any, Any]]
+Refusal = Callable[[Request, PlatformError], bytes]
 
+
+def answers(route: Route) -> Callable[..., Any]:
+    """Turns what a route returns into JSON, and its refusals into the REST error object."""
+    return _answered(route, refuse)
+
+
+def data_answers(route: Route) -> Callable[..., Any]:
+    """As `answers` for telemetry and attributes, where 400 and 404 are plain text (section 6.6)."""
+    return _answered(route, _refuse_data)
+
+
+def _answered(route: Route, refusal: Refusal) -> Callable[..., Any]:
     @wraps(route)
     def answered(self: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
         async def run() -> bytes:
-            body = await _body_of(route(self, request, *args, **kwargs), request)
+            body = await _body_of(route(self, request, *args, **kwargs), request, refusal)
             request.setHeader("Content-Length", str(len(body)))
             return body
 
@@ -51,14 +65,15 @@ def answers(route: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any
     return answered
 
 
-async def _body_of(called: Coroutine[Any, Any, Any], request: Request) -> bytes:
+async def _body_of(called: Coroutine[Any, Any, Any], request: Request, refusal: Refusal) -> bytes:
     try:
         result = await called
     except PlatformError as error:
-        return refuse(request, error)
+        return refusal(request, error)
     except Exception:
         log.failure("A REST call failed")
         request.setResponseCode(500)
+        request.setHeader("Content-Type", "application/json")
         return error_body(500, "Internal error; the log of the core has the details")
     if result is None:
         return b""
@@ -78,6 +93,30 @@ def refuse(request: Request, error: PlatformError) -> bytes:
         request.setHeader("Retry-After", str(wait_s))
     text = str(error) or error.public_text
     return error_body(status, text, EXPIRED_CODE if text == EXPIRED else None)
+
+
+def _refuse_data(request: Request, error: PlatformError) -> bytes:
+    if STATUS[type(error)] not in (400, 404):
+        return refuse(request, error)
+    request.setResponseCode(STATUS[type(error)])
+    request.setHeader("Content-Type", "text/plain; charset=utf-8")
+    text = "Device with requested id wasn't found!" if isinstance(error, NotFound) else str(error)
+    return text.encode("utf-8", "replace")
+
+
+def no_route(request: Request, failure: Failure) -> bytes:
+    """404 or 405 as the REST error object, for klein's `handle_errors`."""
+    error = failure.value
+    assert isinstance(error, HTTPException), "klein's router raises nothing else"
+    status = error.code or 404
+    for name, value in error.get_headers():
+        if name == "Allow":
+            request.setHeader(name, value)
+    body = error_body(status, error.name)
+    request.setResponseCode(status)
+    request.setHeader("Content-Type", "application/json")
+    request.setHeader("Content-Length", str(len(body)))
+    return body
 
 
 def raw_body(request: Request, limit: int = MAX_REST_BODY_BYTES) -> bytes:
@@ -109,9 +148,10 @@ def query(request: Request, name: str, default: str = "") -> str:
     return values[-1].decode("utf-8", "replace") if values else default
 
 
-def keys_of(request: Request, name: str = "keys") -> list[str] | None:
-    """A comma list; None when absent or empty."""
-    found = [key for key in query(request, name).split(",") if key]
+def keys_of(request: Request) -> list[str] | None:
+    """The comma list `keys` and every `key`, which may hold commas; None when there are none."""
+    found = [key for key in query(request, "keys").split(",") if key]
+    found += [key.decode("utf-8", "replace") for key in request.args.get(b"key", ()) if key]
     return found or None
 
 

@@ -6,10 +6,12 @@ from typing import Any
 
 from klein import Klein
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from twisted.web.http import Request
+from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.transports.http.adapter import MAX_BODY_BYTES, HttpDeviceAdapter
-from cloud_core.transports.http.calls import raw_body, refuse
+from cloud_core.transports.http.calls import no_route, raw_body, refuse
 from shared.errors import RequestTooLarge
 
 
@@ -32,6 +34,10 @@ class DeviceRoutes:
     @app.route("/<token>/attributes", methods=["POST"])
     def attributes(self, request: Request, token: str) -> Any:
         return self._post(request, token, "attributes")
+
+    @app.handle_errors(NotFound, MethodNotAllowed)
+    def no_route(self, request: Request, failure: Failure) -> bytes:
+        return no_route(request, failure)
 
     def _post(self, request: Request, token: str, feature: str) -> Any:
         escaped = token.replace("%", "%25")  # klein has unquoted it; the adapter does so once

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.web.server import Site
-
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi
 from cloud_core.transports.http.adapter import HttpDeviceAdapter
 from cloud_core.transports.http.admin_routes import AdminRoutes
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.front import FrontFactory
+from cloud_core.transports.http.intake import BoundedSite
 
 
 class HttpService:
@@ -23,10 +22,9 @@ class HttpService:
         # `reactor`: seconds and callLater; untyped because a test passes a Clock.
         adapter = HttpDeviceAdapter(api)
         routes = AdminRoutes(admin, DeviceRoutes(adapter))
-        self._site = Site(
+        self._site = BoundedSite(  # type: ignore[no-untyped-call]
             routes.app.resource(), parsePOSTFormSubmission=False, timeout=int(request_timeout_s), reactor=reactor
         )
-        self._site.noisy = False
         self._front = FrontFactory(adapter, self._site, reactor=reactor, request_timeout_s=request_timeout_s)
         self._is_fast_path_on = is_fast_path_on
 
