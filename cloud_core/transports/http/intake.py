@@ -49,8 +49,12 @@ class BoundedRequest(Request):
         channel.loseConnection()
 
 
-class DeadlineChannel(HTTPChannel):
-    """Twisted's channel starts its timer anew with every byte; here a drip of headers does not hold it open."""
+class BoundedChannel(HTTPChannel):
+    """Twisted's channel, stricter in two things.
+
+    Its timer starts anew with every byte: here a drip of headers does not hold the connection open.
+    It reads on while answers pile up unread, when they are written during a request: here it does not.
+    """
 
     def resetTimeout(self) -> None:
         if not self.line_mode:  # a body is coming in
@@ -60,13 +64,18 @@ class DeadlineChannel(HTTPChannel):
         super().resetTimeout()  # type: ignore[no-untyped-call]
         super().allHeadersReceived()  # type: ignore[no-untyped-call]
 
+    def pauseProducing(self) -> None:
+        super().pauseProducing()  # type: ignore[no-untyped-call]
+        network: Any = self._networkProducer  # zope's interface, which mypy cannot read
+        network.pauseProducing()  # the parent does so only between requests
+
 
 class BoundedSite(Site):
-    """Serves klein over `DeadlineChannel`s."""
+    """Serves klein over `BoundedChannel`s."""
 
     noisy = False
     requestFactory = BoundedRequest
-    protocol: Any = DeadlineChannel  # without Twisted's wrapper, which is for HTTP/2
+    protocol: Any = BoundedChannel  # without Twisted's wrapper, which is for HTTP/2
 
     def log(self, request: Any) -> None:
         """No access log: paths and queries carry access tokens."""

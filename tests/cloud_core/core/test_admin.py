@@ -1,0 +1,235 @@
+"""Administration on a real store: logins, profiles, devices, credentials, the provisioning log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Coroutine
+from typing import Any
+from uuid import uuid4
+
+import jwt
+import pytest
+from twisted.internet.defer import Deferred, succeed
+
+from cloud_core.core import admin as admin_module
+from cloud_core.core.admin import AdminApi
+from cloud_core.core.logins import EXPIRED, Operator, Tokens
+from cloud_core.model import (
+    DEFAULT_TENANT,
+    PROVISION_STATE,
+    PROVISIONED,
+    Page,
+    ProvisionConfiguration,
+    ProvisionStrategy,
+    Scope,
+)
+from shared.credentials import AccessToken, MqttBasic
+from shared.errors import AlreadyProvisioned, InvalidArgument, NotAuthenticated, NotFound, VersionConflict
+from shared.messages import ProvisionResponse
+from tests.support.api import ApiUnderTest
+from tests.support.stores import TENANT, StoreUnderTest
+
+KEY = b"j" * 64
+DOCUMENT = {"type": "DEFAULT", "transportType": "DEFAULT"}
+CREATE = ProvisionConfiguration(strategy=ProvisionStrategy.ALLOW_CREATE_NEW_DEVICES)
+CHECK = ProvisionConfiguration(strategy=ProvisionStrategy.CHECK_PRE_PROVISIONED_DEVICES, key="ck", secret="cs")
+OPERATOR = Operator("admin@localhost", "TENANT_ADMIN", TENANT, DEFAULT_TENANT, uuid4())
+
+
+class AdminUnderTest:
+    """`AdminApi` whose coroutines are run to their end; refusals are raised."""
+
+    def __init__(self, store: StoreUnderTest) -> None:
+        self.devices = ApiUnderTest(store)
+        self.admin = AdminApi(store=store.store, api=self.devices.api, jwt_key=KEY)
+        self.ended: list[tuple[int, str]] = []
+        self.devices.api.on_device_changed(lambda device_id, why: self.ended.append((device_id, why)))
+
+    def run(self, call: Coroutine[Any, Any, Any]) -> Any:
+        outcomes: list[Any] = []
+        failures: list[Any] = []
+        Deferred.fromCoroutine(call).addCallbacks(outcomes.append, failures.append)
+        self.devices.store.reactor.run_until(lambda: outcomes or failures)
+        if failures:
+            raise failures[0].value
+        return outcomes[0]
+
+    def save_profile(self, name: str, provision: ProvisionConfiguration, **known: Any) -> Any:
+        uuid, version = known.get("uuid"), known.get("version")
+        return self.run(self.admin.save_profile(OPERATOR, uuid, name, provision, DOCUMENT, version))
+
+    def save_device(self, **members: Any) -> Any:
+        return self.run(self.admin.save_device(OPERATOR, members))
+
+    def save_devices(self, *rows: Any, is_plan: bool = False) -> Any:
+        return self.run(self.admin.save_devices(OPERATOR, rows, is_plan=is_plan))
+
+
+@pytest.fixture
+def one(sqlite_store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> AdminUnderTest:
+    # The password hash is the only thread here; the test has no reactor to come back to.
+    monkeypatch.setattr(admin_module, "deferToThread", lambda work, *args: succeed(work(*args)))
+    return AdminUnderTest(sqlite_store)
+
+
+# -- logins ---------------------------------------------------------------------------------------
+
+
+def test_the_first_start_makes_an_administrator_and_the_default_profile(one: AdminUnderTest) -> None:
+    assert one.run(one.admin.ensure_admin("a", "first", is_password_given=False)) is True
+    assert one.run(one.admin.ensure_admin("a", "second", is_password_given=False)) is False
+    operator = one.admin.operator(one.run(one.admin.login("a", "first"))["token"])
+    assert (operator.username, operator.tenant_uuid) == ("a", DEFAULT_TENANT)
+    assert one.run(one.admin.default_profile(operator)).name == "default"
+
+
+def test_a_password_given_anew_replaces_the_old(one: AdminUnderTest) -> None:
+    one.run(one.admin.ensure_admin("a", "first", is_password_given=True))
+    one.run(one.admin.ensure_admin("a", "second", is_password_given=True))
+    assert one.run(one.admin.login("a", "second"))
+    with pytest.raises(NotAuthenticated, match="Invalid username or password"):
+        one.run(one.admin.login("a", "first"))
+
+
+@pytest.mark.parametrize("username", ["a", "nobody"])
+def test_wrong_user_and_wrong_password_are_told_alike(one: AdminUnderTest, username: str) -> None:
+    one.run(one.admin.ensure_admin("a", "right", is_password_given=True))
+    with pytest.raises(NotAuthenticated, match="Invalid username or password"):
+        one.run(one.admin.login(username, "wrong"))
+
+
+def test_tokens_are_jwts_with_the_lifetimes_clients_schedule_by() -> None:
+    pair = Tokens(KEY).issue(OPERATOR, now := int(time.time()))
+    claims = {name: jwt.decode(token, KEY, algorithms=["HS512"]) for name, token in pair.items()}
+    assert claims["token"]["exp"] - now == 9000 and claims["refreshToken"]["exp"] - now == 604800
+    assert claims["token"]["scopes"] == ["TENANT_ADMIN"] and claims["refreshToken"]["scopes"] == ["REFRESH_TOKEN"]
+
+
+def test_a_refresh_token_refreshes_any_number_of_times_and_opens_nothing_else(one: AdminUnderTest) -> None:
+    pair = Tokens(KEY).issue(OPERATOR, int(time.time()))
+    for _ in range(3):
+        assert one.admin.operator(one.admin.refresh(pair["refreshToken"])["token"]) == OPERATOR
+    with pytest.raises(NotAuthenticated):
+        one.admin.operator(pair["refreshToken"])
+    with pytest.raises(NotAuthenticated):
+        one.admin.refresh(pair["token"])
+
+
+def test_an_expired_token_is_told_from_a_forged_one(one: AdminUnderTest) -> None:
+    with pytest.raises(NotAuthenticated, match=EXPIRED):
+        one.admin.operator(Tokens(KEY).issue(OPERATOR, int(time.time()) - 10_000)["token"])
+    with pytest.raises(NotAuthenticated, match="Authentication failed"):
+        one.admin.operator(Tokens(b"x" * 64).issue(OPERATOR, int(time.time()))["token"])
+
+
+# -- profiles -------------------------------------------------------------------------------------
+
+
+def test_key_and_secret_are_generated_where_the_strategy_needs_them(one: AdminUnderTest) -> None:
+    made = one.save_profile("sensor", CREATE).provision
+    assert made.key and made.secret and made.key != made.secret
+    assert one.save_profile("off", ProvisionConfiguration()).provision.key == ""
+
+
+def test_profiles_keep_the_rules_of_names_keys_and_versions(one: AdminUnderTest) -> None:
+    first = one.save_profile("first", CHECK)
+    for name, provision, message in [
+        ("", CREATE, "Device profile name should be specified!"),
+        ("first", CREATE, "Device profile with such name already exists!"),
+        ("second", CHECK, "Device profile with such provision device key already exists!"),
+    ]:
+        with pytest.raises(InvalidArgument, match=message):
+            one.save_profile(name, provision)
+    changed = one.save_profile("renamed", CHECK, uuid=first.uuid, version=first.version)
+    assert (changed.name, changed.version) == ("renamed", first.version + 1)
+    with pytest.raises(VersionConflict):
+        one.save_profile("late", CHECK, uuid=first.uuid, version=first.version)
+
+
+def test_a_profile_in_use_or_the_default_one_is_not_deleted(one: AdminUnderTest) -> None:
+    one.run(one.admin.ensure_admin("a", "p", is_password_given=True))
+    used = one.save_profile("used", CREATE)
+    one.save_device(name="d", type="used")
+    with pytest.raises(InvalidArgument, match="referenced by the devices"):
+        one.run(one.admin.delete_profile(OPERATOR, used.uuid))
+    with pytest.raises(InvalidArgument, match="Default"):
+        one.run(one.admin.delete_profile(OPERATOR, one.run(one.admin.default_profile(OPERATOR)).uuid))
+
+
+# -- devices --------------------------------------------------------------------------------------
+
+
+def test_a_type_finds_or_creates_its_profile(one: AdminUnderTest) -> None:
+    first, second = (one.save_device(name=name, type="pump") for name in "ab")
+    assert first.type == second.type == "pump" and first.profile_id == second.profile_id
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"name": " "}, "Device name should be specified!"),
+        ({"name": "known"}, "Device with such name already exists!"),
+        ({"name": "n" * 256}, "name length must be equal or less than 255"),
+        ({"name": "<b>"}, "name is malformed"),
+        ({"name": "n", "deviceProfileId": {"id": str(uuid4())}}, "non-existent device profile"),
+    ],
+)
+def test_devices_keep_the_rules(one: AdminUnderTest, members: dict[str, Any], message: str) -> None:
+    one.save_device(name="known")
+    with pytest.raises(InvalidArgument, match=message):
+        one.save_device(**members)
+
+
+def test_new_credentials_end_the_old_ones_session_and_are_unique(one: AdminUnderTest) -> None:
+    device = one.run(one.admin.save_device(OPERATOR, {"name": "d"}, "old"))
+    assert one.devices.log_in(username="old").device_id == device.id
+    one.ended.clear()
+    one.run(one.admin.save_credentials(OPERATOR, device.uuid, MqttBasic("", "user", "pw")))
+    assert one.ended == [(device.id, "credentials changed")]
+    assert isinstance(one.devices.log_in(username="old"), NotAuthenticated)
+    other = one.save_device(name="other")
+    with pytest.raises(InvalidArgument, match="already registered"):
+        one.run(one.admin.save_credentials(OPERATOR, other.uuid, AccessToken("user")))
+
+
+def test_a_deleted_device_is_gone_with_its_login(one: AdminUnderTest) -> None:
+    device = one.run(one.admin.save_device(OPERATOR, {"name": "d"}, "tok"))
+    one.devices.log_in(username="tok")
+    one.run(one.admin.delete_device(OPERATOR, device.uuid))
+    assert (device.id, "device deleted") in one.ended
+    assert isinstance(one.devices.log_in(username="tok"), NotAuthenticated)
+    with pytest.raises(NotFound):
+        one.run(one.admin.device(OPERATOR, device.uuid))
+
+
+def test_a_list_of_devices_has_one_outcome_per_row(one: AdminUnderTest) -> None:
+    rows = ({"name": "a", "type": "t"}, {"name": "a"}, {"name": ""}, "no object", {"name": "b", "label": "l"})
+    statuses = ["CREATED", "CONFLICT", "ERROR", "ERROR", "CREATED"]
+    assert [row["status"] for row in one.save_devices(*rows, is_plan=True)] == statuses
+    assert one.run(one.admin.devices(OPERATOR, Page()))[1] == 0
+    assert [row["status"] for row in one.save_devices(*rows)] == statuses
+    assert [row["status"] for row in one.save_devices({"name": "a", "type": "t"})] == ["UNCHANGED"]
+    assert [row["status"] for row in one.save_devices({"name": "b", "label": "new"})] == ["UPDATED"]
+
+
+# -- provisioning ---------------------------------------------------------------------------------
+
+
+def test_deleting_the_provision_state_allows_provisioning_once_more(one: AdminUnderTest) -> None:
+    one.save_profile("checked", CHECK)
+    device = one.save_device(name="d", type="checked")
+    ask = {"provision_key": "ck", "provision_secret": "cs", "device_name": "d"}
+    assert isinstance(one.devices.provision(**ask), ProvisionResponse)
+    assert isinstance(one.devices.provision(**ask), AlreadyProvisioned)
+    (state,) = one.run(one.admin.attributes(OPERATOR, device.uuid, [Scope.SERVER], [PROVISION_STATE]))
+    assert state.value == PROVISIONED
+    one.run(one.admin.delete_attributes(OPERATOR, device.uuid, Scope.SERVER, [PROVISION_STATE]))
+    assert isinstance(one.devices.provision(**ask), ProvisionResponse)
+
+
+def test_a_reference_leads_to_its_attempt_and_an_unknown_one_says_why(one: AdminUnderTest) -> None:
+    refusal = one.devices.provision(device_name="d")  # an unknown key
+    attempt = one.run(one.admin.attempt(OPERATOR, refusal.ref.lower()))
+    assert (attempt.outcome, attempt.device_name) == ("INVALID_PROVISION_CREDENTIALS", "d")
+    with pytest.raises(NotFound, match="expired"):
+        one.run(one.admin.attempt(OPERATOR, "NOSUCHREF"))
