@@ -22,8 +22,9 @@ from cloud_core.storage.store import SqlStore, sqlite_url
 from cloud_core.storage.vault import Vault
 from cloud_core.transports.coap.service import CoapService
 from cloud_core.transports.http.service import HttpService
-from cloud_core.transports.listener import FastPort, ListenFailed, listen_tcp
+from cloud_core.transports.listener import ListenFailed, listen_tcp
 from cloud_core.transports.mqtt.service import MqttService, Timeouts
+from cloud_core.transports.tcp import FastPort
 from shared.mqtt.connection import Limits as MqttLimits
 
 log = Logger()

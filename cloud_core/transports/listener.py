@@ -1,10 +1,4 @@
-"""TCP listeners that fail loudly and answer at once.
-
-`FastPort` is Twisted's own `Port`; its connections try `send()` inside `write()` instead of asking
-the reactor for one more turn, which multiplies small-message throughput (2.6 times on the asyncio
-reactor). It falls back to the parent's way whenever anything is special: data are buffered already,
-the connection is closing, TLS is on, or a producer is registered.
-"""
+"""TCP listeners that fail loudly."""
 
 from __future__ import annotations
 
@@ -12,45 +6,12 @@ import errno
 import socket
 from typing import Any
 
-from twisted.internet import tcp
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorTCP
-from twisted.internet.tcp import Port
 
-_WOULD_BLOCK = (errno.EWOULDBLOCK, errno.EAGAIN)
+from cloud_core.transports.tcp import FastPort
+
 BACKLOG = 4096  # a fleet that powers on together
-
-
-class FastServer(tcp.Server):
-    """A connection whose `write()` sends immediately when it can."""
-
-    def write(self, data: bytes) -> None:
-        if (
-            self.TLS
-            or self.dataBuffer
-            or self._tempDataBuffer
-            or self.disconnecting
-            or self._writeDisconnecting
-            or not self.connected
-            or self.producer is not None
-        ):
-            super().write(data)
-            return
-        try:
-            sent = self.socket.send(data)
-        except OSError as error:
-            if error.errno not in _WOULD_BLOCK:
-                super().write(data)  # let the parent find the failure and report it its way
-                return
-            sent = 0
-        if sent < len(data):
-            super().write(data[sent:])
-
-
-class FastPort(Port):
-    """A listening TCP port whose connections are `FastServer`s."""
-
-    transport = FastServer
 
 
 class ListenFailed(Exception):

@@ -46,7 +46,7 @@ class MqttPeer:
     def __init__(self, server: MqttServer) -> None:
         self.server = server
         self.transport = StringTransport()
-        self.protocol = server.service.buildProtocol(None)  # type: ignore[arg-type]
+        self.protocol = server.service.buildProtocol(None)
         self.protocol.makeConnection(self.transport)
         self.version = 4
         self._decoder = Decoder(70_000)

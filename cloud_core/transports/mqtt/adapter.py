@@ -54,6 +54,24 @@ class Session(Protocol):
         """Send what is buffered, then close."""
 
 
+class _GoneSession:
+    """Stands in for a socket that is closed while answers are still awaited."""
+
+    __slots__ = ("peer",)
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+
+    def flush_soon(self) -> None:
+        """Nobody listens."""
+
+    def logged_in(self, identity: Identity) -> None:
+        """Such a session never takes over a living one."""
+
+    def end(self) -> None:
+        """It has ended."""
+
+
 class _Slot:
     """Acknowledgements that wait for one outcome."""
 
@@ -72,7 +90,7 @@ class MqttAdapter:
     def __init__(self, api: DeviceApi, connection: ServerConnection, session: Session) -> None:
         self._api = api
         self._connection = connection
-        self._session = session
+        self._session: Session = session
         self._identity: Identity | None = None
         self._slots: deque[_Slot] | None = None  # made when first needed: most connections idle
         self._subscriptions: dict[str, int] | None = None
@@ -84,6 +102,15 @@ class MqttAdapter:
     @property
     def has_work_pending(self) -> bool:
         return bool(self._slots)
+
+    @property
+    def is_answer_near(self) -> bool:
+        """Whether what is buffered may wait: a provisioning device gets SUBACK and response in one write."""
+        return bool(self._slots) and self._is_provision_only
+
+    def peer_is_gone(self, peer: Peer) -> None:
+        """Lets go of the socket side: without the circle both are freed at once, and no collector has to run."""
+        self._session = _GoneSession(peer)
 
     def handle(self, packets: list[Packet]) -> None:
         """Acts on the packets of one read, in order; consecutive telemetry is joined."""

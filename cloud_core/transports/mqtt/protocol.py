@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloud_core.core.api import DeviceApi
-from cloud_core.model import Identity, Peer, Role, Transport
+from cloud_core.model import Identity, Peer, Role
 from cloud_core.transports.mqtt.adapter import MqttAdapter
 from shared.mqtt.codes import ReasonCode
 from shared.mqtt.connection import Limits, ServerConnection
@@ -63,27 +63,26 @@ class MqttProtocol(Protocol):
     )  # fmt: skip
     transport: Any  # ITCPTransport; mypy reads nothing from zope interfaces
 
-    def __init__(self, service: Host) -> None:
+    def __init__(self, service: Host, peer: Peer) -> None:
         self._service = service
+        self.peer = peer
         self._connection = ServerConnection(service.limits)
         self._adapter = MqttAdapter(service.api, self._connection, self)
-        self._is_dirty = False
+        self._is_dirty = False  # set: somebody will flush; during a read that is the read itself
         self._is_ending = False
         self._is_paused = False
         self.last_seen_s = service.now_s()
         self.idle_limit_s = service.timeouts.connect_s  # until CONNECT is complete
         self.deadline_s = self.last_seen_s + service.timeouts.connect_s  # absolute end; 0 when none
-        self.peer: Peer
 
     def connectionMade(self) -> None:
-        self.peer = Peer(Transport.MQTT, self.transport.getPeer().host)
         self._service.opened(self)
 
     def dataReceived(self, data: bytes) -> None:
         self.last_seen_s = self._service.now_s()
-        connection = self._connection
+        is_flush_due, self._is_dirty = self._is_dirty, True  # answers of this read leave in one write at its end
         try:
-            packets = connection.receive_data(data)
+            packets = self._connection.receive_data(data)
         except RemoteProtocolError as error:
             if error.packets:
                 self._adapter.handle(error.packets)
@@ -92,9 +91,9 @@ class MqttProtocol(Protocol):
             return
         if packets:
             self._adapter.handle(packets)
-        data = connection.data_to_send()  # ping answers and the like
-        if data and not self._is_ending:
-            self.transport.write(data)
+        self._is_dirty = is_flush_due
+        if not self._adapter.is_answer_near:
+            self.flush()
         if self._service.api.is_congested and not self._is_paused and not self._is_ending:
             self._is_paused = True
             self.transport.pauseProducing()
@@ -112,6 +111,7 @@ class MqttProtocol(Protocol):
         # client that publishes and closes at once loses nothing.
         if self._adapter.identity is not None and not self._connection.is_closed:
             self._connection.disconnect()
+        self._adapter.peer_is_gone(self.peer)
         self._service.closed(self, self._adapter.identity)
 
     # -- what the adapter asks --------------------------------------------------------------------

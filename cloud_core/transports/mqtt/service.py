@@ -11,7 +11,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
-from cloud_core.model import Identity, Role
+from cloud_core.model import Identity, Peer, Role, Transport
 from cloud_core.transports.mqtt.protocol import MqttProtocol, Timeouts
 from cloud_core.transports.mqtt.sessions import Sessions
 from shared.mqtt.codes import ReasonCode
@@ -66,7 +66,8 @@ class MqttService(Factory[MqttProtocol]):
         return len(self._connections)
 
     def buildProtocol(self, addr: IAddress | None) -> MqttProtocol:
-        return MqttProtocol(self)
+        host: str = getattr(addr, "host", "")
+        return MqttProtocol(self, Peer(Transport.MQTT, host))
 
     # -- called by the connections ----------------------------------------------------------------
 
