@@ -142,7 +142,7 @@ class Identity:
 PROVISIONING_IDENTITY = Identity(Role.PROVISIONING)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class PresentedCredentials:
     """What a peer shows at login. Absent and empty are the same, except `has_password`."""
 
@@ -162,7 +162,7 @@ class Login:
     is_confirmed: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Attempt:
     """One line of the provisioning log; never holds a secret."""
 

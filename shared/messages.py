@@ -31,7 +31,7 @@ Value = Scalar | JsonValue
 Sample = tuple[int, dict[str, Value]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ProvisionRequest:
     """A device asks for credentials (wire-contract.md section 1.2). Empty strings mean absent."""
 
@@ -52,7 +52,7 @@ class ProvisionRequest:
         return bool(self.token or self.client_id or self.username or self.password or self.certificate)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ProvisionResponse:
     """The outcome of a provision request: credentials, or a refusal with `reason` and `ref`."""
 

@@ -63,7 +63,7 @@ class Policy:
     max_devices_per_tenant: int = 0  # 0: without limit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
     """One request on its way through the checks."""
 
@@ -75,7 +75,7 @@ class Context:
     policy: Policy
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Issued:
     """A positive decision."""
 
@@ -182,9 +182,10 @@ def _create_new(context: Context, profile: DeviceProfile) -> Issued:
     limit = context.policy.max_devices_per_tenant
     if limit and tx.device_count(profile.tenant_id) >= limit:
         raise QuotaExceeded(f"the tenant has its {limit} devices")
-    credentials = brought_credentials(context.request) or AccessToken(new_secret())
-    if tx.credentials_owner(credentials_id(credentials)) is not None:
+    brought = brought_credentials(context.request)
+    if brought is not None and tx.credentials_owner(credentials_id(brought)) is not None:
         raise CredentialsInUse("another device has these credentials")
+    credentials = brought or AccessToken(new_secret())  # 119 random bits: nobody has them
     is_gateway = context.request.is_gateway
     generated = "" if name else new_secret()
     device_id = tx.insert_device(

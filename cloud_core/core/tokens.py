@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import secrets
 import string
 from uuid import UUID
+
+from cloud_core.entropy import random_bits
 
 GENERATED_CHARS = 20  # wire-contract.md appendix B
 _ALPHANUMERICS = string.ascii_letters + string.digits
 _SECRETS = len(_ALPHANUMERICS) ** GENERATED_CHARS
+_SECRET_BITS = _SECRETS.bit_length()
 _REFERENCE_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford: nothing that is misread aloud
 _REFERENCE_CHARS = 10  # 50 bits: unique among the 100,000 attempts that are kept
 
 
 def new_secret() -> str:
     """20 random alphanumerics (119 bits): access token, provision key or secret, device name."""
-    number = secrets.randbelow(_SECRETS)  # one draw: twenty of `secrets.choice` cost more than storing a device
+    number = random_bits(_SECRET_BITS)  # one draw: twenty of `secrets.choice` cost more than storing a device
+    while number >= _SECRETS:  # above it some characters would be likelier than others
+        number = random_bits(_SECRET_BITS)
     characters = []
     for _ in range(GENERATED_CHARS):
         number, place = divmod(number, 62)
@@ -25,7 +29,7 @@ def new_secret() -> str:
 
 def new_reference() -> str:
     """Short reference of one refusal, for people to read out: `7K2MQ-9XHTR`."""
-    number = secrets.randbits(5 * _REFERENCE_CHARS)
+    number = random_bits(5 * _REFERENCE_CHARS)
     text = "".join(_REFERENCE_ALPHABET[(number >> 5 * place) & 31] for place in range(_REFERENCE_CHARS))
     return f"{text[:5]}-{text[5:]}"
 
@@ -35,5 +39,5 @@ def new_uuid(now_ms: int) -> UUID:
 
     Random ones dirty a page of the index for each device of a batch, and the pages are what a commit costs.
     """
-    number = (now_ms & (1 << 48) - 1) << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)
+    number = (now_ms & (1 << 48) - 1) << 80 | 7 << 76 | random_bits(12) << 64 | 2 << 62 | random_bits(62)
     return UUID(int=number)

@@ -37,7 +37,7 @@ R = TypeVar("R")
 Done = Callable[[R | PlatformError], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class NewDevice:
     """A device to be inserted; the store gives it its number."""
 

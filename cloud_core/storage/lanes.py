@@ -74,12 +74,16 @@ class Lane:
                 batch = self._take()
                 self._last_batch = len(batch)
                 self._call_in_reactor(self._deliver, self._run_batch(batch))
+                self._batch_done()
             if self._is_stopping:
                 break
         self._close()
 
     def _linger(self) -> None:
         """Hook: wait a moment for more units before a batch is taken."""
+
+    def _batch_done(self) -> None:
+        """Hook: the answers of a batch are on their way."""
 
     def _take(self) -> list[Unit]:
         batch: list[Unit] = []
@@ -106,9 +110,10 @@ class Lane:
 class WriterLane(Lane):
     """One transaction for each batch; when it fails, each unit again in a transaction of its own."""
 
-    def __init__(self, open_tx: Callable[[], SqlTx], **lane: Any) -> None:
+    def __init__(self, open_tx: Callable[[], SqlTx], *, after_commit: Callable[[SqlTx], None], **lane: Any) -> None:
         super().__init__("storage-writer", **lane)
         self._open_tx = open_tx
+        self._after_commit = after_commit
         self._tx: SqlTx
 
     def _open(self) -> None:
@@ -125,6 +130,9 @@ class WriterLane(Lane):
         """
         if not self._is_stopping and len(self._queue) * 2 < self._last_batch:
             time.sleep(LINGER_S)
+
+    def _batch_done(self) -> None:
+        self._after_commit(self._tx)
 
     def _run_batch(self, batch: list[Unit]) -> list[Answer]:
         try:

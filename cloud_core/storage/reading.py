@@ -72,7 +72,7 @@ class SqlReadTx:
 
     def __init__(self, connection: Any, dialect: Dialect, statements: Statements, vault: Vault) -> None:
         # Any: a DBAPI connection (sqlite3 or psycopg); they share no common type.
-        self._connection = connection
+        self.connection = connection
         self._cursor = connection.cursor()
         self._dialect = dialect
         self._s = statements
@@ -114,7 +114,7 @@ class SqlReadTx:
             self._cursor.execute("ROLLBACK")
 
     def close(self) -> None:
-        self._connection.close()
+        self.connection.close()
 
     # -- tenants and users ------------------------------------------------------------------------
 

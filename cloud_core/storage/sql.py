@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 from sqlalchemy import Dialect
 
+from cloud_core.entropy import random_bytes
 from cloud_core.model import Attempt, Device, DeviceProfile, ProvisionConfiguration, Scope, User
 from cloud_core.storage.documents import encode_document, encode_value, merge_documents
 from cloud_core.storage.interface import NewDevice, NewProfile
@@ -67,7 +68,7 @@ class SqlTx(SqlReadTx):
         self._latest_to_put.clear()
         self._key_ids.clear()
         self._known_buckets.clear()
-        if self._is_postgresql or self._connection.in_transaction:
+        if self._is_postgresql or self.connection.in_transaction:
             self._cursor.execute("ROLLBACK")  # PostgreSQL only warns when there is none
 
     # -- devices and profiles ---------------------------------------------------------------------
@@ -152,7 +153,7 @@ class SqlTx(SqlReadTx):
             if self._cursor.rowcount == 1:
                 return
         self._write(
-            self._s.insert_credentials, device_id=device_id, uuid=uuid4().bytes, created_ms=now_ms,
+            self._s.insert_credentials, device_id=device_id, uuid=random_bytes(16), created_ms=now_ms,
             confirmed_ms=None, version=1, **values,
         )  # fmt: skip
 

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from cloud_core.model import DEFAULT_TENANT
 from cloud_core.storage import migrations
+from cloud_core.storage.checkpoints import Checkpoints
 from cloud_core.storage.documents import merge_documents
 from cloud_core.storage.interface import Done
 from cloud_core.storage.lanes import Answer, CallInReactor, ReaderLane, WriterLane
@@ -34,7 +35,7 @@ _SQLITE_PRAGMAS = (
     "PRAGMA foreign_keys=ON",
     "PRAGMA busy_timeout=10000",
     "PRAGMA cache_size=-65536",  # 64 MiB
-    "PRAGMA wal_autocheckpoint=16000",  # pages; a page that many commits change is then written back once
+    "PRAGMA wal_autocheckpoint=0",  # `checkpoints.py` does it
     "PRAGMA temp_store=MEMORY",
 )
 
@@ -73,7 +74,9 @@ class SqlStore:
         self._is_open = False
         self._after_delivery: list[Callable[[], None]] = []
         lane = {"deliver": self._deliver, "call_in_reactor": call_in_reactor}
-        self._writer = WriterLane(self._open_tx, **lane)
+        is_sqlite = self._engine.dialect.name == "sqlite"
+        self._checkpoints = Checkpoints(self._connect) if is_sqlite else None
+        self._writer = WriterLane(self._open_tx, after_commit=self._committed, **lane)
         self._reader = ReaderLane(self._open_read_tx, deliver=self._deliver_reads, call_in_reactor=call_in_reactor)
 
     def open(self) -> None:
@@ -86,6 +89,8 @@ class SqlStore:
         tx.close()
         self._writer.start()
         self._reader.start()
+        if self._checkpoints is not None:
+            self._checkpoints.start()
         self._is_open = True
 
     def close(self) -> None:
@@ -94,6 +99,8 @@ class SqlStore:
             self._is_open = False
             self._writer.stop()
             self._reader.stop()
+            if self._checkpoints is not None:
+                self._checkpoints.stop()
         self._engine.dispose()
 
     def submit(self, work: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
@@ -114,7 +121,7 @@ class SqlStore:
         self._reader.put((query, args, done))
 
     def digest(self, *parts: str) -> bytes:
-        return self._vault.hash_id("".join(f"{len(part)}:{part}" for part in parts))
+        return self._vault.hash_id("".join([f"{len(part)}:{part}" for part in parts]))
 
     @property
     def is_congested(self) -> bool:
@@ -137,6 +144,10 @@ class SqlStore:
 
     def _open_read_tx(self) -> SqlReadTx:
         return SqlReadTx(self._connect(), self._engine.dialect, self._statements, self._vault)
+
+    def _committed(self, tx: SqlTx) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.committed(tx.connection)
 
     def _connect(self) -> Any:  # Any: sqlite3.Connection or psycopg.Connection
         connection = self._engine.raw_connection()

@@ -7,11 +7,12 @@ database file reveals neither credentials nor provision secrets.
 from __future__ import annotations
 
 import hashlib
-import os
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from cloud_core.entropy import random_bytes
 
 MASTER_KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -39,7 +40,7 @@ class Vault:
 
     def seal(self, plaintext: bytes, *, context: bytes) -> bytes:
         """AES-256-GCM; `context` binds the value to its place, so that rows cannot be swapped."""
-        nonce = os.urandom(_NONCE_BYTES)
+        nonce = random_bytes(_NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, plaintext, context)
 
     def unseal(self, sealed: bytes, *, context: bytes) -> bytes:
