@@ -7,8 +7,9 @@ from enum import Enum, IntEnum, StrEnum
 from typing import Any
 from uuid import UUID
 
+from cloud_core.profile_options import DEFAULT_OPTIONS, ProfileOptions
 from shared.credentials import Credentials
-from shared.messages import Value
+from shared.messages import PackageKind, Value
 
 DEFAULT_TENANT = UUID("6d757374-6572-4000-8000-000000000001")
 NIL_CUSTOMER = UUID("13814000-1dd2-11b2-8080-808080808080")  # wire-contract.md section 6.2: unassigned
@@ -111,6 +112,8 @@ class Device:
     document: dict[str, Any]  # `additionalInfo` and other REST members kept as given
     created_ms: int
     version: int
+    customer_id: int | None = None
+    customer_uuid: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +132,10 @@ class StoredCredentials:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who is talking, after authentication. One instance per device is shared by its requests."""
+    """Who is talking, after authentication. One instance per device is shared by its requests.
+
+    A copy of what the device was at login: changes end its sessions and drop it from every cache.
+    """
 
     role: Role
     tenant_id: int = 0
@@ -137,6 +143,7 @@ class Identity:
     device_uuid: UUID | None = None
     device_name: str = ""
     profile_id: int = 0
+    options: ProfileOptions = DEFAULT_OPTIONS
 
 
 PROVISIONING_IDENTITY = Identity(Role.PROVISIONING)
@@ -209,5 +216,131 @@ class User:
     tenant_id: int
     username: str
     password_hash: str = field(repr=False)
-    authority: str
+    authority: str  # TENANT_ADMIN or CUSTOMER_USER
     created_ms: int
+    customer_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Customer:
+    """Somebody to whom devices can be given. `document` keeps the other REST members."""
+
+    id: int
+    uuid: UUID
+    tenant_id: int
+    title: str
+    document: dict[str, Any]
+    created_ms: int
+    version: int
+
+
+class RpcStatus(StrEnum):
+    """Where a persistent command stands (wire-contract.md section 6.7)."""
+
+    QUEUED = "QUEUED"
+    """Waits for its device."""
+    SENT = "SENT"
+    """Written to a connection of the device, not acknowledged yet."""
+    DELIVERED = "DELIVERED"
+    """The device has it; a two-way command waits for the reply."""
+    SUCCESSFUL = "SUCCESSFUL"
+    """Delivered (one-way) or answered (two-way)."""
+    TIMEOUT = "TIMEOUT"
+    """Sent as often as allowed, never acknowledged."""
+    EXPIRED = "EXPIRED"
+    """Its time was over before that."""
+    FAILED = "FAILED"
+    """The device's reply could not be used."""
+    DELETED = "DELETED"
+    """Taken back by an operator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersistentCommand:
+    """A command that waits on disk for its device. Times in ms since the epoch."""
+
+    id: int
+    uuid: UUID
+    tenant_id: int
+    device_id: int
+    created_ms: int
+    expires_ms: int
+    is_oneway: bool
+    method: str
+    params: Any  # decoded JSON
+    status: RpcStatus = RpcStatus.QUEUED
+    retries_left: int = 0
+    response: Any = None  # decoded JSON
+    additional_info: Any = None  # decoded JSON, kept for REST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerMethod:
+    """A method that devices may call, bound to a webhook. `secret` signs the requests to `url`."""
+
+    tenant_id: int
+    method: str
+    url: str
+    secret: str = field(default="", repr=False)
+    timeout_ms: int = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """A firmware or software package (OTA); the bytes lie apart. With `url` the device fetches it elsewhere."""
+
+    id: int
+    uuid: UUID
+    tenant_id: int
+    profile_id: int
+    profile_uuid: UUID
+    kind: PackageKind
+    title: str
+    version: str
+    tag: str = ""
+    url: str = ""
+    file_name: str = ""
+    content_type: str = ""
+    checksum_algorithm: str = ""
+    checksum: str = ""
+    size_bytes: int = 0
+    has_data: bool = False
+    document: dict[str, Any] = field(default_factory=dict)
+    created_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubDevice:
+    """How a device behind a gateway came in last."""
+
+    device_id: int
+    gateway_id: int
+    connected_ms: int
+    is_created_by_gateway: bool = False
+    is_type_guessed: bool = False  # created by data that overtook its connect message: the type may still come
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relation:
+    """A directed, typed link between two entities (wire-contract.md section 6.8)."""
+
+    tenant_id: int
+    from_type: str
+    from_uuid: UUID
+    to_type: str
+    to_uuid: UUID
+    type: str
+    type_group: str = "COMMON"
+    additional_info: Any = None  # decoded JSON
+
+
+@dataclass(slots=True, kw_only=True)
+class DevicePresence:
+    """When a device was seen; ms since the epoch, 0 for never. Read-only but for `core.presence`."""
+
+    device_id: int
+    is_active: bool = False
+    last_connect_ms: int = 0
+    last_disconnect_ms: int = 0
+    last_activity_ms: int = 0
+    inactivity_alarm_ms: int = 0

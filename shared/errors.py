@@ -34,6 +34,10 @@ class Reason(StrEnum):
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
     REQUEST_TOO_LARGE = "REQUEST_TOO_LARGE"
     VERSION_CONFLICT = "VERSION_CONFLICT"
+    DEVICE_OFFLINE = "DEVICE_OFFLINE"
+    DEVICE_TIMEOUT = "DEVICE_TIMEOUT"
+    CLAIM_REFUSED = "CLAIM_REFUSED"
+    PACKAGE_NOT_FOUND = "PACKAGE_NOT_FOUND"
 
 
 class ProvisionStatus(StrEnum):
@@ -129,6 +133,34 @@ class VersionConflict(PlatformError):
 
     reason = Reason.VERSION_CONFLICT
     public_text = "The entity was already changed by someone else; read it again."
+
+
+class DeviceOffline(PlatformError):
+    """No connection of the device is open that could take the command."""
+
+    reason = Reason.DEVICE_OFFLINE
+    public_text = "The device is not connected; send the command as persistent to have it wait."
+
+
+class DeviceTimeout(PlatformError):
+    """The device, or the server method that it called, did not answer in time."""
+
+    reason = Reason.DEVICE_TIMEOUT
+    public_text = "No answer in time."
+
+
+class ClaimRefused(PlatformError):
+    """The device may not be claimed: it has an owner, or claiming is not allowed."""
+
+    reason = Reason.CLAIM_REFUSED
+    public_text = "The device cannot be claimed."
+
+
+class PackageNotFound(PlatformError):
+    """No package of this kind is assigned to the device."""
+
+    reason = Reason.PACKAGE_NOT_FOUND
+    public_text = "No such package is assigned to the device."
 
 
 class ProvisionRefused(PlatformError):

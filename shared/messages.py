@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from shared.credentials import Credentials, CredentialsType
@@ -66,12 +67,34 @@ class ProvisionResponse:
     warning: str = ""
 
 
+Attributes = Mapping[str, Value]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttributesRequest:
-    """Which attributes a device asks for; None for a scope means it was not named."""
+    """Which attributes a device asks for (wire-contract.md section 2.8).
 
-    client_keys: tuple[str, ...] | None
-    shared_keys: tuple[str, ...] | None
+    None for a scope means that it was not named; when neither is named, all of both are wanted.
+    """
+
+    client_keys: tuple[str, ...] | None = None
+    shared_keys: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributesAnswer:
+    """What was found; a scope that was not asked for is empty, and so are missing keys."""
+
+    client: Attributes = field(default_factory=dict)
+    shared: Attributes = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributesChange:
+    """Shared attributes that were written, or the names of those that were deleted; never both."""
+
+    values: Attributes = field(default_factory=dict)
+    deleted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +106,61 @@ class RpcRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RpcCommand:
+    """The server calls a method of a device. The reply names `number`, which is unique per device."""
+
+    number: int
+    method: str
+    params: Any = None  # decoded JSON
+    is_oneway: bool = False
+
+
+DEFAULT_CLAIM_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRequest:
+    """A device offers itself to whoever shows `secret` (wire-contract.md section 7.3)."""
+
+    secret: str = field(default="", repr=False)
+    duration_ms: int = DEFAULT_CLAIM_MS
+
+
+class PackageKind(StrEnum):
+    """Which of the two packages a device can be assigned; the value is ThingsBoard's `type`."""
+
+    FIRMWARE = "FIRMWARE"
+    SOFTWARE = "SOFTWARE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageRequest:
+    """A piece of the assigned package.
+
+    `title` and `version`, where given, must be those of the assigned one. `chunk_bytes` 0 means the
+    whole package; `chunk` counts from 0.
+    """
+
+    kind: PackageKind
+    title: str = ""
+    version: str = ""
+    chunk_bytes: int = 0
+    chunk: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageChunk:
+    """The bytes asked for, empty past the end, and what the whole package is called."""
+
+    data: bytes = field(repr=False)
+    file_name: str
+    content_type: str
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayConnect:
     """A gateway announces a sub-device (wire-contract.md section 5.2)."""
 
     device: str
-    type: str = "default"
-
-
-Attributes = Mapping[str, Value]
+    type: str = ""  # empty: not given

@@ -14,6 +14,30 @@ class Operation(Enum):
     """Store time-series samples of the device itself."""
     POST_ATTRIBUTES = auto()
     """Store client-scope attributes of the device itself."""
+    REQUEST_ATTRIBUTES = auto()
+    """Read client-scope and shared attributes of the device itself."""
+    ANSWER_RPC = auto()
+    """Reply to a command of the server."""
+    CALL_SERVER = auto()
+    """Call a method of the server."""
+    CLAIM = auto()
+    """Offer the device to whoever shows its claim secret."""
+    DOWNLOAD = auto()
+    """Get a piece of the assigned firmware or software."""
+    GATEWAY_CONNECT = auto()
+    """Announce a sub-device; it is created when it does not exist."""
+    GATEWAY_DISCONNECT = auto()
+    """End a sub-device's session."""
+    GATEWAY_TELEMETRY = auto()
+    """Store time-series samples of sub-devices."""
+    GATEWAY_ATTRIBUTES = auto()
+    """Store client-scope attributes of sub-devices."""
+    GATEWAY_REQUEST_ATTRIBUTES = auto()
+    """Read attributes of a sub-device."""
+    GATEWAY_ANSWER_RPC = auto()
+    """Reply to a command for a sub-device."""
+    GATEWAY_CLAIM = auto()
+    """Offer sub-devices to whoever shows their claim secrets."""
     RECEIVE_PROVISION_RESPONSE = auto()
     """Subscribe to the answer of PROVISION (MQTT only)."""
     RECEIVE_ATTRIBUTES = auto()

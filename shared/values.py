@@ -135,20 +135,20 @@ def typed_value(value: Any) -> Value:  # Any: decoded JSON
     if kind is NumberText:
         return typed_number(value.text)
     if kind is dict or kind is list:
-        return JsonValue(msgspec.json.encode(_encodable(value, MAX_VALUE_DEPTH)).decode())
+        return JsonValue(msgspec.json.encode(encodable(value)).decode())
     scalar: Scalar = value
     return scalar
 
 
-def _encodable(value: Any, levels: int) -> Any:  # Any: decoded JSON
+def encodable(value: Any, levels: int = MAX_VALUE_DEPTH) -> Any:  # Any: decoded JSON
     """`value` with every number that msgspec would change or refuse replaced by its text."""
     kind = type(value)
     if kind is dict or kind is list:
         if not levels:
             raise MalformedRequest(f"A value is nested deeper than {MAX_VALUE_DEPTH} levels; flatten it.")
         if kind is dict:
-            return {name: _encodable(member, levels - 1) for name, member in value.items()}
-        return [_encodable(element, levels - 1) for element in value]
+            return {name: encodable(member, levels - 1) for name, member in value.items()}
+        return [encodable(element, levels - 1) for element in value]
     if kind is NumberText:
         return msgspec.Raw(value.text.encode())
     if kind is int and not MIN_INT64 <= value <= MAX_INT64:

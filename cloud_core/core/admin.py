@@ -12,6 +12,7 @@ from twisted.internet.threads import deferToThread
 
 from cloud_core.core import inventory
 from cloud_core.core.api import DeviceApi
+from cloud_core.core.downlinks import Ending
 from cloud_core.core.logins import Operator, Tokens, hash_password, is_password_right
 from cloud_core.model import (
     Attempt,
@@ -86,9 +87,12 @@ class AdminApi:
         document: dict[str, Any], version: int | None,
     ) -> DeviceProfile:  # fmt: skip
         """Creates (no uuid) or updates; key and secret are generated where the strategy needs them."""
-        return await self._decide(
+        saved = await self._decide(
             inventory.save_profile, operator.tenant_id, uuid, name, provision, document, version, self._api.now_ms()
         )
+        if uuid is not None:
+            self._api.profile_changed()
+        return saved
 
     async def profile(self, operator: Operator, uuid: UUID) -> DeviceProfile:
         return inventory.found(await self._read(inventory.profile, operator.tenant_id, uuid), "Device profile", uuid)
@@ -120,7 +124,7 @@ class AdminApi:
             inventory.save_device, operator.tenant_id, members, brought, self._api.now_ms()
         )
         if not is_new or brought is not None:
-            self._api.device_changed(device.id, "device changed")
+            self._api.device_changed(device.id, Ending.DEVICE_CHANGED)
         return device
 
     async def save_devices(self, operator: Operator, rows: Sequence[Any], *, is_plan: bool) -> list[dict[str, Any]]:
@@ -140,7 +144,7 @@ class AdminApi:
 
     async def delete_device(self, operator: Operator, uuid: UUID) -> None:
         device_id = await self._decide(inventory.delete_device, operator.tenant_id, uuid)
-        self._api.device_changed(device_id, "device deleted")
+        self._api.device_changed(device_id, Ending.DEVICE_DELETED)
 
     async def credentials(self, operator: Operator, uuid: UUID) -> StoredCredentials:
         device = await self.device(operator, uuid)
@@ -151,7 +155,7 @@ class AdminApi:
         stored = await self._decide(
             inventory.save_credentials, operator.tenant_id, uuid, credentials, self._api.now_ms()
         )
-        self._api.device_changed(stored.device_id, "credentials changed")
+        self._api.device_changed(stored.device_id, Ending.CREDENTIALS_CHANGED)
         return stored
 
     # -- data -------------------------------------------------------------------------------------
@@ -174,15 +178,15 @@ class AdminApi:
 
     async def put_attributes(self, operator: Operator, uuid: UUID, scope: Scope, values: Attributes) -> None:
         device = await self.device(operator, uuid)
-        await self._decide(inventory.put_attributes, device.id, scope, values, self._api.now_ms())
+        await answered(lambda done: self._api.attributes.put(device.id, scope, values, done))
 
     async def delete_attributes(self, operator: Operator, uuid: UUID, scope: Scope, keys: Sequence[str]) -> None:
         device = await self.device(operator, uuid)
-        await self._decide(inventory.delete_attributes, device.id, scope, keys)
+        await answered(lambda done: self._api.attributes.delete(device.id, scope, keys, done))
 
     async def append_samples(self, operator: Operator, uuid: UUID, samples: list[Sample]) -> None:
         device = await self.device(operator, uuid)
-        await _answer(lambda done: self._store.append(device.id, samples, done))
+        await answered(lambda done: self._store.append(device.id, samples, done))
 
     # -- provisioning log -------------------------------------------------------------------------
 
@@ -199,18 +203,18 @@ class AdminApi:
     # -- plumbing ---------------------------------------------------------------------------------
 
     async def _decide(self, work: Callable[..., R], *args: Any) -> R:
-        result: R = await _answer(lambda done: self._store.submit(work, args, done))
+        result: R = await answered(lambda done: self._store.submit(work, args, done))
         return result
 
     async def _read(self, query: Callable[..., R], *args: Any) -> R:
-        result: R = await _answer(lambda done: self._store.read(query, args, done))
+        result: R = await answered(lambda done: self._store.read(query, args, done))
         return result
 
 
-async def _answer(start: Callable[[Callable[[Any], None]], None]) -> Any:  # Any: whatever the work returns
-    answered: Deferred[Any] = Deferred()
-    start(answered.callback)
-    outcome = await answered
+async def answered(start: Callable[[Callable[[Any], None]], None]) -> Any:  # Any: whatever the work returns
+    deferred: Deferred[Any] = Deferred()
+    start(deferred.callback)
+    outcome = await deferred
     if isinstance(outcome, PlatformError):
         raise outcome
     return outcome

@@ -8,12 +8,22 @@ Deferred cost more than everything else that happens to a telemetry message here
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cloud_core.core import provisioning
+from cloud_core.core.attributes import AttributesApi
 from cloud_core.core.authentication import LoginCache, candidate_ids, choose
+from cloud_core.core.claiming import ClaimsApi
+from cloud_core.core.downlinks import Downlinks, Ending
+from cloud_core.core.gateways import GatewayApi, GatewayOptions
 from cloud_core.core.limits import FailedAttempts
+from cloud_core.core.packages import PackagesApi
 from cloud_core.core.permissions import may
+from cloud_core.core.presence import DEFAULT_INACTIVITY_S, Presence
+from cloud_core.core.rates import RateLimits, RatePolicy
+from cloud_core.core.rpc import RpcApi, RpcOptions
+from cloud_core.core.server_methods import ServerMethods
 from cloud_core.core.tokens import new_reference
 from cloud_core.model import (
     PROVISIONING_IDENTITY,
@@ -21,12 +31,12 @@ from cloud_core.model import (
     Login,
     Peer,
     PresentedCredentials,
-    Scope,
+    ServerMethod,
 )
 from cloud_core.storage.interface import Done, ReadTx, Store, Tx
 from shared.credentials import AccessToken
 from shared.errors import NotAuthenticated, NotAuthorized, PlatformError, ProvisionRefused, RateLimited
-from shared.messages import Attributes, ProvisionRequest, ProvisionResponse, Sample
+from shared.messages import ProvisionRequest, ProvisionResponse, Sample
 from shared.operations import Operation
 from shared.payloads import redacted_provision_request
 
@@ -35,6 +45,33 @@ class WallClock(Protocol):
     """Seconds since the Unix epoch, as `reactor.seconds` gives them."""
 
     def __call__(self) -> float: ...
+
+
+# `reactor.callLater`, and the sender of webhooks (see `ServerMethods`).
+CallLater = Callable[..., Any]
+PostWebhook = Callable[[ServerMethod, bytes, Callable[[bytes | None], None]], None]
+
+MAX_PAYLOAD_BYTES = 65_536  # told in `getSessionLimits`
+MAX_INFLIGHT_MESSAGES = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the configuration says about the device API."""
+
+    rpc: RpcOptions = field(default_factory=RpcOptions)
+    gateway: GatewayOptions = field(default_factory=GatewayOptions)
+    rates: RatePolicy = field(default_factory=RatePolicy)
+    inactivity_s: float = DEFAULT_INACTIVITY_S
+    is_claiming_allowed: bool = True
+
+
+def _no_timers(_delay_s: float, _callback: Callable[[], Any]) -> Any:
+    raise RuntimeError("this DeviceApi was built without a clock")
+
+
+def _no_webhooks(_method: ServerMethod, _body: bytes, answer: Callable[[bytes | None], None]) -> None:
+    answer(None)
 
 
 class DeviceApi:
@@ -48,6 +85,9 @@ class DeviceApi:
         policy: provisioning.Policy,
         wall_clock: WallClock,
         is_anonymous_provisioning_allowed: bool = True,
+        call_later: CallLater = _no_timers,
+        post_webhook: PostWebhook = _no_webhooks,
+        options: Options | None = None,
     ) -> None:
         self._store = store
         self._failed_attempts = failed_attempts
@@ -56,7 +96,27 @@ class DeviceApi:
         self._is_anonymous_allowed = is_anonymous_provisioning_allowed
         self._logins = LoginCache()
         self._tokens: dict[str, Identity] = {}  # confirmed access tokens only: the hot path of HTTP and CoAP
-        self._sessions_to_close: list[Callable[[int, str], None]] = []
+        self._build(call_later, post_webhook, options or Options())
+
+    def _build(self, call_later: CallLater, post_webhook: PostWebhook, options: Options) -> None:
+        """The parts, each a door of its own: `api.rpc.reply(…)`."""
+        store, now_ms = self._store, self.now_ms
+        self.downlinks = Downlinks()
+        self.presence = Presence(store=store, now_ms=now_ms, inactivity_s=options.inactivity_s)
+        self.rates = RateLimits(options.rates, wall_clock=self._wall_clock)
+        self.attributes = AttributesApi(store=store, downlinks=self.downlinks, now_ms=now_ms)
+        self.rpc = RpcApi(
+            store=store, downlinks=self.downlinks, now_ms=now_ms, call_later=call_later, options=options.rpc
+        )
+        self.server_methods = ServerMethods(
+            store=store, now_ms=now_ms, session_limits=self._session_limits, post=post_webhook
+        )
+        self.claims = ClaimsApi(store=store, now_ms=now_ms, is_allowed_by_default=options.is_claiming_allowed)
+        self.packages = PackagesApi(store=store, attributes=self.attributes, now_ms=now_ms)
+        self.gateways = GatewayApi(
+            store=store, downlinks=self.downlinks, attributes=self.attributes, rpc=self.rpc, claims=self.claims,
+            presence=self.presence, now_ms=now_ms, options=options.gateway,
+        )  # fmt: skip
 
     # -- for adapters -----------------------------------------------------------------------------
 
@@ -73,16 +133,23 @@ class DeviceApi:
         """`callback` runs after each batch of answers: the moment to write them out in one go."""
         self._store.on_delivered(callback)
 
-    def on_device_changed(self, callback: Callable[[int, str], None]) -> None:
-        """`callback(device_id, why)` when its sessions must end (credentials changed, device deleted)."""
-        self._sessions_to_close.append(callback)
-
-    def device_changed(self, device_id: int, why: str) -> None:
-        """Administration says: credentials changed or the device was deleted."""
+    def device_changed(self, device_id: int, why: Ending) -> None:
+        """Administration says so: what is remembered of the device is forgotten, and its connections end."""
         self._logins.forget(device_id)
         self._tokens = {token: one for token, one in self._tokens.items() if one.device_id != device_id}
-        for callback in self._sessions_to_close:
-            callback(device_id, why)
+        if why is Ending.DEVICE_DELETED:
+            self.presence.forget(device_id)
+        self.downlinks.end(device_id, why)
+
+    def profile_changed(self) -> None:
+        """Administration changed a profile: identities are read anew at the next login."""
+        self._logins = LoginCache()
+        self._tokens = {}
+
+    def _session_limits(self, identity: Identity) -> dict[str, Any]:
+        return self.rates.session_limits(
+            identity, max_payload_bytes=MAX_PAYLOAD_BYTES, max_inflight=MAX_INFLIGHT_MESSAGES
+        )
 
     # -- authentication ---------------------------------------------------------------------------
 
@@ -236,15 +303,6 @@ class DeviceApi:
         else:
             done(None)
 
-    def post_attributes(self, identity: Identity, values: Attributes, done: Done[None]) -> None:
-        """Stores client-scope attributes of the device itself."""
-        if not may(identity.role, Operation.POST_ATTRIBUTES):
-            done(NotAuthorized())
-        elif values:
-            self._store.submit(_put_client_attributes, (identity.device_id, values, self.now_ms()), done)
-        else:
-            done(None)
-
 
 def _logins(tx: ReadTx, ids: list[str]) -> list[Login | None]:
     return tx.logins(ids)
@@ -252,10 +310,6 @@ def _logins(tx: ReadTx, ids: list[str]) -> list[Login | None]:
 
 def _confirm(tx: Tx, device_id: int, now_ms: int) -> None:
     tx.mark_confirmed(device_id, now_ms=now_ms)
-
-
-def _put_client_attributes(tx: Tx, device_id: int, values: Attributes, now_ms: int) -> None:
-    tx.put_attributes(device_id, Scope.CLIENT, values, now_ms=now_ms)
 
 
 def _ignore(_outcome: Any) -> None:  # Any: whatever the store answers; a failure is already logged there

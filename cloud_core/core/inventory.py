@@ -31,7 +31,7 @@ from shared.errors import (
     PlatformError,
     VersionConflict,
 )
-from shared.messages import Attributes, Value
+from shared.messages import Value
 
 R = TypeVar("R")
 DEFAULT_PROFILE = "default"
@@ -318,14 +318,6 @@ def history(tx: ReadTx, device_id: int, query: TimeSeriesQuery) -> dict[str, lis
 
 def attributes(tx: ReadTx, device_id: int, scopes: Sequence[Scope], keys: Sequence[str] | None) -> list[AttributeEntry]:
     return [entry for scope in scopes for entry in tx.attributes(device_id, scope, keys)]
-
-
-def put_attributes(tx: Tx, device_id: int, scope: Scope, values: Attributes, now_ms: int) -> None:
-    tx.put_attributes(device_id, scope, values, now_ms=now_ms)
-
-
-def delete_attributes(tx: Tx, device_id: int, scope: Scope, keys: Sequence[str]) -> None:
-    tx.delete_attributes(device_id, scope, keys)
 
 
 def attempt(tx: ReadTx, ref: str) -> Attempt | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Dialect, func, or_, select
+from sqlalchemy import Dialect
 
 from cloud_core.model import (
     Attempt,
@@ -27,23 +27,27 @@ from cloud_core.model import (
     Transport,
     User,
 )
+from cloud_core.profile_options import ProfileOptions, options_of
 from cloud_core.storage import schema
+from cloud_core.storage.claims import ReadsClaims
+from cloud_core.storage.commands import ReadsCommands
+from cloud_core.storage.customers import ReadsCustomers
 from cloud_core.storage.documents import (
     decode_document,
     decode_value,
 )
+from cloud_core.storage.gateways import ReadsGateways
 from cloud_core.storage.interface import TimeSeriesQuery
+from cloud_core.storage.packages import ReadsPackages
+from cloud_core.storage.presence import ReadsPresence
 from cloud_core.storage.schema import BUCKET_MS
 from cloud_core.storage.statements import (
-    Statement,
     Statements,
-    compile_statement,
     device_rows,
     profile_rows,
 )
 from cloud_core.storage.vault import Vault
 from shared.credentials import AccessToken, Credentials, MqttBasic, X509Certificate
-from shared.errors import InvalidArgument
 from shared.messages import Value
 
 R = TypeVar("R")
@@ -67,54 +71,14 @@ def unseal_credentials(vault: Vault, sealed: bytes) -> Credentials:
     return credentials
 
 
-class SqlReadTx:
+class SqlReadTx(ReadsCustomers, ReadsCommands, ReadsClaims, ReadsPackages, ReadsGateways, ReadsPresence):
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 
     def __init__(self, connection: Any, dialect: Dialect, statements: Statements, vault: Vault) -> None:
-        # Any: a DBAPI connection (sqlite3 or psycopg); they share no common type.
-        self.connection = connection
-        self._cursor = connection.cursor()
-        self._dialect = dialect
+        super().__init__(connection, dialect, vault)
         self._s = statements
-        self._vault = vault
         self._profiles: dict[bytes, ProvisionConfiguration] = {}
-
-    # -- plumbing ---------------------------------------------------------------------------------
-
-    def _rows(self, statement: Statement, **params: Any) -> list[Any]:
-        self._cursor.execute(statement.sql, statement.values(params))
-        rows: list[Any] = self._cursor.fetchall()
-        return rows
-
-    def _row(self, statement: Statement, **params: Any) -> Any:
-        self._cursor.execute(statement.sql, statement.values(params))
-        return self._cursor.fetchone()
-
-    def _query(self, clause: Any) -> list[Any]:
-        """Rows of a statement that is built for this call (lists with search and sorting)."""
-        return self._rows(compile_statement(clause, self._dialect))
-
-    def _page(self, rows: Any, page: Page, columns: dict[str, Any], search: Sequence[Any]) -> tuple[list[Any], int]:
-        if page.sort_property not in columns:
-            raise InvalidArgument(f"Unknown sort property '{page.sort_property}'; use one of {sorted(columns)}")
-        if page.text_search:
-            text = page.text_search.lower()
-            rows = rows.where(or_(*(func.lower(column).contains(text, autoescape=True) for column in search)))
-        total = self._query(select(func.count()).select_from(rows.subquery()))[0][0]
-        order = columns[page.sort_property]
-        rows = rows.order_by(order.desc() if page.descending else order.asc(), rows.selected_columns[0])
-        return self._query(rows.limit(page.size).offset(page.page * page.size)), total
-
-    def reading(self, query: Callable[..., R], args: tuple[Any, ...]) -> R:
-        """Runs a look-up of several statements in one state of the database."""
-        self._cursor.execute("BEGIN")
-        try:
-            return query(self, *args)
-        finally:
-            self._cursor.execute("ROLLBACK")
-
-    def close(self) -> None:
-        self.connection.close()
+        self._options: dict[str, ProfileOptions] = {}
 
     # -- tenants and users ------------------------------------------------------------------------
 
@@ -132,7 +96,7 @@ class SqlReadTx:
             return None
         return User(
             id=row[0], uuid=UUID(bytes=bytes(row[1])), tenant_id=row[2], username=row[3],
-            password_hash=row[4], authority=row[5], created_ms=row[6],
+            password_hash=row[4], authority=row[5], created_ms=row[6], customer_id=row[7],
         )  # fmt: skip
 
     # -- profiles ---------------------------------------------------------------------------------
@@ -185,6 +149,9 @@ class SqlReadTx:
     def device(self, tenant_id: int, uuid: UUID) -> Device | None:
         return _device(self._row(self._s.device, tenant_id=tenant_id, uuid=uuid.bytes))
 
+    def device_by_id(self, device_id: int) -> Device | None:
+        return _device(self._row(self._s.device_by_id, id=device_id))
+
     def device_by_name(self, tenant_id: int, name: str) -> Device | None:
         return _device(self._row(self._s.device_by_name, tenant_id=tenant_id, name=name))
 
@@ -224,9 +191,19 @@ class SqlReadTx:
         if row is None:
             return None
         identity = Identity(
-            Role.GATEWAY if row[5] else Role.DEVICE, row[0], row[1], UUID(bytes=bytes(row[2])), row[3], row[4]
-        )
+            Role.GATEWAY if row[5] else Role.DEVICE, row[0], row[1], UUID(bytes=bytes(row[2])), row[3], row[4],
+            self._options_of(row[8]),
+        )  # fmt: skip
         return Login(identity, unseal_credentials(self._vault, bytes(row[6])), row[7] is not None)
+
+    def _options_of(self, document: str) -> ProfileOptions:
+        """Read once for each content of a profile, and shared by its devices."""
+        known = self._options.get(document)
+        if known is None:
+            if len(self._options) >= 1000:
+                self._options.clear()
+            known = self._options[document] = options_of(msgspec.json.decode(document))
+        return known
 
     # -- attributes and telemetry -----------------------------------------------------------------
 
@@ -282,6 +259,7 @@ def _device(row: Any) -> Device | None:
         id=row[0], uuid=UUID(bytes=bytes(row[1])), tenant_id=row[2], profile_id=row[3],
         profile_uuid=UUID(bytes=bytes(row[4])), type=row[5], name=row[6], label=row[7],
         is_gateway=bool(row[8]), document=msgspec.json.decode(row[9]), created_ms=row[10], version=row[11],
+        customer_id=row[12], customer_uuid=None if row[13] is None else UUID(bytes=bytes(row[13])),
     )  # fmt: skip
 
 

@@ -50,6 +50,18 @@ admin_user = _numbered(
     Column("password_hash", Text, nullable=False),  # argon2id
     Column("authority", Text, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
+    Column("customer_id", Id, ForeignKey("customer.id", ondelete="CASCADE")),
+)
+
+customer = _numbered(
+    "customer",
+    Column("uuid", LargeBinary(16), nullable=False, unique=True),
+    Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("document", Text, nullable=False),  # JSON: REST members kept as given
+    Column("created_ms", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    UniqueConstraint("tenant_id", "title", name="customer_title_unq_key"),
 )
 
 device_profile = _numbered(
@@ -77,6 +89,7 @@ device = _numbered(
     Column("document", Text, nullable=False),  # JSON: REST members kept as given
     Column("created_ms", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
+    Column("customer_id", Id, ForeignKey("customer.id", ondelete="SET NULL")),
     UniqueConstraint("tenant_id", "name", name="device_name_unq_key"),
 )
 
@@ -150,4 +163,129 @@ provisioning_log = _numbered(
     Column("device_name", Text, nullable=False),
     Column("key_hint", Text, nullable=False),
     Column("request", Text, nullable=False),  # JSON, redacted
+)
+
+command = _numbered(
+    "command",  # persistent RPC
+    Column("uuid", LargeBinary(16), nullable=False, unique=True),
+    Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
+    Column("device_id", Id, ForeignKey("device.id", ondelete="CASCADE"), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),  # `model.RpcStatus`
+    Column("is_oneway", Boolean, nullable=False),
+    Column("retries_left", Integer, nullable=False),
+    Column("request", Text, nullable=False),  # JSON: method, params, additionalInfo
+    Column("response", Text),  # JSON
+    Index("command_by_device", "device_id", "status"),
+)
+
+server_method = Table(
+    "server_method",
+    metadata,
+    Column("tenant_id", Id, ForeignKey("tenant.id"), primary_key=True, autoincrement=False),
+    Column("method", Text, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("secret_sealed", LargeBinary, nullable=False),
+    Column("timeout_ms", BigInteger, nullable=False),
+)
+
+claim_offer = Table(
+    "claim_offer",
+    metadata,
+    Column("device_id", Id, ForeignKey("device.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("secret_hash", LargeBinary(16), nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+)
+
+package = _numbered(
+    "package",  # firmware or software (OTA)
+    Column("uuid", LargeBinary(16), nullable=False, unique=True),
+    Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
+    Column("profile_id", Id, ForeignKey("device_profile.id"), nullable=False),
+    Column("kind", Text, nullable=False),  # `PackageKind`
+    Column("title", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("tag", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("file_name", Text, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("checksum_algorithm", Text, nullable=False),
+    Column("checksum", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("has_data", Boolean, nullable=False),
+    Column("document", Text, nullable=False),  # JSON: REST members kept as given
+    Column("created_ms", BigInteger, nullable=False),
+    UniqueConstraint("tenant_id", "title", "version", name="package_title_version_unq_key"),
+)
+
+package_block = Table(
+    "package_block",
+    metadata,
+    Column("package_id", Id, ForeignKey("package.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+# To a device or to a profile: the other number is 0. No foreign keys for that reason; deletions clear it.
+package_assignment = Table(
+    "package_assignment",
+    metadata,
+    Column("device_id", Id, primary_key=True, autoincrement=False),
+    Column("profile_id", Id, primary_key=True, autoincrement=False),
+    Column("kind", Text, primary_key=True),
+    Column("package_id", Id, ForeignKey("package.id"), nullable=False, index=True),
+)
+
+sub_device = Table(
+    "sub_device",
+    metadata,
+    Column("device_id", Id, ForeignKey("device.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("gateway_id", Id, nullable=False, index=True),
+    Column("connected_ms", BigInteger, nullable=False),
+    Column("is_created_by_gateway", Boolean, nullable=False),
+    Column("is_type_guessed", Boolean, nullable=False),
+)
+
+device_alias = Table(
+    "device_alias",
+    metadata,
+    Column("gateway_id", Id, ForeignKey("device.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),
+    Column("device_id", Id, ForeignKey("device.id", ondelete="CASCADE"), nullable=False, index=True),
+)
+
+tombstone = Table(
+    "tombstone",
+    metadata,
+    Column("tenant_id", Id, ForeignKey("tenant.id"), primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),
+    Column("deleted_ms", BigInteger, nullable=False),
+)
+
+relation = Table(
+    "relation",
+    metadata,
+    Column("tenant_id", Id, ForeignKey("tenant.id"), primary_key=True, autoincrement=False),
+    Column("from_uuid", LargeBinary(16), primary_key=True),
+    Column("to_uuid", LargeBinary(16), primary_key=True),
+    Column("type", Text, primary_key=True),
+    Column("type_group", Text, primary_key=True),
+    Column("from_type", Text, nullable=False),
+    Column("to_type", Text, nullable=False),
+    Column("document", Text, nullable=False),  # JSON: additionalInfo
+    Index("relation_by_end", "tenant_id", "to_uuid"),
+)
+
+# Written every few seconds for all devices that were heard of: no foreign key, as for `latest`.
+presence = Table(
+    "presence",
+    metadata,
+    Column("device_id", Id, primary_key=True, autoincrement=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("last_connect_ms", BigInteger, nullable=False),
+    Column("last_disconnect_ms", BigInteger, nullable=False),
+    Column("last_activity_ms", BigInteger, nullable=False),
+    Column("inactivity_alarm_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )

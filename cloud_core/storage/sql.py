@@ -11,11 +11,17 @@ from sqlalchemy import Dialect
 
 from cloud_core.entropy import random_bytes
 from cloud_core.model import Attempt, Device, DeviceProfile, ProvisionConfiguration, Scope, User
+from cloud_core.storage.claims import WritesClaims
+from cloud_core.storage.commands import WritesCommands
+from cloud_core.storage.customers import WritesCustomers
 from cloud_core.storage.documents import encode_document, encode_value, merge_documents
+from cloud_core.storage.gateways import WritesGateways
 from cloud_core.storage.interface import NewDevice, NewProfile
+from cloud_core.storage.packages import WritesPackages
+from cloud_core.storage.presence import WritesPresence
 from cloud_core.storage.reading import SqlReadTx
 from cloud_core.storage.schema import BUCKET_MS
-from cloud_core.storage.statements import Statement, Statements
+from cloud_core.storage.statements import Statements
 from cloud_core.storage.vault import Vault
 from shared.credentials import AccessToken, Credentials, MqttBasic, X509Certificate, credentials_id
 from shared.errors import VersionConflict
@@ -36,21 +42,16 @@ def seal_credentials(vault: Vault, credentials: Credentials) -> bytes:
     return vault.seal(msgspec.msgpack.encode(parts), context=b"credentials")
 
 
-class SqlTx(SqlReadTx):
+class SqlTx(SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPackages, WritesGateways, WritesPresence):
     """A decision's view of the database, and the batch of samples that goes with it."""
 
     def __init__(self, connection: Any, dialect: Dialect, statements: Statements, vault: Vault) -> None:
         super().__init__(connection, dialect, statements, vault)
         self._is_postgresql = dialect.name == "postgresql"
-        self.writes = 0  # of the current transaction; the writer checks that refusals come before them
         self._key_ids: dict[str, int] = {}
         self._known_buckets: set[int] = set()
         self._rows_to_put: dict[tuple[int, int, int], dict[int, Value]] = {}
         self._latest_to_put: dict[int, dict[int, tuple[int, Value]]] = {}
-
-    def _write(self, statement: Statement, **params: Any) -> None:
-        self.writes += 1
-        self._cursor.execute(statement.sql, statement.values(params))
 
     def begin(self) -> None:
         """Opens the transaction (immediately, so that no later lock can fail it)."""
@@ -79,6 +80,7 @@ class SqlTx(SqlReadTx):
             self._s.insert_device, uuid=device.uuid.bytes, tenant_id=device.tenant_id,
             profile_id=device.profile_id, name=device.name, label=device.label, is_gateway=device.is_gateway,
             document=_json(device.document or {}), created_ms=device.created_ms, version=1,
+            customer_id=device.customer_id,
         )  # fmt: skip
         number: int = row[0]
         return number
@@ -281,6 +283,7 @@ class SqlTx(SqlReadTx):
         self._write(
             self._s.insert_user, uuid=user.uuid.bytes, tenant_id=user.tenant_id, username=user.username,
             password_hash=user.password_hash, authority=user.authority, created_ms=user.created_ms,
+            customer_id=user.customer_id,
         )  # fmt: skip
 
     def update_password(self, username: str, password_hash: str) -> None:

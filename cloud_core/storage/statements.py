@@ -17,6 +17,7 @@ from cloud_core.storage.schema import (
     admin_user,
     attribute,
     credentials,
+    customer,
     device,
     device_profile,
     latest,
@@ -56,9 +57,13 @@ def compile_statement(clause: ClauseElement, dialect: Dialect) -> Statement:
 _device_columns = (
     device.c.id, device.c.uuid, device.c.tenant_id, device.c.profile_id, device_profile.c.uuid,
     device_profile.c.name, device.c.name, device.c.label, device.c.is_gateway, device.c.document,
-    device.c.created_ms, device.c.version,
+    device.c.created_ms, device.c.version, device.c.customer_id, customer.c.uuid,
 )  # fmt: skip
-device_rows = select(*_device_columns).join(device_profile, device.c.profile_id == device_profile.c.id)
+device_rows = (
+    select(*_device_columns)
+    .join(device_profile, device.c.profile_id == device_profile.c.id)
+    .outerjoin(customer, device.c.customer_id == customer.c.id)
+)
 profile_rows = select(
     device_profile.c.id, device_profile.c.uuid, device_profile.c.tenant_id, device_profile.c.name,
     device_profile.c.is_default, device_profile.c.provision_sealed, device_profile.c.document,
@@ -93,7 +98,7 @@ class Statements:
         self.user_by_name = fixed(
             select(
                 admin_user.c.id, admin_user.c.uuid, admin_user.c.tenant_id, admin_user.c.username,
-                admin_user.c.password_hash, admin_user.c.authority, admin_user.c.created_ms,
+                admin_user.c.password_hash, admin_user.c.authority, admin_user.c.created_ms, admin_user.c.customer_id,
             ).where(admin_user.c.username == p("username"))
         )  # fmt: skip
         self.insert_user = fixed(_insert(admin_user))
@@ -134,6 +139,7 @@ class Statements:
     def _devices(self, fixed: Any) -> None:
         c = device.c
         self.device = fixed(device_rows.where(c.tenant_id == p("tenant_id"), c.uuid == p("uuid")))
+        self.device_by_id = fixed(device_rows.where(c.id == p("id")))
         self.device_by_name = fixed(device_rows.where(c.tenant_id == p("tenant_id"), c.name == p("name")))
         self.device_count = fixed(select(func.count()).select_from(device).where(c.tenant_id == p("tenant_id")))
         self.insert_device = fixed(_insert(device).returning(c.id))
@@ -154,9 +160,10 @@ class Statements:
         self.login = fixed(
             select(
                 device.c.tenant_id, device.c.id, device.c.uuid, device.c.name, device.c.profile_id,
-                device.c.is_gateway, c.sealed, c.confirmed_ms,
+                device.c.is_gateway, c.sealed, c.confirmed_ms, device_profile.c.document,
             )
             .join(device, c.device_id == device.c.id)
+            .join(device_profile, device.c.profile_id == device_profile.c.id)
             .where(c.id_hash == p("id_hash"))
         )  # fmt: skip
         self.insert_credentials = fixed(_insert(credentials))

@@ -117,6 +117,9 @@ class SqlStore:
         self._pending += 1
         self._writer.put((None, (device_id, samples), done))
 
+    def append_all(self, rows: list[tuple[int, list[Sample]]], done: Done[None]) -> None:
+        self.submit(_append_all, (rows,), done)
+
     def read(self, query: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
         self._reader.put((query, args, done))
 
@@ -156,6 +159,11 @@ class SqlStore:
         if self._engine.dialect.name == "postgresql":
             driver.autocommit = True  # type: ignore[union-attr]  # the lanes say BEGIN themselves
         return driver
+
+
+def _append_all(tx: SqlTx, rows: list[tuple[int, list[Sample]]]) -> None:
+    for device_id, samples in rows:
+        tx.append_samples(device_id, samples)
 
 
 def _hand_out(answers: list[Answer]) -> None:

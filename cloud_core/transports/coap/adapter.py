@@ -121,7 +121,7 @@ class CoapDeviceAdapter:
         if feature is Feature.TELEMETRY:
             self._api.post_telemetry(identity, samples, stored)
         else:
-            self._api.post_attributes(identity, values, stored)
+            self._api.attributes.post(identity, values, stored)
 
     # -- provisioning -----------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ TOO_LARGE = 0x8D
 TOO_MANY_REQUESTS = 0x9D  # RFC 8516
 INTERNAL_ERROR = 0xA0
 SERVICE_UNAVAILABLE = 0xA3
+GATEWAY_TIMEOUT = 0xA4
 PROXYING_NOT_SUPPORTED = 0xA5
 
 CODES: dict[type[PlatformError], int] = {
@@ -36,6 +37,10 @@ CODES: dict[type[PlatformError], int] = {
     errors.NotFound: NOT_FOUND,
     errors.InvalidArgument: BAD_REQUEST,
     errors.VersionConflict: CONFLICT,
+    errors.DeviceOffline: GATEWAY_TIMEOUT,
+    errors.DeviceTimeout: GATEWAY_TIMEOUT,
+    errors.ClaimRefused: BAD_REQUEST,
+    errors.PackageNotFound: NOT_FOUND,
     errors.InvalidProvisionCredentials: BAD_REQUEST,
     errors.ProvisioningDisabled: BAD_REQUEST,
     errors.DeviceAlreadyExists: BAD_REQUEST,

@@ -60,7 +60,7 @@ class HttpDeviceAdapter:
                 samples = payloads.parse_telemetry(body, received_ms=self._api.now_ms())
                 self._api.post_telemetry(identity, samples, stored)
             else:
-                self._api.post_attributes(identity, payloads.parse_attributes(body), stored)
+                self._api.attributes.post(identity, payloads.parse_attributes(body), stored)
         except PlatformError as error:
             log.warn("Request of {device} dropped: {error}", device=identity.device_name, error=str(error))
             _refuse(error, answer)

@@ -247,7 +247,7 @@ class MqttAdapter:
         except PlatformError as error:
             self._drop(packet, error)
             return
-        self._api.post_attributes(self._identity, values, self._slot([packet.packet_id] if packet.qos else []))
+        self._api.attributes.post(self._identity, values, self._slot([packet.packet_id] if packet.qos else []))
 
     def _provision(self, packet: Publish) -> None:
         """PUBACK first, then the answer (section 2.2); a malformed request is answered too."""

@@ -18,6 +18,10 @@ REASONS: dict[type[PlatformError], int] = {
     errors.NotFound: 0x90,
     errors.InvalidArgument: 0x83,
     errors.VersionConflict: 0x83,
+    errors.DeviceOffline: 0x83,
+    errors.DeviceTimeout: 0x83,
+    errors.ClaimRefused: 0x83,
+    errors.PackageNotFound: 0x83,
     errors.InvalidProvisionCredentials: 0x00,  # provisioning answers in the response message
     errors.ProvisioningDisabled: 0x00,
     errors.DeviceAlreadyExists: 0x00,

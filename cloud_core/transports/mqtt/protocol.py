@@ -12,8 +12,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloud_core.core.api import DeviceApi
+from cloud_core.core.downlinks import Delivery, Ending
 from cloud_core.model import Identity, Peer, Role
 from cloud_core.transports.mqtt.adapter import MqttAdapter
+from shared.messages import AttributesChange, RpcCommand
 from shared.mqtt.codes import ReasonCode
 from shared.mqtt.connection import Limits, ServerConnection
 from shared.mqtt.errors import RemoteProtocolError
@@ -157,6 +159,22 @@ class MqttProtocol(Protocol):
         if not self._connection.is_closed:
             self._connection.disconnect(reason)
         self.end()
+
+    # -- what the core asks (core.downlinks.Downlink) ----------------------------------------------
+
+    def attributes_changed(self, change: AttributesChange) -> None:
+        """Not asked for: the session wants NOTHING but its end."""
+
+    def command(self, command: RpcCommand, delivery: Delivery) -> None:
+        delivery.failed()
+
+    def ended(self, why: Ending) -> None:
+        log.info("Session of {device} closed: {why}", device=self._device_name, why=why.name)
+        self.close_with(ReasonCode.ADMINISTRATIVE_ACTION)
+
+    @property
+    def _device_name(self) -> str:
+        return self._adapter.identity.device_name if self._adapter.identity else ""
 
     def check_deadline(self, now_s: float) -> None:
         """Called about once a second."""

@@ -11,6 +11,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
+from cloud_core.core.downlinks import Interest
 from cloud_core.model import Identity, Peer, Role, Transport
 from cloud_core.transports.mqtt.protocol import MqttProtocol, Timeouts
 from cloud_core.transports.mqtt.sessions import Sessions
@@ -43,7 +44,6 @@ class MqttService(Factory[MqttProtocol]):
         self._sweep.clock = reactor
         self.now_s: Callable[[], float] = reactor.seconds
         api.on_delivered(self._delivered)
-        api.on_device_changed(self._device_changed)
 
     def start(self) -> None:
         self._sweep.start(SWEEP_S, now=False)
@@ -78,6 +78,7 @@ class MqttService(Factory[MqttProtocol]):
         self._connections.discard(connection)
         if identity is not None and identity.role is not Role.PROVISIONING:
             self.sessions.ended(identity.device_id, connection)
+            self.api.downlinks.close(identity.device_id, connection)
 
     def logged_in(self, connection: MqttProtocol, identity: Identity) -> None:
         if identity.role is Role.PROVISIONING:
@@ -90,6 +91,7 @@ class MqttService(Factory[MqttProtocol]):
                 source=connection.peer.address,
             )
             replaced.close_with(ReasonCode.SESSION_TAKEN_OVER)
+        self.api.downlinks.open(identity.device_id, connection, Interest.NOTHING)
 
     def dirty(self, connection: MqttProtocol) -> None:
         """`connection` has something to send; it goes out with the others, in one write each."""
@@ -118,12 +120,6 @@ class MqttService(Factory[MqttProtocol]):
         waiting, self._dirty = self._dirty, []
         for connection in waiting:
             connection.flush()
-
-    def _device_changed(self, device_id: int, why: str) -> None:
-        session = self.sessions.of(device_id)
-        if session is not None:
-            log.info("Session of device {device_id} closed: {why}", device_id=device_id, why=why)
-            session.close_with(ReasonCode.ADMINISTRATIVE_ACTION)
 
     def _check_deadlines(self) -> None:
         now_s = self.now_s()

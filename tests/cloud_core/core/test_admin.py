@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from cloud_core.core import admin as admin_module
 from cloud_core.core.admin import AdminApi
+from cloud_core.core.downlinks import Ending
 from cloud_core.core.logins import EXPIRED, Operator, Tokens
 from cloud_core.model import (
     DEFAULT_TENANT,
@@ -42,8 +43,10 @@ class AdminUnderTest:
     def __init__(self, store: StoreUnderTest) -> None:
         self.devices = ApiUnderTest(store)
         self.admin = AdminApi(store=store.store, api=self.devices.api, jwt_key=KEY)
-        self.ended: list[tuple[int, str]] = []
-        self.devices.api.on_device_changed(lambda device_id, why: self.ended.append((device_id, why)))
+        self.ended: list[tuple[int, Ending]] = []
+        self.devices.api.downlinks.end = (  # type: ignore[method-assign]
+            lambda device_id, why: self.ended.append((device_id, why))
+        )
 
     def run(self, call: Coroutine[Any, Any, Any]) -> Any:
         outcomes: list[Any] = []
@@ -185,7 +188,7 @@ def test_new_credentials_end_the_old_ones_session_and_are_unique(one: AdminUnder
     assert one.devices.log_in(username="old").device_id == device.id
     one.ended.clear()
     one.run(one.admin.save_credentials(OPERATOR, device.uuid, MqttBasic("", "user", "pw")))
-    assert one.ended == [(device.id, "credentials changed")]
+    assert one.ended == [(device.id, Ending.CREDENTIALS_CHANGED)]
     assert isinstance(one.devices.log_in(username="old"), NotAuthenticated)
     other = one.save_device(name="other")
     with pytest.raises(InvalidArgument, match="already registered"):
@@ -196,7 +199,7 @@ def test_a_deleted_device_is_gone_with_its_login(one: AdminUnderTest) -> None:
     device = one.run(one.admin.save_device(OPERATOR, {"name": "d"}, "tok"))
     one.devices.log_in(username="tok")
     one.run(one.admin.delete_device(OPERATOR, device.uuid))
-    assert (device.id, "device deleted") in one.ended
+    assert (device.id, Ending.DEVICE_DELETED) in one.ended
     assert isinstance(one.devices.log_in(username="tok"), NotAuthenticated)
     with pytest.raises(NotFound):
         one.run(one.admin.device(OPERATOR, device.uuid))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cloud_core.core.authentication import LoginCache
+from cloud_core.core.downlinks import Ending
 from cloud_core.model import Identity, Login, Role
 from shared.credentials import AccessToken, CredentialsType, MqttBasic, X509Certificate
 from shared.errors import NotAuthenticated
@@ -65,7 +66,7 @@ def test_a_changed_device_is_looked_up_again(api: ApiUnderTest) -> None:
     api.log_in(username="T1")
     assert api.api.known_token("T1") == identity
     api.store.run(lambda tx: tx.put_credentials(identity.device_id, AccessToken("T2"), now_ms=2))
-    api.api.device_changed(identity.device_id, "credentials changed")
+    api.api.device_changed(identity.device_id, Ending.CREDENTIALS_CHANGED)
     assert isinstance(api.log_in(username="T1"), NotAuthenticated)
     assert api.log_in(username="T2").device_name == "token"
 

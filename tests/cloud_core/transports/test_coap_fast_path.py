@@ -47,7 +47,8 @@ class FakeApi:
         self.known = {"tok": Identity(Role.DEVICE, device_id=1, device_name="d")}
         self.logins = {"new": Identity(Role.DEVICE, device_id=2, device_name="n")}
         self.telemetry: list[Any] = []
-        self.attributes: list[Any] = []
+        self.posted_attributes: list[Any] = []
+        self.attributes = self  # `api.attributes.post`
         self.provisioned: list[tuple[ProvisionRequest, Peer]] = []
         self.refused: list[PlatformError] = []
         self.outcome: Any = SUCCESS
@@ -72,8 +73,8 @@ class FakeApi:
         self.telemetry.append((identity.device_id, samples))
         self._finish(done, self.stored)
 
-    def post_attributes(self, identity: Identity, values: Any, done: Any) -> None:
-        self.attributes.append((identity.device_id, dict(values)))
+    def post(self, identity: Identity, values: Any, done: Any) -> None:
+        self.posted_attributes.append((identity.device_id, dict(values)))
         self._finish(done, self.stored)
 
     def provision(self, request: ProvisionRequest, peer: Peer, done: Any) -> None:
@@ -244,7 +245,7 @@ def test_a_path_in_one_option_is_accepted(it: Harness) -> None:
 def test_attributes_are_stored(it: Harness) -> None:
     """2.01, empty."""
     assert it.post("api/v1/tok/attributes", b'{"fw":"a"}').code == Code.CREATED
-    assert it.api.attributes == [(1, {"fw": "a"})]
+    assert it.api.posted_attributes == [(1, {"fw": "a"})]
 
 
 def test_a_first_login_is_looked_up(it: Harness) -> None:

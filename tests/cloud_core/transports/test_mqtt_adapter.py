@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cloud_core.core.downlinks import Ending
 from cloud_core.transports.mqtt import errors as mqtt_errors
 from shared.credentials import AccessToken, MqttBasic
 from shared.errors import leaf_classes
@@ -239,7 +240,7 @@ def test_changed_credentials_end_the_session(server: MqttServer) -> None:
     """0x98 on 5.0 (section 1.7)."""
     peer = logged_in(server, 5)
     identity = server.api.log_in(username="tok")
-    server.api.api.device_changed(identity.device_id, "credentials changed")
+    server.api.api.device_changed(identity.device_id, Ending.CREDENTIALS_CHANGED)
     assert [one.reason_code for one in peer.received()] == [0x98]
     assert peer.is_closed
 

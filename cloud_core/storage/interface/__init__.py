@@ -26,6 +26,12 @@ from cloud_core.model import (
     StoredCredentials,
     User,
 )
+from cloud_core.storage.interface.claims import ReadClaims, WriteClaims
+from cloud_core.storage.interface.commands import ReadCommands, WriteCommands
+from cloud_core.storage.interface.customers import ReadCustomers, WriteCustomers
+from cloud_core.storage.interface.gateways import ReadGateways, WriteGateways
+from cloud_core.storage.interface.packages import ReadPackages, WritePackages
+from cloud_core.storage.interface.presence import ReadPresence, WritePresence
 from shared.credentials import Credentials
 from shared.errors import PlatformError
 from shared.messages import Attributes, Sample, Value
@@ -49,6 +55,7 @@ class NewDevice:
     label: str = ""
     is_gateway: bool = False
     document: dict[str, Any] | None = None  # JSON members kept for REST
+    customer_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +82,7 @@ class TimeSeriesQuery:
     descending: bool = True
 
 
-class ReadTx(Protocol):
+class ReadTx(ReadCustomers, ReadCommands, ReadClaims, ReadPackages, ReadGateways, ReadPresence, Protocol):
     """Look-ups, in a consistent state of the database."""
 
     def tenant_id(self, uuid: UUID) -> int | None: ...
@@ -95,6 +102,7 @@ class ReadTx(Protocol):
         """One page and the number of all that match."""
 
     def device(self, tenant_id: int, uuid: UUID) -> Device | None: ...
+    def device_by_id(self, device_id: int) -> Device | None: ...
     def device_by_name(self, tenant_id: int, name: str) -> Device | None: ...
     def device_count(self, tenant_id: int) -> int: ...
     def devices(self, tenant_id: int, page: Page, profile_name: str = "") -> tuple[list[Device], int]:
@@ -121,7 +129,7 @@ class ReadTx(Protocol):
         """The newest lines of the provisioning log, newest first."""
 
 
-class Tx(ReadTx, Protocol):
+class Tx(ReadTx, WriteCustomers, WriteCommands, WriteClaims, WritePackages, WriteGateways, WritePresence, Protocol):
     """Everything a decision may do. Constraint violations surface when the batch is replayed."""
 
     def insert_device(self, device: NewDevice) -> int:
@@ -184,6 +192,9 @@ class Store(Protocol):
 
     def append(self, device_id: int, samples: list[Sample], done: Done[None]) -> None:
         """Stores samples in the next group commit; `done(None)` after they are durable."""
+
+    def append_all(self, rows: list[tuple[int, list[Sample]]], done: Done[None]) -> None:
+        """As `append` for several devices at once: [(device number, samples), …]."""
 
     def read(self, query: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
         """Runs `query(read_tx, *args)` on a reading connection."""

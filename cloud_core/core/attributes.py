@@ -1,0 +1,98 @@
+"""Attributes of devices: what they post and ask for, and the news of shared ones that reach them.
+
+Source: wire-contract.md sections 2.8, 7.2 and 6.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cloud_core.core.downlinks import Downlinks
+from cloud_core.core.permissions import may
+from cloud_core.model import Identity, Scope
+from cloud_core.storage.interface import Done, ReadTx, Store, Tx
+from shared.errors import NotAuthorized, PlatformError
+from shared.messages import Attributes, AttributesAnswer, AttributesChange, AttributesRequest, Value
+from shared.operations import Operation
+
+
+class AttributesApi:
+    """What devices and operators can do with attributes. Answers through `done`, as `DeviceApi` does."""
+
+    def __init__(self, *, store: Store, downlinks: Downlinks, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._downlinks = downlinks
+        self._now_ms = now_ms
+
+    # -- devices ----------------------------------------------------------------------------------
+
+    def post(self, identity: Identity, values: Attributes, done: Done[None]) -> None:
+        """Stores client-scope attributes of the device itself; `done(None)` once they are on disk."""
+        if not may(identity.role, Operation.POST_ATTRIBUTES):
+            done(NotAuthorized())
+        elif values:
+            self._store.submit(_put, (identity.device_id, Scope.CLIENT, values, self._now_ms()), done)
+        else:
+            done(None)
+
+    def request(self, identity: Identity, request: AttributesRequest, done: Done[AttributesAnswer]) -> None:
+        """Client-scope and shared attributes of the device itself."""
+        if may(identity.role, Operation.REQUEST_ATTRIBUTES):
+            self.read(identity.device_id, request, done)
+        else:
+            done(NotAuthorized())
+
+    def read(self, device_id: int, request: AttributesRequest, done: Done[AttributesAnswer]) -> None:
+        """As `request`, for a device that somebody else speaks for."""
+        self._store.read(_answer, (device_id, request), done)
+
+    # -- operators --------------------------------------------------------------------------------
+
+    def put(self, device_id: int, scope: Scope, values: Attributes, done: Done[None]) -> None:
+        """Writes attributes; the device hears of shared ones once they are on disk."""
+
+        def stored(outcome: PlatformError | None) -> None:
+            if outcome is None and scope is Scope.SHARED and values:
+                self._downlinks.attributes_changed(device_id, AttributesChange(values=values))
+            done(outcome)
+
+        self._store.submit(_put, (device_id, scope, values, self._now_ms()), stored)
+
+    def delete(self, device_id: int, scope: Scope, keys: Sequence[str], done: Done[None]) -> None:
+        """Deletes attributes; the device hears which shared ones there were."""
+
+        def deleted(outcome: tuple[str, ...] | PlatformError) -> None:
+            if isinstance(outcome, PlatformError):
+                done(outcome)
+                return
+            if scope is Scope.SHARED and outcome:
+                self._downlinks.attributes_changed(device_id, AttributesChange(deleted=outcome))
+            done(None)
+
+        self._store.submit(_delete, (device_id, scope, tuple(keys)), deleted)
+
+
+def _put(tx: Tx, device_id: int, scope: Scope, values: Attributes, now_ms: int) -> None:
+    tx.put_attributes(device_id, scope, values, now_ms=now_ms)
+
+
+def _delete(tx: Tx, device_id: int, scope: Scope, keys: tuple[str, ...]) -> tuple[str, ...]:
+    there = tuple(entry.key for entry in tx.attributes(device_id, scope, keys))
+    tx.delete_attributes(device_id, scope, there)
+    return there
+
+
+def _answer(tx: ReadTx, device_id: int, request: AttributesRequest) -> AttributesAnswer:
+    is_all = request.client_keys is None and request.shared_keys is None
+    return AttributesAnswer(
+        client=_values(tx, device_id, Scope.CLIENT, request.client_keys, is_all=is_all),
+        shared=_values(tx, device_id, Scope.SHARED, request.shared_keys, is_all=is_all),
+    )
+
+
+def _values(
+    tx: ReadTx, device_id: int, scope: Scope, keys: tuple[str, ...] | None, *, is_all: bool
+) -> dict[str, Value]:
+    if keys is None and not is_all:
+        return {}
+    return {entry.key: entry.value for entry in tx.attributes(device_id, scope, keys)}
