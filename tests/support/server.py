@@ -26,6 +26,7 @@ class CoreProcess:
         self._process: subprocess.Popen[str] | None = None
         self.http_port = self.mqtt_port = self.coap_port = 0
         self.rest: RestClient
+        self.jwt = ""
 
     @property
     def http(self) -> str:
@@ -52,7 +53,7 @@ class CoreProcess:
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         self._read_ready_line()
         self.rest = RestClient(self.http)
-        self.rest.login(USERNAME, PASSWORD)
+        self.jwt = self.rest.login(USERNAME, PASSWORD)
         return self
 
     def _read_ready_line(self) -> None:
@@ -90,13 +91,16 @@ class CoreProcess:
         self._process.stdout.close()
         return code
 
-    def make_profile(self, name: str, strategy: str = "ALLOW_CREATE_NEW_DEVICES", **options: Any) -> dict[str, str]:
+    def make_profile(
+        self, name: str, strategy: str = "ALLOW_CREATE_NEW_DEVICES", *, key: str | None = None, **options: Any
+    ) -> dict[str, str]:
         """Creates a profile; returns the members that a provision request needs."""
         configuration = {"type": strategy, **options}
         made = self.rest.post(
             "/api/deviceProfile",
             {
                 "name": name, "type": "DEFAULT", "transportType": "DEFAULT", "provisionType": strategy,
+                "provisionDeviceKey": key,
                 "profileData": {
                     "configuration": {"type": "DEFAULT"}, "transportConfiguration": {"type": "DEFAULT"},
                     "provisionConfiguration": configuration,

@@ -1,0 +1,79 @@
+"""A core with the fast front and one without it, and a driver for each transport."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import paho.mqtt.client as paho
+import pytest
+
+from tests.contract.drivers import CoapDriver, CoapLoop, Driver, HttpDriver, MqttDriver
+from tests.support.server import CoreProcess
+
+TRANSPORTS = ("mqtt3", "mqtt5", "http-front", "http-klein", "coap")
+
+
+@pytest.fixture(scope="package")
+def cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, CoreProcess]]:
+    """By whether the fast front is on."""
+    folder = tmp_path_factory.mktemp("contract")
+    started = {
+        True: CoreProcess(folder / "front").start(),
+        False: CoreProcess(folder / "klein", CLOUD_CORE__HTTP__FAST_PATH="false").start(),
+    }
+    yield started
+    for core in started.values():
+        core.stop()
+
+
+@pytest.fixture(scope="package")
+def coap_loop() -> Iterator[CoapLoop]:
+    loop = CoapLoop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def core(cores: dict[bool, CoreProcess], transport: str) -> CoreProcess:
+    return cores[transport != "http-klein"]
+
+
+@pytest.fixture
+def driver(transport: str, core: CoreProcess, coap_loop: CoapLoop) -> Driver:
+    if transport.startswith("mqtt"):
+        return MqttDriver(core, paho.MQTTv5 if transport == "mqtt5" else paho.MQTTv311)
+    return CoapDriver(core, coap_loop) if transport == "coap" else HttpDriver(core, transport)
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def name(transport: str) -> str:
+    """A device name that no other test uses."""
+    return f"{transport}-{next(_numbers)}"
+
+
+@pytest.fixture
+def make_profile(core: CoreProcess, name: str) -> Callable[..., dict[str, str]]:
+    """Makes a profile for this test; gives the key and secret members of its requests."""
+
+    def make(strategy: str = "ALLOW_CREATE_NEW_DEVICES", **options: Any) -> dict[str, str]:
+        return core.make_profile(f"profile-of-{name}", strategy, **options)
+
+    return make
+
+
+@pytest.fixture
+def token(core: CoreProcess, name: str) -> str:
+    """The access token of a device called `name`."""
+    core.rest.post(f"/api/device?accessToken=token-{name}", {"name": name, "type": "contract"})
+    return f"token-{name}"
