@@ -7,6 +7,7 @@ program knows about threads.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -29,6 +30,15 @@ Answer = tuple[Callable[[Any], None], Any]
 RETRY_AFTER_FAILURE_S = 5.0
 
 log = Logger()
+
+
+# SQLSTATE: unique violation, serialization failure, deadlock (PostgreSQL appendix A).
+_LOST_RACES = ("23505", "40001", "40P01")
+
+
+def lost_a_race(error: Exception) -> bool:
+    """Whether somebody else's transaction came first; on SQLite that can only be another process."""
+    return isinstance(error, sqlite3.IntegrityError) or getattr(error, "sqlstate", None) in _LOST_RACES
 
 
 class CallInReactor(Protocol):
@@ -139,10 +149,20 @@ class WriterLane(Lane):
             return self._commit_together(batch)
         except Exception as error:  # whatever it was, the replay finds the unit that causes it
             if len(batch) == 1:
-                return [(batch[0][2], self._failed(error))]
+                return self._run_again(batch, error)
             self._recover()
             log.debug("A batch of {count} units is replayed: {error}", count=len(batch), error=error)
             return [answer for unit in batch for answer in self._run_batch([unit])]
+
+    def _run_again(self, unit: list[Unit], error: Exception) -> list[Answer]:
+        """A unit that lost a race with another node sees, the second time, what the other has done: a clear refusal."""
+        if not lost_a_race(error):
+            return [(unit[0][2], self._failed(error))]
+        self._recover()
+        try:
+            return self._commit_together(unit)
+        except Exception as again:
+            return [(unit[0][2], self._failed(again))]
 
     def _commit_together(self, batch: list[Unit]) -> list[Answer]:
         tx = self._tx
