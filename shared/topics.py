@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, auto
 
 from shared.errors import MalformedRequest
+from shared.mqtt.filters import matches
 from shared.operations import Operation
 
 PROVISION_RESPONSE_TOPIC = "/provision/response"
@@ -32,17 +33,71 @@ _MAX_INT32 = 2**31 - 1
 
 # --- MQTT ----------------------------------------------------------------------------------------
 
+class Flavour(Enum):
+    """Which family of topics a message belongs to: it decides the encoding and where the answer goes."""
+
+    V1 = auto()
+    """`v1/devices/me/…`, in the profile's encoding."""
+    V2 = auto()
+    """Short topics, in the profile's encoding."""
+    V2_JSON = auto()
+    """Short topics with `/j`: JSON whatever the profile says."""
+    V2_PROTOBUF = auto()
+    """Short topics with `/p`: protobuf whatever the profile says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a publish asks for. `request_id` is the number in the topic, `chunk` that of a download."""
+
+    operation: Operation
+    flavour: Flavour = Flavour.V1
+    request_id: int = 0
+    chunk: int = 0
+    is_software: bool = False  # of a download
+
+
 _PUBLISH = {
-    "/provision/request": Operation.PROVISION,
-    "provision/request": Operation.PROVISION,
-    "/provision": Operation.PROVISION,
-    "v1/devices/me/telemetry": Operation.POST_TELEMETRY,
-    "v2/t": Operation.POST_TELEMETRY,
-    "v2/t/j": Operation.POST_TELEMETRY,
-    "v1/devices/me/attributes": Operation.POST_ATTRIBUTES,
-    "v2/a": Operation.POST_ATTRIBUTES,
-    "v2/a/j": Operation.POST_ATTRIBUTES,
+    "/provision/request": Target(Operation.PROVISION),
+    "provision/request": Target(Operation.PROVISION),
+    "/provision": Target(Operation.PROVISION),
+    "v1/devices/me/telemetry": Target(Operation.POST_TELEMETRY),
+    "v2/t": Target(Operation.POST_TELEMETRY, Flavour.V2),
+    "v2/t/j": Target(Operation.POST_TELEMETRY, Flavour.V2_JSON),
+    "v2/t/p": Target(Operation.POST_TELEMETRY, Flavour.V2_PROTOBUF),
+    "v1/devices/me/attributes": Target(Operation.POST_ATTRIBUTES),
+    "v2/a": Target(Operation.POST_ATTRIBUTES, Flavour.V2),
+    "v2/a/j": Target(Operation.POST_ATTRIBUTES, Flavour.V2_JSON),
+    "v2/a/p": Target(Operation.POST_ATTRIBUTES, Flavour.V2_PROTOBUF),
+    "v1/devices/me/claim": Target(Operation.CLAIM),
+    "v1/gateway/connect": Target(Operation.GATEWAY_CONNECT),
+    "v1/gateway/disconnect": Target(Operation.GATEWAY_DISCONNECT),
+    "v1/gateway/telemetry": Target(Operation.GATEWAY_TELEMETRY),
+    "v1/gateway/attributes": Target(Operation.GATEWAY_ATTRIBUTES),
+    "v1/gateway/attributes/request": Target(Operation.GATEWAY_REQUEST_ATTRIBUTES),
+    "v1/gateway/rpc": Target(Operation.GATEWAY_ANSWER_RPC),
+    "v1/gateway/claim": Target(Operation.GATEWAY_CLAIM),
 }
+
+# Longer prefixes first: `v2/a/req/` would take those of the forced encodings.
+_PUBLISH_WITH_ID = (
+    ("v1/devices/me/attributes/request/", Operation.REQUEST_ATTRIBUTES, Flavour.V1),
+    ("v1/devices/me/rpc/response/", Operation.ANSWER_RPC, Flavour.V1),
+    ("v1/devices/me/rpc/request/", Operation.CALL_SERVER, Flavour.V1),
+    ("v2/a/req/j/", Operation.REQUEST_ATTRIBUTES, Flavour.V2_JSON),
+    ("v2/a/req/p/", Operation.REQUEST_ATTRIBUTES, Flavour.V2_PROTOBUF),
+    ("v2/a/req/", Operation.REQUEST_ATTRIBUTES, Flavour.V2),
+    ("v2/r/res/j/", Operation.ANSWER_RPC, Flavour.V2_JSON),
+    ("v2/r/res/p/", Operation.ANSWER_RPC, Flavour.V2_PROTOBUF),
+    ("v2/r/res/", Operation.ANSWER_RPC, Flavour.V2),
+    ("v2/r/req/j/", Operation.CALL_SERVER, Flavour.V2_JSON),
+    ("v2/r/req/p/", Operation.CALL_SERVER, Flavour.V2_PROTOBUF),
+    ("v2/r/req/", Operation.CALL_SERVER, Flavour.V2),
+)
+_DOWNLOAD = re.compile(r"v2/(fw|sw)/request/([^/]+)/chunk/([^/]+)")
+
+_INFIX = {Flavour.V2: "", Flavour.V2_JSON: "j/", Flavour.V2_PROTOBUF: "p/"}
+
 
 _SUBSCRIBE = {
     **dict.fromkeys(PROVISION_RESPONSE_TOPICS, Operation.RECEIVE_PROVISION_RESPONSE),
@@ -90,9 +145,76 @@ _WILDCARD_TREES = (
 )
 
 
-def operation_for_publish(topic: str) -> Operation | None:
-    """What publishing to `topic` asks for; None for a topic that a device may not publish to."""
-    return _PUBLISH.get(topic)
+def target_of(topic: str) -> Target | None:
+    """What publishing to `topic` asks for; None for a topic that a device may not publish to.
+
+    Raises: MalformedRequest, where a number in the topic is none of 32 bits.
+    """
+    known = _PUBLISH.get(topic)
+    if known is not None:
+        return known
+    for prefix, operation, flavour in _PUBLISH_WITH_ID:
+        if topic.startswith(prefix):
+            return Target(operation, flavour, _number(topic[len(prefix) :]))
+    download = _DOWNLOAD.fullmatch(topic)
+    if download is None:
+        return None
+    kind, request_id, chunk = download.groups()
+    number = _number(chunk)
+    if number < 0:
+        raise MalformedRequest("The number of a chunk cannot be negative.")
+    return Target(Operation.DOWNLOAD, Flavour.V2, _number(request_id), number, kind == "sw")
+
+
+def attributes_response_topic(target: Target) -> str:
+    """Where the answer to an attribute request goes."""
+    if target.flavour is Flavour.V1:
+        return f"v1/devices/me/attributes/response/{target.request_id}"
+    return f"v2/a/res/{_INFIX[target.flavour]}{target.request_id}"
+
+
+def call_response_topic(target: Target) -> str:
+    """Where the answer to a call of the server goes."""
+    if target.flavour is Flavour.V1:
+        return f"v1/devices/me/rpc/response/{target.request_id}"
+    return f"v2/r/res/{_INFIX[target.flavour]}{target.request_id}"
+
+
+def command_topic(flavour: Flavour, number: int) -> str:
+    """Where a command of the server goes."""
+    if flavour is Flavour.V1:
+        return f"v1/devices/me/rpc/request/{number}"
+    return f"v2/r/req/{_INFIX[flavour]}{number}"
+
+
+def chunk_topic(target: Target) -> str:
+    """Where a chunk of firmware or software goes."""
+    return f"v2/{'sw' if target.is_software else 'fw'}/response/{target.request_id}/chunk/{target.chunk}"
+
+
+def download_error_topic(target: Target) -> str:
+    return "v2/sw/error" if target.is_software else "v2/fw/error"
+
+
+ATTRIBUTES_PUSH = {
+    Flavour.V1: "v1/devices/me/attributes",
+    Flavour.V2: "v2/a",
+    Flavour.V2_JSON: "v2/a/j",
+    Flavour.V2_PROTOBUF: "v2/a/p",
+}
+_COMMAND_PUSH = {flavour: command_topic(flavour, 0) for flavour in Flavour}
+
+
+def attributes_push_of(topic_filter: str, own_topic: str) -> Flavour | None:
+    """Which changes of shared attributes a subscription turns on; `own_topic` is the profile's name for V1."""
+    if matches(topic_filter, own_topic):
+        return Flavour.V1
+    return next((one for one, topic in ATTRIBUTES_PUSH.items() if matches(topic_filter, topic)), None)
+
+
+def command_push_of(topic_filter: str) -> Flavour | None:
+    """Which commands a subscription turns on."""
+    return next((one for one, topic in _COMMAND_PUSH.items() if matches(topic_filter, topic)), None)
 
 
 def operation_for_subscribe(topic_filter: str) -> Operation | None:
@@ -207,11 +329,11 @@ def _path(name: str, *, token: str | None = None, item: str | None = None) -> De
     if feature is Feature.ATTRIBUTES and item.lower() == "updates":
         return DevicePath(feature=Feature.ATTRIBUTE_UPDATES, token=token)
     if feature is Feature.RPC:
-        return DevicePath(feature=feature, token=token, request_id=_request_id(item))
+        return DevicePath(feature=feature, token=token, request_id=_number(item, "The id of an RPC"))
     return None
 
 
-def _request_id(text: str) -> int:
+def _number(text: str, what: str = "The number in the topic") -> int:
     if _INTEGER.fullmatch(text) and _MIN_INT32 <= int(text) <= _MAX_INT32:
         return int(text)
-    raise MalformedRequest("The id of an RPC must be a 32-bit integer.")
+    raise MalformedRequest(f"{what} must be a 32-bit integer.")

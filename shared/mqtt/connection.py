@@ -94,6 +94,7 @@ class ServerConnection:
         "_wants_session",
         "client_id",
         "keep_alive_s",
+        "ping_count",
         "state",
         "version",
     )
@@ -103,6 +104,7 @@ class ServerConnection:
         self.version = 0
         self.client_id = ""
         self.keep_alive_s = 0
+        self.ping_count = 0  # PINGREQs so far; answered here, but they are signs of life
         self._limits = limits
         self._decoder = Decoder(
             limits.max_packet_bytes,
@@ -235,6 +237,7 @@ class ServerConnection:
         return self.state
 
     def _answer_ping(self, _packet: Pingreq) -> None:
+        self.ping_count += 1
         self._send(Pingresp())  # [MQTT-3.12.4-1]
 
     def _release_inbound(self, packet: Pubrel) -> None:
@@ -245,7 +248,8 @@ class ServerConnection:
     def _advance_outbound(self, packet: Puback | Pubrec | Pubcomp) -> None:
         """An acknowledgement of one of our messages; it may make room for those that wait."""
         outbound = self._outbound_delivery()
-        self._answer(outbound.received(packet.packet_id, event_of(packet)), packet.packet_id)
+        is_accepted = packet.reason_code < FIRST_FAILURE
+        self._answer(outbound.received(packet.packet_id, event_of(packet), is_accepted=is_accepted), packet.packet_id)
         for message in outbound.next_messages():
             self._send(message)
 
@@ -343,8 +347,16 @@ class ServerConnection:
         if self._moves(Action.SEND):
             self._send(Unsuback(packet_id, list(codes)))  # [MQTT-3.10.4-4]
 
-    def publish(self, topic: str, payload: bytes, qos: int) -> bool:
-        """Send a message to the client; False if it was dropped.
+    def settled(self) -> list[tuple[object, bool]]:
+        """(receipt, whether the client took the message) of messages acknowledged since the last call."""
+        outbound = self._outbound
+        if outbound is None or not outbound.settled:
+            return []
+        settled, outbound.settled = outbound.settled, []
+        return settled
+
+    def publish(self, topic: str, payload: bytes, qos: int, receipt: object = None) -> bool:
+        """Send a message to the client; False if it was dropped. A `receipt` comes back by `settled` (not for QoS 0).
 
         Dropped are messages above the client's maximum packet size [MQTT-3.1.2-24], and those of QoS 1 and
         2 when its receive maximum and our queue are full. QoS 0 is sent at once, also past a full queue.
@@ -360,7 +372,7 @@ class ServerConnection:
             if len(encode(trial, self.version)) > self._client_max_packet_bytes:
                 return False
         message = Publish(topic, payload, qos)
-        ready = self._outbound_delivery().send(message) if qos else [message]
+        ready = self._outbound_delivery().send(message, receipt) if qos else [message]
         for packet in ready or ():
             self._send(packet)
         return ready is not None

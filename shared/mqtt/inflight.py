@@ -259,33 +259,41 @@ def event_of(packet: Puback | Pubrec | Pubcomp) -> OutboundEvent:
 
 
 class OutboundDelivery:
-    """Messages of QoS 1 and 2 on their way to one client: `window` at once, `max_queue` waiting."""
+    """Messages of QoS 1 and 2 on their way to one client: `window` at once, `max_queue` waiting.
 
-    __slots__ = ("_last_id", "_max_queue", "_queue", "_window", "states")
+    A message may have a receipt, any object of the caller's; `settled` gathers the receipts of messages that the
+    client has acknowledged, each with whether it took the message.
+    """
+
+    __slots__ = ("_last_id", "_max_queue", "_queue", "_receipts", "_window", "settled", "states")
 
     def __init__(self, window: int, max_queue: int) -> None:
         self._window = min(window, MAX_PACKET_ID)
         self._max_queue = max_queue
         self._last_id = 0
-        self._queue: deque[Publish] | None = None  # None when empty: most clients never need one
+        self._queue: deque[tuple[Publish, object]] | None = None  # None when empty: most clients never need one
+        self._receipts: dict[int, object] = {}
+        self.settled: list[tuple[object, bool]] = []
         self.states: dict[int, Outbound] = {}
 
-    def send(self, message: Publish) -> list[Publish] | None:
+    def send(self, message: Publish, receipt: object = None) -> list[Publish] | None:
         """Take a message; the messages to send now, with identifiers, or None if there is no room."""
         waiting = len(self._queue) if self._queue else 0
         if waiting >= self._max_queue and len(self.states) >= self._window:
             return None
         if self._queue is None:
             self._queue = deque()
-        self._queue.append(message)
+        self._queue.append((message, receipt))
         return self.next_messages()
 
     def next_messages(self) -> list[Publish]:
         """The waiting messages for which the window has room, in order, each with its identifier."""
         ready: list[Publish] = []
         while self._queue and len(self.states) < self._window:
-            message = self._queue.popleft()
+            message, receipt = self._queue.popleft()
             message.packet_id = self._unused_id()
+            if receipt is not None:
+                self._receipts[message.packet_id] = receipt
             event = OutboundEvent.SEND_QOS1 if message.qos == 1 else OutboundEvent.SEND_QOS2
             self.states[message.packet_id] = OUTBOUND[Outbound.FREE, event][0]
             ready.append(message)
@@ -293,7 +301,7 @@ class OutboundDelivery:
             self._queue = None
         return ready
 
-    def received(self, packet_id: int, event: OutboundEvent) -> Answer:
+    def received(self, packet_id: int, event: OutboundEvent, *, is_accepted: bool = True) -> Answer:
         """Apply an acknowledgement of the peer.
 
         Raises: RemoteProtocolError, if the identifier is used for something else.
@@ -307,6 +315,9 @@ class OutboundDelivery:
             self.states[packet_id] = after
         else:
             self.states.pop(packet_id, None)
+            receipt = self._receipts.pop(packet_id, None)
+            if receipt is not None:
+                self.settled.append((receipt, is_accepted))
         return answer
 
     def _unused_id(self) -> int:

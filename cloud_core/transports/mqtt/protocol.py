@@ -12,10 +12,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloud_core.core.api import DeviceApi
-from cloud_core.core.downlinks import Delivery, Ending
 from cloud_core.model import Identity, Peer, Role
 from cloud_core.transports.mqtt.adapter import MqttAdapter
-from shared.messages import AttributesChange, RpcCommand
+from cloud_core.transports.mqtt.ports import Counters
 from shared.mqtt.codes import ReasonCode
 from shared.mqtt.connection import Limits, ServerConnection
 from shared.mqtt.errors import RemoteProtocolError
@@ -38,7 +37,11 @@ class Host(Contract):
     api: DeviceApi
     limits: Limits
     timeouts: Timeouts
+    counters: Counters
     now_s: Callable[[], float]
+
+    def later(self, delay_s: float, callback: Callable[[], None]) -> None:
+        """Calls back after so many seconds."""
 
     def opened(self, connection: MqttProtocol) -> None:
         """The socket is open."""
@@ -60,7 +63,7 @@ class MqttProtocol(Protocol):
     """Bytes <-> `ServerConnection` <-> `MqttAdapter`."""
 
     __slots__ = (
-        "_adapter", "_connection", "_is_dirty", "_is_ending", "_is_paused", "_service",
+        "_adapter", "_connection", "_is_dirty", "_is_ending", "_is_paused", "_paused_until_s", "_pings", "_service",
         "deadline_s", "idle_limit_s", "last_seen_s", "peer", "transport",
     )  # fmt: skip
     transport: Any  # ITCPTransport; mypy reads nothing from zope interfaces
@@ -69,10 +72,12 @@ class MqttProtocol(Protocol):
         self._service = service
         self.peer = peer
         self._connection = ServerConnection(service.limits)
-        self._adapter = MqttAdapter(service.api, self._connection, self)
+        self._adapter = MqttAdapter(service.api, self._connection, self, service.counters)
         self._is_dirty = False  # set: somebody will flush; during a read that is the read itself
         self._is_ending = False
         self._is_paused = False
+        self._paused_until_s = 0.0
+        self._pings = 0
         self.last_seen_s = service.now_s()
         self.idle_limit_s = service.timeouts.connect_s  # until CONNECT is complete
         self.deadline_s = self.last_seen_s + service.timeouts.connect_s  # absolute end; 0 when none
@@ -93,6 +98,7 @@ class MqttProtocol(Protocol):
             return
         if packets:
             self._adapter.handle(packets)
+        self._look_behind()
         self._is_dirty = is_flush_due
         if not self._adapter.is_answer_near:
             self.flush()
@@ -101,11 +107,45 @@ class MqttProtocol(Protocol):
             self.transport.pauseProducing()
             self._service.paused(self)
 
+    def _look_behind(self) -> None:
+        """What the connection dealt with by itself and others want to know: acknowledgements, pings, a sign of life."""
+        connection, adapter = self._connection, self._adapter
+        settled = connection.settled()
+        if settled:
+            adapter.settled(settled)
+        if connection.ping_count != self._pings:
+            self._pings = connection.ping_count
+            adapter.pinged()
+        identity = adapter.identity
+        if identity is not None and identity.role is not Role.PROVISIONING:
+            self._service.api.presence.seen(identity.device_id)
+
+    def now_s(self) -> float:
+        return self._service.now_s()
+
+    def pause(self, seconds: float, resumed: Callable[[], None] | None = None) -> None:
+        """Reads nothing for so long; what the peer sends meanwhile fills its own socket."""
+        if self._is_ending:
+            return
+        self.transport.pauseProducing()
+        self._paused_until_s = max(self._paused_until_s, self._service.now_s() + seconds)
+
+        def over() -> None:
+            if self._is_ending:
+                return
+            if not self._is_paused and self._service.now_s() >= self._paused_until_s:
+                self.transport.resumeProducing()
+            if resumed is not None:
+                resumed()
+
+        self._service.later(seconds, over)
+
     def resume(self) -> None:
         """The store has room again."""
         if self._is_paused and not self._is_ending:
             self._is_paused = False
-            self.transport.resumeProducing()
+            if self._service.now_s() >= self._paused_until_s:
+                self.transport.resumeProducing()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._is_ending = True
@@ -160,24 +200,13 @@ class MqttProtocol(Protocol):
             self._connection.disconnect(reason)
         self.end()
 
-    # -- what the core asks (core.downlinks.Downlink) ----------------------------------------------
-
-    def attributes_changed(self, change: AttributesChange) -> None:
-        """Not asked for: the session wants NOTHING but its end."""
-
-    def command(self, command: RpcCommand, delivery: Delivery) -> None:
-        delivery.failed()
-
-    def ended(self, why: Ending) -> None:
-        log.info("Session of {device} closed: {why}", device=self._device_name, why=why.name)
-        self.close_with(ReasonCode.ADMINISTRATIVE_ACTION)
-
-    @property
-    def _device_name(self) -> str:
-        return self._adapter.identity.device_name if self._adapter.identity else ""
+    def register(self) -> None:
+        """The session counts: the core may send through it."""
+        self._adapter.register()
 
     def check_deadline(self, now_s: float) -> None:
         """Called about once a second."""
+        self._adapter.check(now_s)
         is_late = self.deadline_s and now_s >= self.deadline_s
         if is_late or now_s - self.last_seen_s > self.idle_limit_s:
             self.close_with(ReasonCode.KEEP_ALIVE_TIMEOUT)

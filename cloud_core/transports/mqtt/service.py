@@ -11,8 +11,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
-from cloud_core.core.downlinks import Interest
 from cloud_core.model import Identity, Peer, Role, Transport
+from cloud_core.transports.mqtt.ports import Counters
 from cloud_core.transports.mqtt.protocol import MqttProtocol, Timeouts
 from cloud_core.transports.mqtt.sessions import Sessions
 from shared.mqtt.codes import ReasonCode
@@ -35,6 +35,7 @@ class MqttService(Factory[MqttProtocol]):
         self.limits = limits
         self.timeouts = timeouts
         self.sessions = Sessions()
+        self.counters = Counters()
         self._reactor = reactor
         self._connections: set[MqttProtocol] = set()
         self._dirty: list[MqttProtocol] = []
@@ -77,21 +78,24 @@ class MqttService(Factory[MqttProtocol]):
     def closed(self, connection: MqttProtocol, identity: Identity | None) -> None:
         self._connections.discard(connection)
         if identity is not None and identity.role is not Role.PROVISIONING:
-            self.sessions.ended(identity.device_id, connection)
-            self.api.downlinks.close(identity.device_id, connection)
+            if self.sessions.ended(identity.device_id, connection):
+                self.api.presence.disconnected(identity.device_id)
 
     def logged_in(self, connection: MqttProtocol, identity: Identity) -> None:
         if identity.role is Role.PROVISIONING:
             return
-        replaced = self.sessions.take_over(identity.device_id, connection)
-        if replaced is not None and replaced is not connection:
+        for replaced in self.sessions.take_over(identity.device_id, connection, identity.options.max_sessions):
             log.warn(
                 "Session of {device} replaced by a new one from {source}",
                 device=identity.device_name,
                 source=connection.peer.address,
             )
             replaced.close_with(ReasonCode.SESSION_TAKEN_OVER)
-        self.api.downlinks.open(identity.device_id, connection, Interest.NOTHING)
+        self.api.presence.connected(identity.device_id)
+        connection.register()
+
+    def later(self, delay_s: float, callback: Callable[[], None]) -> None:
+        self._reactor.callLater(delay_s, callback)
 
     def dirty(self, connection: MqttProtocol) -> None:
         """`connection` has something to send; it goes out with the others, in one write each."""
