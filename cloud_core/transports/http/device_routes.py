@@ -131,6 +131,7 @@ class Exchange:
         request.setHeader("Content-Length", str(download.length_bytes))
         request.setHeader("Content-Disposition", disposition(download.file_name))
         request.setHeader("x-filename", header_name(download.file_name))
+        request.notifyFinish().addErrback(lambda _: download.stopProducing())
         request.registerProducer(download, True)
         download.send(request.write, self._streamed)
 
