@@ -28,7 +28,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 class Http(Section, frozen=True, kw_only=True):
     port: int = 8080  # 0 picks a free one
     bind: str = "127.0.0.1"
-    fast_path: bool = True  # short-cut for device POSTs; the answers are the same without it
+    fast_path: bool = True  # short-cut for device requests; the answers are the same without it
 
 
 class Mqtt(Section, frozen=True, kw_only=True):

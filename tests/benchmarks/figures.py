@@ -12,13 +12,14 @@ from .fleet import Fleet
 from .harness import Bench, Target, finished, row
 from .load.bodies import BASE_TS_MS
 from .report import Result, Row
-from .servers import Core, Endpoint, Mosquitto, Server, ServerFailed
+from .servers import ADMIN, Core, Endpoint, Mosquitto, Server, ServerFailed
 
 ROUND_MS = 10_000_000
 """Time stamps of one round lie apart from those of the next, so that every message is a new row."""
 HALF_LOAD = Target(p99_ms=20)
 IDLE_CONNECTIONS = 10_000
 IDLE_TARGET_BYTES = 4096
+POLL_TARGET_BYTES = 8192
 START_TARGET_S = 1.5
 GROWTH_ROWS = 1_000_000
 GROWTH_STEPS = 6
@@ -171,6 +172,29 @@ def _held(bench: Bench, server: Server, endpoint: Endpoint, devices: Fleet) -> t
     return each, _ended(client, bench)
 
 
+def long_poll(bench: Bench) -> list[Row]:
+    """Memory of 10,000 devices that wait for attribute changes over HTTP, then one change for each."""
+    name = "long_poll"
+    with bench.core(name, devices=IDLE_CONNECTIONS) as (core, devices):
+        before = core.memory_bytes()
+        who = ("--username", ADMIN[0], "--password", ADMIN[1])
+        client = bench.start_load("long_poll", "--tokens", devices.tokens_file, *who, to=core.http, watch=core)
+        if client.stdout is None:
+            raise ServerFailed("the long-poll client has no output")
+        client.stdout.readline()  # all wait
+        time.sleep(1.0)
+        each = (core.memory_bytes() - before) / IDLE_CONNECTIONS
+        result = _ended(client, bench)
+        memory = core.memory_bytes()
+    errors, reason = report.errors_in([result])
+    held = Row(
+        name=name, value=each, unit="B each", target=f"≤ {POLL_TARGET_BYTES} B PSS each",
+        reached=each <= POLL_TARGET_BYTES and not errors, memory_bytes=memory, errors=errors, first_error=reason,
+        rounds=[result],
+    )  # fmt: skip
+    return [held, row(f"{name} delivery", [result], Target(), memory_bytes=memory)]
+
+
 def _ended(client: subprocess.Popen[str], bench: Bench) -> Result:
     return finished(client, bench.options)  # the end of its input tells it to go on
 
@@ -236,6 +260,7 @@ FIGURES = (
     Figure("connect", connect),
     Figure("provision_under_load", provision_under_load),
     Figure("idle", idle),
+    Figure("long_poll", long_poll),
     Figure("start", start),
     Figure("growth", growth, is_long=True),
 )

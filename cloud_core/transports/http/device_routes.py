@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from klein import Klein
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.transports.http.adapter import MAX_BODY_BYTES, HttpDeviceAdapter
+from cloud_core.transports.http.answers import JSON_TYPE
 from cloud_core.transports.http.calls import no_route, raw_body, refuse
-from shared.errors import RequestTooLarge
+from cloud_core.transports.http.downloads import Download, disposition, header_name, media_type
+from cloud_core.transports.http.long_polls import INTERESTS, LongPoll
+from shared.errors import PlatformError, RequestTooLarge
+
+log = Logger()
 
 
 class DeviceRoutes:
@@ -25,7 +32,7 @@ class DeviceRoutes:
 
     @app.route("/provision", methods=["POST"])
     def provision(self, request: Request) -> Any:
-        return _answered(request, lambda body, address, answer: self._adapter.provision(body, address, answer))
+        return _answered(request, self._adapter.provision)
 
     @app.route("/<token>/telemetry", methods=["POST"])
     def telemetry(self, request: Request, token: str) -> Any:
@@ -35,38 +42,141 @@ class DeviceRoutes:
     def attributes(self, request: Request, token: str) -> Any:
         return self._post(request, token, "attributes")
 
+    @app.route("/<token>/claim", methods=["POST"])
+    def claim(self, request: Request, token: str) -> Any:
+        return self._post(request, token, "claim")
+
+    @app.route("/<token>/rpc", methods=["POST"])
+    def call(self, request: Request, token: str) -> Any:
+        return self._post(request, token, "rpc")
+
+    @app.route("/<token>/rpc/<request_id>", methods=["POST"])
+    def reply(self, request: Request, token: str, request_id: str) -> Any:
+        return self._post(request, token, f"rpc/{request_id}")
+
+    @app.route("/<token>/attributes", methods=["GET"])
+    def read_attributes(self, request: Request, token: str) -> Any:
+        exchange = Exchange(request)
+        self._adapter.get_attributes(_escaped(token), _query(request), _address(request), exchange)
+        return exchange.done
+
+    @app.route("/<token>/rpc", methods=["GET"])
+    def commands(self, request: Request, token: str) -> Any:
+        return self._wait(request, token, "rpc")
+
+    @app.route("/<token>/attributes/updates", methods=["GET"])
+    def attribute_updates(self, request: Request, token: str) -> Any:
+        return self._wait(request, token, "attributes/updates")
+
+    @app.route("/<token>/firmware", methods=["GET"])
+    def firmware(self, request: Request, token: str) -> Any:
+        return self._download(request, token, "firmware")
+
+    @app.route("/<token>/software", methods=["GET"])
+    def software(self, request: Request, token: str) -> Any:
+        return self._download(request, token, "software")
+
     @app.handle_errors(NotFound, MethodNotAllowed)
     def no_route(self, request: Request, failure: Failure) -> bytes:
         return no_route(request, failure)
 
     def _post(self, request: Request, token: str, feature: str) -> Any:
-        escaped = token.replace("%", "%25")  # klein has unquoted it; the adapter does so once
         return _answered(
-            request, lambda body, address, answer: self._adapter.post(escaped, feature, body, address, answer)
+            request,
+            lambda body, address, answer: self._adapter.post(_escaped(token), feature, body, address, answer),
         )
 
+    def _wait(self, request: Request, token: str, feature: str) -> Deferred[bytes]:
+        exchange = Exchange(request)
+        poll = LongPoll(INTERESTS[feature], exchange)
+        request.notifyFinish().addCallbacks(lambda _: poll.written(), lambda _: poll.abandon())
+        self._adapter.wait(poll, _escaped(token), _query(request), _address(request))
+        return exchange.done
 
-def _answered(request: Any, start: Any) -> Any:  # Any: twisted.web request; the adapter's method
-    """Runs one adapter method for a klein request."""
+    def _download(self, request: Request, token: str, feature: str) -> Deferred[bytes]:
+        exchange = Exchange(request)
+        self._adapter.download(_escaped(token), feature, _query(request), _address(request), exchange, exchange.stream)
+        return exchange.done
+
+
+class Exchange:
+    """Carries an answer of the adapter into a klein request; an `Answer`."""
+
+    def __init__(self, request: Any) -> None:  # Any: Request, of which mypy reads too little
+        self._request = request
+        self.done: Deferred[bytes] = Deferred()  # klein cancels it when the client goes away
+
+    def __call__(
+        self, status: int, body: bytes, retry_after_s: int | None = None, content_type: bytes = JSON_TYPE
+    ) -> None:
+        if self.done.called:
+            return
+        request = self._request
+        request.setResponseCode(status)
+        request.setHeader("Content-Length", str(len(body)))  # small devices cannot read chunks
+        if body:
+            request.setHeader("Content-Type", content_type)
+        else:
+            request.responseHeaders.removeHeader("content-type")
+        if retry_after_s is not None:
+            request.setHeader("Retry-After", str(retry_after_s))
+        self.done.callback(body)
+
+    def stream(self, download: Download) -> None:
+        """Answers with a package, block by block as the client reads."""
+        if self.done.called:
+            return
+        request = self._request
+        request.setHeader("Content-Type", media_type(download.content_type))
+        request.setHeader("Content-Length", str(download.length_bytes))
+        request.setHeader("Content-Disposition", disposition(download.file_name))
+        request.setHeader("x-filename", header_name(download.file_name))
+        request.notifyFinish().addErrback(lambda _: download.stopProducing())
+        request.registerProducer(download, True)
+        download.send(request.write, self._streamed)
+
+    def _streamed(self, error: PlatformError | None) -> None:
+        self._request.unregisterProducer()
+        if error is None:
+            self.done.callback(b"")
+        else:  # the head is out: only a short body can say it
+            log.warn("A package was not sent whole: {error}", error=str(error))
+            self._request.loseConnection()
+
+
+def _answered(request: Any, start: Callable[[bytes, str, Exchange], None]) -> Any:  # Any: as in `Exchange`
+    """Runs one adapter method that takes a body for a klein request."""
     try:
         body = raw_body(request, MAX_BODY_BYTES)
     except RequestTooLarge as error:
         refused = refuse(request, error)
         request.setHeader("Content-Length", str(len(refused)))
         return refused
-    done: Deferred[bytes] = Deferred()
+    exchange = Exchange(request)
+    start(body, _address(request), exchange)
+    return exchange.done
 
-    def answer(status: int, content: bytes, retry_after_s: int | None) -> None:
-        request.setResponseCode(status)
-        request.setHeader("Content-Length", str(len(content)))  # small devices cannot read chunks
-        if content:
-            request.setHeader("Content-Type", "application/json")
-        else:
-            request.responseHeaders.removeHeader("content-type")
-        if retry_after_s is not None:
-            request.setHeader("Retry-After", str(retry_after_s))
-        if not done.called:
-            done.callback(content)
 
-    start(body, request.getClientAddress().host, answer)
-    return done
+def _escaped(token: str) -> str:
+    return token.replace("%", "%25")  # klein has unquoted it; the adapter does so once
+
+
+def _query(request: Any) -> str:
+    """What follows the "?", as it was sent."""
+    text: str = request.uri.partition(b"?")[2].decode("ascii", "replace")
+    return text
+
+
+def _address(request: Any) -> str:
+    host: str = request.getClientAddress().host
+    return host
+
+
+def _without_head(app: Klein) -> None:
+    """HEAD is no method of the device API (section 3.1); werkzeug adds it to whatever has GET."""
+    for rule in app.url_map.iter_rules():
+        if rule.methods is not None:
+            rule.methods.discard("HEAD")
+
+
+_without_head(DeviceRoutes.app)

@@ -36,9 +36,18 @@ STATUS: dict[type[PlatformError], int] = {
     errors.QuotaExceeded: 200,
 }
 
+# On the device API, where it differs: a device whose call to the server is not answered in time asks again.
+_DEVICE_STATUS: dict[type[PlatformError], int] = {errors.DeviceTimeout: 408}
+
 _ERROR_CODES = {400: 31, 401: 10, 403: 20, 404: 32, 405: 31, 409: 35, 413: 31, 429: 33}
 EXPIRED_CODE = 11
 GENERAL_CODE = 2
+
+
+def device_status(error: PlatformError) -> int:
+    """The status with which the device API refuses (wire-contract.md section 3.2)."""
+    kind = type(error)
+    return _DEVICE_STATUS.get(kind) or STATUS[kind]
 
 
 def error_body(status: int, message: str, error_code: int | None = None) -> bytes:

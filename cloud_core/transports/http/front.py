@@ -1,17 +1,19 @@
-"""The fast front: whole, well-formed device POSTs are answered here, everything else goes to klein.
+"""The fast front: whole, well-formed device requests are answered here, everything else goes to klein.
 
 An accelerator, not a second server: it calls the same adapter as klein's routes, and the first
 request of any other form hands its connection to klein's Site for good, bytes and all. Switched off
-(`[http] fast_path = false`) nothing but speed changes.
+(`[http] fast_path = false`) nothing but speed and memory changes.
 
 A keep-alive client repeats its head byte for byte, so a connection remembers what its last head
-meant and parses only a different one.
+meant and parses only a different one. A client that waits for a command costs its connection and one
+small object; what it sends meanwhile is kept, up to a bound, until it has its answer.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import httptools
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -19,30 +21,45 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from cloud_core.transports.http.adapter import MAX_BODY_BYTES, HttpDeviceAdapter
+from cloud_core.transports.http.answers import JSON_TYPE
+from cloud_core.transports.http.long_polls import INTERESTS, LongPoll
 
 MAX_HEAD_BYTES = 16_384
 MAX_PIPELINED = 100  # requests of one connection that wait for their answers
+MAX_HELD_BYTES = 16_384  # received behind a request that must be answered first; above it reading stops
 MAX_UNSENT_BYTES = 65_536  # of answers; above it klein's channel takes over, which knows back-pressure
 SWEEP_S = 1.0
-_PREFIX = b"POST /api/v1/"
+_PREFIXES = (b"POST /api/v1/", b"GET /api/v1/")
 _OK_EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-_REASONS = {200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 413: b"Content Too Large",
-            429: b"Too Many Requests", 503: b"Service Unavailable"}  # fmt: skip
+_REASONS = {200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found",
+            408: b"Request Timeout", 413: b"Content Too Large", 429: b"Too Many Requests",
+            503: b"Service Unavailable"}  # fmt: skip
 _ODD_HEADERS = frozenset((b"expect", b"transfer-encoding", b"upgrade"))  # want more than the short cut offers
-_FEATURES = {b"telemetry": "telemetry", b"attributes": "attributes"}
-PROVISION = "provision"
-_REQUEST, _INCOMPLETE, _FOREIGN = range(3)  # what the start of the received data is
+_POSTS = {one.encode(): one for one in ("telemetry", "attributes", "claim", "rpc")}
+_REQUEST, _INCOMPLETE, _FOREIGN, _EARLY = range(4)  # what the start of the received data is
+_POST, _PROVISION, _READ, _WAIT = range(4)  # what is called
+
+
+class _Call(NamedTuple):
+    """What a request's head asks for. `length` is that of the body; behind a last request the connection ends."""
+
+    kind: int
+    token: str = ""
+    feature: str = ""
+    query: str = ""
+    length: int = 0
+    is_last: bool = False
 
 
 class _Head:
     """What a request's head says; filled by httptools' callbacks."""
 
-    __slots__ = ("_is_odd", "_length", "_parser", "_url")
+    __slots__ = ("_is_last", "_is_odd", "_length", "_parser", "_url")
 
     def __init__(self, data: bytes) -> None:
         self._url = b""
         self._length = -1
-        self._is_odd = False
+        self._is_odd = self._is_last = False
         self._parser: Any = httptools.HttpRequestParser(self)  # untyped
         try:
             self._parser.feed_data(data)
@@ -61,36 +78,65 @@ class _Head:
         elif name in _ODD_HEADERS:
             self._is_odd = True
 
+    def on_headers_complete(self) -> None:
+        self._is_last = not self._parser.should_keep_alive()  # later it is forgotten where there is no body
+
     def on_body(self, body: bytes) -> None:
         self._is_odd = True  # the head ended before we thought
 
-    def target(self) -> tuple[str, str, int] | None:
-        """(feature, token, body length); None when the request is not for the short cut."""
-        if self._is_odd or not 0 <= self._length <= MAX_BODY_BYTES:
+    def call(self) -> _Call | None:
+        """None when the request is not for the short cut."""
+        if self._is_odd or self._length > MAX_BODY_BYTES or not self._url.isascii():
             return None
-        if self._parser.get_http_version() != "1.1" or not self._parser.should_keep_alive():
+        if self._parser.get_http_version() != "1.1":
             return None
-        if b"?" in self._url or not self._url.isascii():
+        if self._parser.get_method() == b"GET":
+            return self._get() if self._length <= 0 else None
+        return self._post() if self._length >= 0 else None
+
+    def _post(self) -> _Call | None:
+        if b"?" in self._url:
             return None
-        parts = self._url.split(b"/")
         if self._url == b"/api/v1/provision":
-            return PROVISION, "", self._length
-        if len(parts) == 5 and parts[3] and parts[4] in _FEATURES:
-            return _FEATURES[parts[4]], parts[3].decode(), self._length
-        return None
+            return _Call(_PROVISION, length=self._length, is_last=self._is_last)
+        parts = self._url.split(b"/")
+        if len(parts) < 5 or not parts[3]:
+            return None
+        token, feature = parts[3].decode(), _POSTS.get(parts[4])
+        if len(parts) == 6 and feature == "rpc" and parts[5].isdigit():
+            feature = f"rpc/{parts[5].decode()}"
+        elif len(parts) != 5:
+            return None
+        return _Call(_POST, token, feature, "", self._length, self._is_last) if feature else None
+
+    def _get(self) -> _Call | None:
+        path, _, query = self._url.partition(b"?")
+        parts = path.split(b"/", 4)
+        if len(parts) != 5 or not parts[3]:
+            return None
+        token, feature = parts[3].decode(), parts[4].decode()
+        if feature in INTERESTS:
+            return _Call(_WAIT, token, feature, query.decode(), 0, self._is_last)
+        return _Call(_READ, token, feature, query.decode(), 0, self._is_last) if feature == "attributes" else None
 
 
 class _Slot:
-    """A request whose answer is not known yet; called with the answer. Answers leave in order."""
+    """A request whose answer is not known yet; an `Answer`. Answers leave in order."""
 
-    __slots__ = ("_front", "data")
+    __slots__ = ("_front", "_is_last", "data")
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Front, is_last: bool) -> None:
         self._front = front
+        self._is_last = is_last
         self.data: bytes | None = None
 
-    def __call__(self, status: int, body: bytes, retry_after_s: int | None) -> None:
-        self.data = _OK_EMPTY if status == 200 and not body else _response(status, body, retry_after_s)
+    def __call__(
+        self, status: int, body: bytes, retry_after_s: int | None = None, content_type: bytes = JSON_TYPE
+    ) -> None:
+        if status == 200 and not body and not self._is_last:
+            self.data = _OK_EMPTY
+        else:
+            self.data = _response(status, body, retry_after_s, content_type, self._is_last)
         self._front.flush()
 
 
@@ -98,8 +144,8 @@ class Front(Protocol):
     """One connection, until it is handed over."""
 
     __slots__ = (
-        "_address", "_buffer", "_factory", "_feature", "_head", "_is_leaving", "_is_lost", "_length", "_slots",
-        "_token", "idle_sweeps", "transport",
+        "_address", "_buffer", "_call", "_factory", "_head", "_is_held", "_is_last", "_is_lost", "_is_paused", "_poll",
+        "_slots", "idle_sweeps", "transport",
     )  # fmt: skip
     transport: Any  # ITCPTransport; mypy reads nothing from zope interfaces
 
@@ -107,12 +153,14 @@ class Front(Protocol):
         self._factory = factory
         self._buffer = b""
         self._slots: deque[_Slot] = deque()
-        self._is_leaving = False  # a request for klein has come; answers of ours go out first
+        self._poll: LongPoll | None = None  # waits, or its answer has not left yet; nothing is served behind it
+        self._is_held = False  # what stands in the buffer has to wait until answers of ours are out
+        self._is_paused = False
+        self._is_last = False  # the client wants no more than the answers that are due
         self._is_lost = False
         self._address = ""
         self._head = b""  # the last one, and what it meant
-        self._feature = self._token = ""
-        self._length = 0
+        self._call = _Call(_POST)
         self.idle_sweeps = 0  # since the last whole request or answer, or the first byte of an incomplete one
 
     def connectionMade(self) -> None:
@@ -122,25 +170,35 @@ class Front(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._is_lost = True
         self._factory.connections.discard(self)
+        self._slots.clear()
+        self._buffer = b""
+        poll, self._poll = self._poll, None
+        if poll is not None:
+            poll.abandon()
 
     def dataReceived(self, data: bytes) -> None:
-        if self._buffer or self._is_leaving:
+        if self._buffer:
             data = self._buffer + data
             self._buffer = b""
         else:
             self.idle_sweeps = 0
+        if self._is_held:
+            self._hold(data)
+            return
         at, end = 0, len(data)
         while at < end:
-            what = _FOREIGN if self._is_leaving else self._look(data, at)
+            what = self._look(data, at)
             if what is _REQUEST:
                 start = at + len(self._head)
-                if end - start >= self._length:
-                    at = start + self._length
+                if end - start >= self._call.length:
+                    at = start + self._call.length
                     self._serve(data[start:at])
                     continue
                 what = _INCOMPLETE
             if what is _INCOMPLETE:
                 self._buffer = data[at:]
+            elif self._slots or what is _EARLY:
+                self._hold(data[at:])
             else:
                 self._hand_over(data[at:])
             return
@@ -155,39 +213,45 @@ class Front(Protocol):
             return
         self.transport.write(ready[0] if len(ready) == 1 else b"".join(ready))
         self.idle_sweeps = 0
-        if self._is_leaving and not slots:
-            self.transport.resumeProducing()
-            data, self._buffer = self._buffer, b""
-            self._hand_over(data)
+        if slots:
+            return
+        if self._poll is not None:
+            self._poll_answered()
+        elif self._is_held or self._is_last:
+            self._resume()
 
     def sweep(self, limit: int) -> None:
-        """Called once a second: ends a connection that says nothing or never finishes its request."""
+        """Called once a second: ends a connection that says nothing, never finishes its request or reads no answer."""
         if self._slots:
             return
+        if self._poll is not None:
+            self._poll_answered()
         self.idle_sweeps += 1
         if self.idle_sweeps > limit:
-            self.transport.abortConnection() if self._buffer else self.transport.loseConnection()
+            is_in_work = self._buffer or self._poll is not None
+            self.transport.abortConnection() if is_in_work else self.transport.loseConnection()
 
     # -- inside -----------------------------------------------------------------------------------
 
     def _look(self, data: bytes, at: int) -> int:
-        """For _REQUEST, `_head`, `_feature`, `_token` and `_length` describe the one at `at`."""
+        """For _REQUEST, `_head` and `_call` describe the one at `at`."""
+        if self._poll is not None or self._is_last:
+            return _EARLY
         if len(self._slots) >= MAX_PIPELINED or self._unsent_bytes() > MAX_UNSENT_BYTES:
             return _FOREIGN
-        if self._head and data.startswith(self._head, at):
-            return _REQUEST
-        if not data.startswith(_PREFIX, at):
-            return _INCOMPLETE if _PREFIX.startswith(data[at : at + len(_PREFIX)]) else _FOREIGN
-        end = data.find(b"\r\n\r\n", at, at + MAX_HEAD_BYTES)
-        if end < 0:
-            return _INCOMPLETE if len(data) - at < MAX_HEAD_BYTES else _FOREIGN
-        head = data[at : end + 4]
-        target = _Head(head).target()
-        if target is None:
-            return _FOREIGN
-        self._head = head
-        self._feature, self._token, self._length = target
-        return _REQUEST
+        if not self._head or not data.startswith(self._head, at):
+            if not data.startswith(_PREFIXES, at):
+                start = data[at : at + len(_PREFIXES[0])]
+                return _INCOMPLETE if any(one.startswith(start) for one in _PREFIXES) else _FOREIGN
+            end = data.find(b"\r\n\r\n", at, at + MAX_HEAD_BYTES)
+            if end < 0:
+                return _INCOMPLETE if len(data) - at < MAX_HEAD_BYTES else _FOREIGN
+            head = data[at : end + 4]
+            call = _Head(head).call()
+            if call is None:
+                return _FOREIGN
+            self._head, self._call = head, call
+        return _EARLY if self._slots and self._call.kind is _WAIT else _REQUEST
 
     def _unsent_bytes(self) -> int:
         """What the peer has not read; as `listener.FastServer`, Twisted's buffer has no public measure."""
@@ -195,21 +259,58 @@ class Front(Protocol):
         return getattr(transport, "_tempDataLen", 0) + len(getattr(transport, "dataBuffer", b""))
 
     def _serve(self, body: bytes) -> None:
-        slot = _Slot(self)
+        call, adapter = self._call, self._factory.adapter
+        self._is_last = call.is_last
+        slot = _Slot(self, call.is_last)
         self._slots.append(slot)
-        if self._feature is PROVISION:
-            self._factory.adapter.provision(body, self._address, slot)
+        if call.kind is _POST:
+            adapter.post(call.token, call.feature, body, self._address, slot)
+        elif call.kind is _PROVISION:
+            adapter.provision(body, self._address, slot)
+        elif call.kind is _READ:
+            adapter.get_attributes(call.token, call.query, self._address, slot)
         else:
-            self._factory.adapter.post(self._token, self._feature, body, self._address, slot)
+            self._poll = poll = LongPoll(INTERESTS[call.feature], slot)
+            adapter.wait(poll, call.token, call.query, self._address)
+
+    def _hold(self, data: bytes) -> None:
+        """Keeps what may be served only when the answers before it are out."""
+        if self._is_last:
+            return
+        self._is_held = True
+        self._buffer = data
+        if len(data) > MAX_HELD_BYTES and not self._is_paused:
+            self._is_paused = True
+            self.transport.pauseProducing()
+
+    def _poll_answered(self) -> None:
+        """Its answer was written: once the system has it all, the command counts as delivered."""
+        poll = self._poll
+        if poll is None or self._unsent_bytes():
+            return  # `sweep` looks again
+        self._poll = None
+        poll.written()
+        if self._is_last:
+            self._resume()
+        elif self._is_held:
+            self._factory.call_soon(self._resume)  # the core is still in the call that brought the answer
+
+    def _resume(self) -> None:
+        """All answers are out: what was held is served."""
+        if self._is_lost:
+            return
+        if self._is_last:
+            self.transport.loseConnection()
+            return
+        self._is_held = False
+        if self._is_paused:
+            self._is_paused = False
+            self.transport.resumeProducing()
+        data, self._buffer = self._buffer, b""
+        self.dataReceived(data)
 
     def _hand_over(self, data: bytes) -> None:
-        """klein's Site takes the connection; requests of ours that are in work are answered first."""
-        if self._slots:
-            self._buffer = data
-            if not self._is_leaving:
-                self._is_leaving = True
-                self.transport.pauseProducing()
-            return
+        """klein's Site takes the connection."""
         self._factory.connections.discard(self)
         channel = self._factory.site.buildProtocol(self.transport.getPeer())
         self.transport.protocol = channel
@@ -227,6 +328,7 @@ class FrontFactory(Factory[Front]):
         self.adapter = adapter
         self.site = site
         self.connections: set[Front] = set()
+        self._reactor = reactor
         self._limit = max(1, round(request_timeout_s / SWEEP_S))
         self._sweep = LoopingCall(self._sweep_all)
         self._sweep.clock = reactor
@@ -240,6 +342,10 @@ class FrontFactory(Factory[Front]):
             self._sweep.stop()
         self.site.stopFactory()
 
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """After the code that is running has returned."""
+        self._reactor.callLater(0, call)
+
     def buildProtocol(self, addr: Any) -> Front:
         return Front(self)
 
@@ -248,9 +354,10 @@ class FrontFactory(Factory[Front]):
             connection.sweep(self._limit)
 
 
-def _response(status: int, body: bytes, retry_after_s: int | None) -> bytes:
+def _response(status: int, body: bytes, retry_after_s: int | None, content_type: bytes, is_last: bool) -> bytes:
     retry = b"" if retry_after_s is None else b"Retry-After: %d\r\n" % retry_after_s
-    kind = b"Content-Type: application/json\r\n" if body else b""
-    return b"HTTP/1.1 %d %b\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
-        status, _REASONS.get(status, b"Error"), kind, retry, len(body), body,
+    kind = b"Content-Type: %b\r\n" % content_type if body else b""
+    end = b"Connection: close\r\n" if is_last else b""
+    return b"HTTP/1.1 %d %b\r\n%b%b%bContent-Length: %d\r\n\r\n%b" % (
+        status, _REASONS.get(status, b"Error"), kind, retry, end, len(body), body,
     )  # fmt: skip

@@ -8,9 +8,11 @@ from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi
 from cloud_core.transports.http.adapter import HttpDeviceAdapter
 from cloud_core.transports.http.admin_routes import AdminRoutes
+from cloud_core.transports.http.deadlines import Deadlines
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.front import FrontFactory
 from cloud_core.transports.http.intake import BoundedSite
+from cloud_core.transports.http.long_polls import LongPolls
 
 
 class HttpService:
@@ -20,7 +22,8 @@ class HttpService:
         self, *, api: DeviceApi, admin: AdminApi, reactor: Any, is_fast_path_on: bool, request_timeout_s: float
     ) -> None:
         # `reactor`: seconds and callLater; untyped because a test passes a Clock.
-        adapter = HttpDeviceAdapter(api)
+        self._polls = LongPolls(api.downlinks, Deadlines(reactor))
+        adapter = HttpDeviceAdapter(api, self._polls)
         routes = AdminRoutes(admin, DeviceRoutes(adapter))
         self._site = BoundedSite(  # type: ignore[no-untyped-call]
             routes.app.resource(), parsePOSTFormSubmission=False, timeout=int(request_timeout_s), reactor=reactor
@@ -33,6 +36,7 @@ class HttpService:
         return self._front if self._is_fast_path_on else self._site
 
     def stop(self) -> None:
-        """Closes the connections that are still with the front."""
+        """Tells who waits to ask again, and closes the connections that are still with the front."""
+        self._polls.stop()
         for connection in list(self._front.connections):
             connection.transport.loseConnection()

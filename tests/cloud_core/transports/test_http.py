@@ -6,69 +6,16 @@ import json
 from typing import Any
 
 import pytest
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 
-from cloud_core.core.admin import AdminApi
 from cloud_core.transports.http import errors as http_errors
 from cloud_core.transports.http.front import Front
-from cloud_core.transports.http.service import HttpService
 from shared.credentials import AccessToken, MqttBasic
 from shared.errors import leaf_classes
 from tests.support.api import ApiUnderTest
+from tests.support.http import HttpPeer
 from tests.support.stores import StoreUnderTest
 
 REQUEST = {"provisionDeviceKey": "sensor-key", "provisionDeviceSecret": "sensor-secret"}
-
-
-class HttpPeer:
-    """One connection in memory."""
-
-    def __init__(self, api: ApiUnderTest, *, is_fast: bool) -> None:
-        self.api = api
-        self.clock = Clock()
-        self.service = HttpService(
-            api=api.api,
-            admin=AdminApi(store=api.store.store, api=api.api, jwt_key=b"j" * 64),
-            reactor=self.clock,
-            is_fast_path_on=is_fast,
-            request_timeout_s=20.0,
-        )
-        self.factory = self.service.factory()
-        self.factory.startFactory()
-        self.transport = StringTransport()
-        self.transport.protocol = self.factory.buildProtocol(None)  # type: ignore[attr-defined]
-        self.transport.protocol.makeConnection(self.transport)  # type: ignore[attr-defined]
-
-    def send(self, data: bytes) -> None:
-        self.transport.protocol.dataReceived(data)  # type: ignore[attr-defined]
-
-    def settle(self) -> None:
-        for _ in range(8):
-            self.api.store.run(lambda tx: None)
-            self.api.store.read(lambda tx: None)
-            self.clock.advance(0.02)
-
-    def responses(self) -> list[tuple[int, dict[str, str], bytes]]:
-        self.settle()
-        data, found = self.transport.value(), []
-        self.transport.clear()
-        while data:
-            head, _, rest = data.partition(b"\r\n\r\n")
-            lines = head.decode().split("\r\n")
-            headers = {line.split(":", 1)[0].lower(): line.split(":", 1)[1].strip() for line in lines[1:]}
-            length = int(headers.get("content-length", 0))
-            found.append((int(lines[0].split()[1]), headers, rest[:length]))
-            data = rest[length:]
-        return found
-
-    def post(self, path: str, body: bytes, headers: str = "") -> tuple[int, dict[str, str], bytes]:
-        head = f"POST {path} HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
-        self.send(head.encode() + body)
-        return self.responses()[0]
-
-    def close(self) -> None:
-        self.factory.stopFactory()
 
 
 @pytest.fixture(params=[True, False], ids=["front", "klein"])

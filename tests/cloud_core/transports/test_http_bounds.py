@@ -10,8 +10,8 @@ import pytest
 from cloud_core.transports.http.front import MAX_PIPELINED, MAX_UNSENT_BYTES, Front
 from cloud_core.transports.http.intake import MAX_REST_BODY_BYTES, BoundedSite
 from shared.credentials import AccessToken
-from tests.cloud_core.transports.test_http import HttpPeer
 from tests.support.api import ApiUnderTest
+from tests.support.http import HttpPeer
 from tests.support.stores import StoreUnderTest
 
 ONE = b"POST /api/v1/tok/telemetry HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"
