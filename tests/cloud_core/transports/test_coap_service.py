@@ -15,7 +15,7 @@ from aiocoap.numbers.codes import Code
 from twisted.internet.defer import Deferred
 
 from cloud_core.transports.coap.service import CoapService
-from tests.cloud_core.transports.test_coap_fast_path import PROVISION, FakeApi
+from tests.support.coap import PROVISION, FakeApi
 
 LIMIT_S = 20
 
