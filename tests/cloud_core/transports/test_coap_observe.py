@@ -18,26 +18,13 @@ from cloud_core.transports.coap.observation import MAX_WAITING_COMMANDS, MAX_WAI
 from cloud_core.transports.coap.observations import ALIVE_S, MAX_UNCONFIRMED
 from shared.errors import RateLimited, Unavailable
 from shared.messages import AttributesChange, RpcCommand
-from tests.support.coap import PEER, CoapServer, request
+from tests.support.coap import PEER, CoapServer, Delivery, request
 
 ATTRIBUTES, RPC = "api/v1/tok/attributes", "api/v1/tok/rpc"
 ELSEWHERE = (PEER[0], 50_000, 0, 0)
 KINDS = pytest.mark.parametrize(
     ("mtype", "answered", "notified"), [(Type.CON, Type.ACK, Type.CON), (Type.NON, Type.NON, Type.NON)]
 )
-
-
-class Delivery:
-    """What became of a command."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[str] = []
-
-    def delivered(self) -> None:
-        self.outcomes.append("delivered")
-
-    def failed(self) -> None:
-        self.outcomes.append("failed")
 
 
 class Device:
