@@ -195,12 +195,10 @@ class Observations:
 
     def _concluded(self, observation: Observation, fate: Fate) -> None:
         """The end of a confirmable notification."""
-        delivery, observation.delivery = observation.delivery, None
         if fate is not Fate.ACKNOWLEDGED:
             self._end(observation)
-            if delivery is not None:
-                delivery.failed()
             return
+        delivery, observation.delivery = observation.delivery, None
         observation.heard_s = self._outbox.loop.time()
         self._heard_of(observation)
         self._api.presence.seen(observation.identity.device_id)
