@@ -20,6 +20,9 @@ HALF_LOAD = Target(p99_ms=20)
 IDLE_CONNECTIONS = 10_000
 IDLE_TARGET_BYTES = 4096
 POLL_TARGET_BYTES = 8192
+OBSERVERS = 10_000
+OBSERVER_TARGET_BYTES = 8192
+OBSERVED_CHANGES = 500
 START_TARGET_S = 1.5
 GROWTH_ROWS = 1_000_000
 GROWTH_STEPS = 6
@@ -199,6 +202,41 @@ def _ended(client: subprocess.Popen[str], bench: Bench) -> Result:
     return finished(client, bench.options)  # the end of its input tells it to go on
 
 
+def observe(bench: Bench) -> list[Row]:
+    """Memory of 10,000 CoAP observers, then how long a change of a shared attribute takes from REST to a device."""
+    with bench.core("coap_observe", devices=OBSERVERS) as (core, devices):
+        before = core.memory_bytes()
+        load = ("--connections", OBSERVERS, "--tokens", devices.tokens_file)
+        client = bench.start_load("coap_observe", *load, to=core.coap, watch=core)
+        if client.stdout is None or client.stdin is None:
+            raise ServerFailed("the observing client has no input and output")
+        client.stdout.readline()  # all open
+        time.sleep(1.0)
+        memory = core.memory_bytes()
+        each = (memory - before) / OBSERVERS
+        operator = fleet.Operator(core.http)
+        uuids = operator.device_uuids(OBSERVED_CHANGES)
+        client.stdin.write(f"{len(uuids)}\n")
+        client.stdin.flush()
+        for uuid in uuids:
+            operator.write_shared(uuid, {"sent": time.perf_counter()})
+        operator.close()
+        result = finished(client, bench.options)
+    errors, reason = report.errors_in([result])
+    held = Row(
+        name="coap_observe",
+        value=each,
+        unit="B each",
+        target=f"≤ {OBSERVER_TARGET_BYTES} B PSS each",
+        reached=each <= OBSERVER_TARGET_BYTES and not errors,
+        memory_bytes=memory,
+        errors=errors,
+        first_error=reason,
+        rounds=[result],
+    )
+    return [held, row("coap_observe delivery", [result], HALF_LOAD, memory_bytes=memory)]
+
+
 def start(bench: Bench) -> list[Row]:
     """From the start of the process to `ready` on a database with 1,000 devices and 200,000 rows."""
     with bench.core("start", devices=1000, keep=True) as (core, devices):
@@ -261,6 +299,7 @@ FIGURES = (
     Figure("provision_under_load", provision_under_load),
     Figure("idle", idle),
     Figure("long_poll", long_poll),
+    Figure("coap_observe", observe),
     Figure("start", start),
     Figure("growth", growth, is_long=True),
 )

@@ -39,6 +39,33 @@ def prepare(endpoint: Endpoint, *, devices: int, tokens_file: Path) -> Fleet:
     return Fleet(tokens_file, devices)
 
 
+class Operator:
+    """Writes shared attributes over REST, one request after the other."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Logs in. Raises: ServerFailed."""
+        self._connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=TIMEOUT_S)
+        credentials: dict[str, object] = {"username": ADMIN[0], "password": ADMIN[1]}
+        self._jwt = str(_post(self._connection, "/api/auth/login", credentials, jwt=None)["token"])
+
+    def device_uuids(self, count: int) -> list[str]:
+        """The first devices of the tenant. Raises: ServerFailed."""
+        path = f"/api/tenant/devices?pageSize={count}&page=0"
+        self._connection.request("GET", path, headers={"X-Authorization": f"Bearer {self._jwt}"})
+        response = self._connection.getresponse()
+        data = response.read()
+        if response.status != 200:
+            raise ServerFailed(f"GET {path} answered {response.status}: {data[:300]!r}")
+        return [str(device["id"]["id"]) for device in json.loads(data)["data"]]
+
+    def write_shared(self, uuid: str, values: dict[str, object]) -> None:
+        """Raises: ServerFailed."""
+        _post(self._connection, f"/api/plugins/telemetry/DEVICE/{uuid}/SHARED_SCOPE", values, jwt=self._jwt)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
 def _make_devices(connection: http.client.HTTPConnection, tokens: list[str], *, jwt: str) -> None:
     """All in one import; one by one where there is no such call."""
     rows = "\n".join(f"bench-{number:06d},{PROFILE},{token}" for number, token in enumerate(tokens))
@@ -84,6 +111,8 @@ def _post(
     data = response.read()
     if response.status != 200:
         raise ServerFailed(f"POST {path} answered {response.status}: {data[:300]!r}")
+    if not data:
+        return {}
     answer = json.loads(data)
     if not isinstance(answer, dict):
         raise ServerFailed(f"POST {path} answered no object: {data[:300]!r}")

@@ -1,133 +1,198 @@
-"""CoAP requests to `DeviceApi` calls and back; used by the fast path and by aiocoap's resource alike.
+"""CoAP requests to calls of the core and back; used by the fast path and by aiocoap's resource alike.
 
 Knows codes, paths and content formats, no datagrams.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
 from cloud_core.model import Identity, Peer, Transport
+from cloud_core.transports.coap import packages
 from cloud_core.transports.coap.errors import (
     BAD_REQUEST,
     CODES,
+    CONTENT,
     CREATED,
+    INTERNAL_ERROR,
     METHOD_NOT_ALLOWED,
+    NOT_FOUND,
     max_age_s,
 )
-from shared import payloads
-from shared.errors import MalformedRequest, NotAuthenticated, PlatformError, RequestTooLarge
-from shared.messages import ProvisionResponse
+from cloud_core.transports.coap.requests import (
+    ACCEPTED,
+    GET,
+    JSON,
+    MAX_BODY_BYTES,
+    OCTETS,
+    POST,
+    Answer,
+    Answered,
+    Request,
+    refusal,
+)
+from shared import codecs, payloads
+from shared.codecs import Codec
+from shared.device_json import key_list
+from shared.errors import NotAuthenticated, PlatformError, RequestTooLarge
+from shared.messages import AttributesAnswer, AttributesRequest, ProvisionResponse
 from shared.payloads import ProvisionEncoding
-from shared.topics import DevicePath, Feature, parse_device_path
+from shared.topics import Feature
 
 log = Logger()
 
-GET = 0x01
-POST = 0x02
-JSON = 50
-OCTETS = 42
-MAX_BODY_BYTES = payloads.MAX_BODY_BYTES
-_MAX_DIAGNOSTIC_CHARS = 200
-
-# (code, payload, Content-Format or None, Max-Age in seconds or None), exactly once, at once or later.
-Answer = Callable[[int, bytes, int | None, int | None], None]
+Action = Callable[[Identity, Request, Answer], None]
 
 
 class CoapDeviceAdapter:
     """Translates requests; keeps nothing between them."""
 
     def __init__(self, api: DeviceApi) -> None:
-        self._api = api
+        self.api = api
+        self._actions: dict[tuple[int, Feature], Action] = {
+            (POST, Feature.TELEMETRY): self._post_telemetry,
+            (POST, Feature.ATTRIBUTES): self._post_attributes,
+            (GET, Feature.ATTRIBUTES): self._get_attributes,
+            (POST, Feature.RPC): self._reply_or_call,
+            (POST, Feature.CLAIM): self._claim,
+            (GET, Feature.FIRMWARE): self._get_package,
+            (GET, Feature.SOFTWARE): self._get_package,
+        }
 
-    def handle(
-        self,
-        code: int,
-        path_segments: Sequence[str],
-        content_format: int | None,
-        payload: bytes,
-        peer_address: str,
-        answer: Answer,
-    ) -> None:
-        """Carries out one request. `peer_address` is the plain IP address, without port."""
-        self.perform(code, route(path_segments), content_format, payload, peer_address, answer)
-
-    def perform(
-        self,
-        code: int,
-        path: DevicePath | None,
-        content_format: int | None,
-        payload: bytes,
-        peer_address: str,
-        answer: Answer,
-    ) -> None:
-        """As `handle`, for a path that is taken apart already."""
-        if code != POST:
-            answer(BAD_REQUEST if code == GET else METHOD_NOT_ALLOWED, b"", None, None)
-        elif path is None:
-            answer(BAD_REQUEST, b"", None, None)
-        elif path.feature is Feature.TELEMETRY or path.feature is Feature.ATTRIBUTES:
-            self._post(path, payload, peer_address, answer)
-        elif path.feature is Feature.PROVISION:
-            self._provision(payload, content_format, peer_address, answer)
-        elif path.feature is Feature.FIRMWARE or path.feature is Feature.SOFTWARE:
-            answer(METHOD_NOT_ALLOWED, b"", None, None)
+    def perform(self, request: Request, answer: Answer) -> None:
+        """Carries out one request, as it comes without Observe."""
+        code, path = request.code, request.path
+        if code != POST and code != GET:
+            answer(Answered(METHOD_NOT_ALLOWED))
+            return
+        if path is None:
+            answer(Answered(BAD_REQUEST))
+            return
+        action = self._actions.get((code, path.feature))
+        if action is not None:
+            self.identified(request, answer, action)
+        elif code == POST and path.feature is Feature.PROVISION:
+            self._provision(request, answer)
+        elif code == POST and path.feature in (Feature.FIRMWARE, Feature.SOFTWARE):
+            answer(Answered(METHOD_NOT_ALLOWED))
         else:
-            answer(BAD_REQUEST, b"", None, None)
+            answer(Answered(BAD_REQUEST))
 
-    # -- data -------------------------------------------------------------------------------------
-
-    def _post(self, path: DevicePath, payload: bytes, peer_address: str, answer: Answer) -> None:
-        if len(payload) > MAX_BODY_BYTES:
-            _refuse(RequestTooLarge(f"the body is above {MAX_BODY_BYTES} bytes"), answer)
+    def identified(self, request: Request, answer: Answer, action: Action) -> None:
+        """Runs `action` with the identity that the path's token opens; a refusal of it is the answer."""
+        if len(request.payload) > MAX_BODY_BYTES:
+            answer(refusal(RequestTooLarge(f"the body is above {MAX_BODY_BYTES} bytes")))
             return
-        token = path.token
+        token = None if request.path is None else request.path.token
         if not token:
-            _refuse(NotAuthenticated(), answer)
+            answer(refusal(NotAuthenticated()))
             return
-        identity = self._api.known_token(token)
+        identity = self.api.known_token(token)
         if identity is not None:
-            self._store(identity, path.feature, payload, answer)
+            self._run(action, identity, request, answer)
             return
 
         def known(outcome: Identity | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
-                log.warn("CoAP request refused: {error}", error=str(outcome), source=peer_address)
-                _refuse(outcome, answer)
+                log.warn("CoAP request refused: {error}", error=str(outcome), source=request.peer_address)
+                answer(refusal(outcome))
             else:
-                self._store(outcome, path.feature, payload, answer)
+                self._run(action, outcome, request, answer)
 
-        self._api.authenticate_token(token, known)
+        self.api.authenticate_token(token, known)
 
-    def _store(self, identity: Identity, feature: Feature, payload: bytes, answer: Answer) -> None:
-        def stored(outcome: PlatformError | None) -> None:
-            if outcome is None:
-                answer(CREATED, b"", None, None)
-            else:
-                _refuse(outcome, answer)
-
+    def _run(self, action: Action, identity: Identity, request: Request, answer: Answer) -> None:
         try:
-            if feature is Feature.TELEMETRY:
-                samples = payloads.parse_telemetry(payload, received_ms=self._api.now_ms())
-            else:
-                values = payloads.parse_attributes(payload)
+            self.api.presence.seen(identity.device_id)
+            action(identity, request, answer)
         except PlatformError as error:
             log.warn("Request of {device} dropped: {error}", device=identity.device_name, error=str(error))
-            _refuse(error, answer)
+            answer(refusal(error))
+        except Exception:
+            log.failure("CoAP request failed")
+            answer(Answered(INTERNAL_ERROR))
+
+    def spend_message(self, identity: Identity) -> None:
+        """One message that is no telemetry. Raises: RateLimited."""
+        rates = self.api.rates
+        if rates.is_on:
+            refused = rates.message(identity)
+            if refused is not None:
+                raise refused
+
+    # -- data -------------------------------------------------------------------------------------
+
+    def _post_telemetry(self, identity: Identity, request: Request, answer: Answer) -> None:
+        api = self.api
+        samples = codec_for(identity, request).telemetry(request.payload, received_ms=api.now_ms())
+        if api.rates.is_on:
+            refused = api.rates.telemetry(identity, 1, sum(len(values) for _, values in samples))
+            if refused is not None:
+                raise refused
+        api.post_telemetry(identity, samples, _accepted(answer))
+
+    def _post_attributes(self, identity: Identity, request: Request, answer: Answer) -> None:
+        self.spend_message(identity)
+        values = codec_for(identity, request).attributes(request.payload)
+        self.api.attributes.post(identity, values, _accepted(answer))
+
+    def _get_attributes(self, identity: Identity, request: Request, answer: Answer) -> None:
+        self.spend_message(identity)
+        wanted = AttributesRequest(
+            client_keys=key_list(request.query("clientKeys"), "clientKeys") or None,
+            shared_keys=key_list(request.query("sharedKeys"), "sharedKeys") or None,
+        )
+        codec, answer_format = codec_for(identity, request), format_for(identity, request)
+
+        def found(outcome: AttributesAnswer | PlatformError) -> None:
+            if isinstance(outcome, PlatformError):
+                answer(refusal(outcome))
+            elif not outcome.client and not outcome.shared:
+                answer(Answered(NOT_FOUND))
+            else:
+                rendered(answer, answer_format, lambda: codec.render_attributes_answer(outcome, 0))
+
+        self.api.attributes.request(identity, wanted, found)
+
+    # -- commands, calls, claims ------------------------------------------------------------------
+
+    def _reply_or_call(self, identity: Identity, request: Request, answer: Answer) -> None:
+        self.spend_message(identity)
+        codec, answer_format = codec_for(identity, request), format_for(identity, request)
+        number = None if request.path is None else request.path.request_id
+        if number is not None:
+            self.api.rpc.reply(identity, number, codec.reply(request.payload), _accepted(answer))
             return
-        if feature is Feature.TELEMETRY:
-            self._api.post_telemetry(identity, samples, stored)
-        else:
-            self._api.attributes.post(identity, values, stored)
+
+        def called(outcome: Any) -> None:  # Any: decoded JSON, or a refusal
+            if isinstance(outcome, PlatformError):
+                answer(refusal(outcome))
+            else:
+                rendered(answer, answer_format, lambda: codec.render_call_answer(outcome, 0))
+
+        self.api.server_methods.call(identity, codec.call(request.payload), called)
+
+    def _claim(self, identity: Identity, request: Request, answer: Answer) -> None:
+        self.spend_message(identity)
+        claim = codec_for(identity, request).claim(request.payload)
+        self.api.claims.offer(identity, claim, _accepted(answer))
+
+    def _get_package(self, identity: Identity, request: Request, answer: Answer) -> None:
+        piece = packages.wanted(request)
+        if piece.is_first_block:
+            self.spend_message(identity)  # a download is one message, however small its blocks
+        packages.fetch(self.api.packages, identity, piece, answer)
 
     # -- provisioning -----------------------------------------------------------------------------
 
-    def _provision(self, payload: bytes, content_format: int | None, peer_address: str, answer: Answer) -> None:
-        peer = Peer(Transport.COAP, peer_address)
+    def _provision(self, request: Request, answer: Answer) -> None:
+        peer = Peer(Transport.COAP, request.peer_address)
         encoding = ProvisionEncoding.JSON
+        content_format = request.content_format
 
         def decided(outcome: ProvisionResponse | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
@@ -139,28 +204,42 @@ class CoapDeviceAdapter:
                 )
             else:
                 code, age_s, response = CREATED, None, outcome
-            answer(code, payloads.render_provision_response(response, encoding), answer_format, age_s)
+            body = payloads.render_provision_response(response, encoding)
+            answer(Answered(code, body, answer_format, age_s))
 
         answer_format = JSON if content_format is None else content_format
         try:
-            request, encoding = payloads.decode_provision(payload)
+            wanted, encoding = payloads.decode_provision(request.payload)
         except PlatformError as error:
-            self._api.refuse_provision(error, peer, decided)
+            self.api.refuse_provision(error, peer, decided)
             return
         if encoding is ProvisionEncoding.PROTOBUF and content_format is None:
             answer_format = OCTETS
-        self._api.provision(request, peer, decided)
+        self.api.provision(wanted, peer, decided)
 
 
-def route(path_segments: Sequence[str]) -> DevicePath | None:
-    """The path taken apart; None for one that leads nowhere."""
+def codec_for(identity: Identity, request: Request) -> Codec:
+    """The profile's, unless the device says that it writes JSON."""
+    return codecs.JSON if request.content_format == JSON else identity.options.codec
+
+
+def format_for(identity: Identity, request: Request) -> int:
+    """The request's Content-Format comes back; without one it is the codec's (wire-contract.md section 4.3)."""
+    if request.content_format is not None:
+        return request.content_format
+    return JSON if identity.options.codec is codecs.JSON else OCTETS
+
+
+def rendered(answer: Answer, content_format: int, render: Callable[[], bytes]) -> None:
+    """2.05 with what `render` gives, or the refusal it raises."""
     try:
-        return parse_device_path(path_segments)
-    except MalformedRequest:
-        return None
+        answer(Answered(CONTENT, render(), content_format))
+    except PlatformError as error:
+        answer(refusal(error))
 
 
-def _refuse(error: PlatformError, answer: Answer) -> None:
-    """The code, with a diagnostic text unless the peer is unknown (RFC 7252 section 5.5.2)."""
-    text = "" if isinstance(error, NotAuthenticated) else str(error)[:_MAX_DIAGNOSTIC_CHARS]
-    answer(CODES[type(error)], text.encode("utf-8", "replace"), None, max_age_s(error))
+def _accepted(answer: Answer) -> Callable[[PlatformError | None], None]:
+    def stored(outcome: PlatformError | None) -> None:
+        answer(ACCEPTED if outcome is None else refusal(outcome))
+
+    return stored

@@ -19,13 +19,9 @@ from aiocoap.tokenmanager import TokenManager
 from aiocoap.transports.udp6 import MessageInterfaceUDP6
 from twisted.logger import Logger
 
-from cloud_core.transports.coap.fast_path import (
-    EXCHANGE_LIFETIME_S,
-    PIGGYBACK_S,
-    Address,
-    Ancillary,
-    FastPath,
-)
+from cloud_core.transports.coap.exchanges import EXCHANGE_LIFETIME_S
+from cloud_core.transports.coap.fast_path import PIGGYBACK_S, FastPath
+from cloud_core.transports.coap.outbox import Address, Ancillary
 from cloud_core.transports.coap.recent import Recent
 
 log = Logger()

@@ -9,6 +9,9 @@ from shared.errors import PlatformError
 
 # Codes as they stand in the header byte: class in the upper three bits (RFC 7252 section 12.1).
 CREATED = 0x41
+DELETED = 0x42
+VALID = 0x43
+CONTENT = 0x45
 CONTINUE = 0x5F
 BAD_REQUEST = 0x80
 UNAUTHORIZED = 0x81

@@ -35,3 +35,7 @@ class Recent(Generic[K, V]):
             self._old, self._new = self._new, {}
             self._rotated_s = now_s
         self._new[key] = value
+
+    def discard(self, key: K) -> None:
+        self._new.pop(key, None)
+        self._old.pop(key, None)

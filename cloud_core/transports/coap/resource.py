@@ -1,6 +1,7 @@
 """The aiocoap root resource: everything the fast path leaves over goes to the same adapter.
 
-Other methods than POST, block-wise bodies, unusual options. Never raises into aiocoap, whose
+Other methods than GET and POST, block-wise bodies, unusual options; an Observe option among those is overlooked
+(RFC 7641 section 4.1). Never raises into aiocoap, whose
 handling of late exceptions is broken (engineering.md section 3.3).
 """
 
@@ -15,19 +16,21 @@ from aiocoap.numbers.codes import Code
 from aiocoap.resource import Resource
 from twisted.logger import Logger
 
-from cloud_core.transports.coap.adapter import JSON, OCTETS, POST, CoapDeviceAdapter
-from cloud_core.transports.coap.blockwise import BLOCK_BYTES, BLOCK_EXPONENT, Answered, Downloads, Uploads
+from cloud_core.transports.coap.adapter import CoapDeviceAdapter
+from cloud_core.transports.coap.blockwise import Downloads, Uploads, download_key, part
 from cloud_core.transports.coap.errors import (
     BAD_OPTION,
     CONTINUE,
-    INCOMPLETE,
+    GATEWAY_TIMEOUT,
     INTERNAL_ERROR,
     NOT_ACCEPTABLE,
     PROXYING_NOT_SUPPORTED,
 )
 from cloud_core.transports.coap.fast_path import plain_address
+from cloud_core.transports.coap.requests import ANSWER_TIMEOUT_S, GET, POST, Answered, Request, route
 from cloud_core.transports.coap.wire import (
     ACCEPT,
+    ACCEPTED_FORMATS,
     BLOCK1,
     BLOCK2,
     URI_HOST,
@@ -35,6 +38,7 @@ from cloud_core.transports.coap.wire import (
     URI_PORT,
     URI_QUERY,
 )
+from shared.topics import Feature
 
 log = Logger()
 _PROXY_OPTIONS = (35, 39)  # Proxy-Uri, Proxy-Scheme
@@ -59,14 +63,11 @@ class DeviceResource(Resource):  # type: ignore[misc]  # aiocoap's types are not
         pipe.add_response(response, is_last=True)
 
     async def _respond(self, request: Any) -> Any:
-        refusal = _option_refusal(request)
-        if refusal is not None:
-            return Message(code=Code(refusal))
+        refused = _option_refusal(request)
+        if refused is not None:
+            return Message(code=Code(refused))
         segments = tuple(request.opt.uri_path)
-        later = request.opt.block2
-        if later is not None and later.block_number > 0 and request.opt.block1 is None:
-            kept = self._downloads.get((request.remote.sockaddr[:2], segments))
-            return Message(code=Code(INCOMPLETE)) if kept is None else _block(kept, request)
+        wanted = _number(request.opt.block2)
         body = request.payload
         block1 = request.opt.block1
         if block1 is not None:
@@ -77,31 +78,46 @@ class DeviceResource(Resource):  # type: ignore[misc]  # aiocoap's types are not
             if block1.more:
                 return Message(code=Code(CONTINUE), block1=block1)
             body = self._uploads.take(key)
-        answered = await self._perform(request, segments, body)
-        if len(answered.payload) > BLOCK_BYTES or (later is not None and len(answered.payload) > later.size):
-            self._downloads.keep((request.remote.sockaddr[:2], segments), answered)
-        response = _block(answered, request)
+        response = _message(await self._answered(request, segments, body, wanted))
         if block1 is not None:
             response.opt.block1 = block1
         return response
 
-    async def _perform(self, request: Any, segments: tuple[str, ...], body: bytes) -> Answered:
+    async def _answered(self, request: Any, segments: tuple[str, ...], body: bytes, block2: int | None) -> Answered:
+        """The answer, or the block of it that is asked for."""
+        queries = tuple(request.opt.uri_query)
+        key = download_key(request.remote.sockaddr, segments, queries)
+        content_format = request.opt.content_format
+        asked = Request(
+            code=int(request.code),
+            path=route(segments),
+            content_format=None if content_format is None else int(content_format),
+            payload=body,
+            peer_address=plain_address(request.remote.sockaddr),
+            queries=queries,
+            block2=block2,
+        )
+        is_package = asked.path is not None and asked.path.feature in (Feature.FIRMWARE, Feature.SOFTWARE)
+        if block2 is not None and block2 >> 4 and request.opt.block1 is None and not is_package:
+            return self._downloads.later_block(key, block2)
+        answered = await self._perform(asked)
+        if answered.block2 is None and block2 is not None and block2 >> 4:
+            self._downloads.keep(key, answered)
+            return part(answered, block2)
+        return self._downloads.first_block(key, answered, block2)
+
+    async def _perform(self, request: Request) -> Answered:
         outcome: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
 
-        def answer(code: int, payload: bytes, content_format: int | None, max_age_s: int | None) -> None:
+        def answer(answered: Answered) -> None:
             if not outcome.done():  # the peer may have lost interest
-                outcome.set_result(Answered(code, payload, content_format, max_age_s))
+                outcome.set_result(answered)
 
-        content_format = request.opt.content_format
-        self._adapter.handle(
-            int(request.code),
-            segments,
-            None if content_format is None else int(content_format),
-            body,
-            plain_address(request.remote.sockaddr),
-            answer,
-        )
-        return await outcome
+        self._adapter.perform(request, answer)
+        try:
+            return await asyncio.wait_for(outcome, ANSWER_TIMEOUT_S if request.changes_nothing_here else None)
+        except TimeoutError:
+            return Answered(GATEWAY_TIMEOUT)
 
 
 def _option_refusal(request: Any) -> int | None:
@@ -113,26 +129,23 @@ def _option_refusal(request: Any) -> int | None:
         if number & 1 and number not in _UNDERSTOOD:
             return BAD_OPTION
     accepted = request.opt.accept
-    if int(request.code) == POST and accepted is not None and int(accepted) not in (JSON, OCTETS):
+    if int(request.code) in (GET, POST) and accepted is not None and int(accepted) not in ACCEPTED_FORMATS:
         return NOT_ACCEPTABLE
     return None
 
 
-def _block(answered: Answered, request: Any) -> Any:
-    """The part of the answer that the request asks for, or all of it where it is small."""
-    wanted = request.opt.block2
+def _number(block: Any) -> int | None:
+    """aiocoap's block option as the number that it is on the wire."""
+    return None if block is None else block.block_number << 4 | bool(block.more) << 3 | block.size_exponent
+
+
+def _message(answered: Answered) -> Any:
     message = Message(code=Code(answered.code), payload=answered.payload)
-    exponent = BLOCK_EXPONENT if wanted is None else min(wanted.size_exponent, BLOCK_EXPONENT)
-    number = 0 if wanted is None else wanted.block_number
-    size = 1 << exponent + 4
-    if number or len(answered.payload) > size:
-        start = number * size
-        if start >= len(answered.payload):
-            return Message(code=Code(INCOMPLETE))
-        message.payload = answered.payload[start : start + size]
-        message.opt.block2 = (number, start + size < len(answered.payload), exponent)
-    if answered.content_format is not None:
-        message.opt.content_format = answered.content_format
-    if answered.max_age_s is not None:
-        message.opt.max_age = answered.max_age_s
+    block2 = answered.block2
+    if block2 is not None:
+        message.opt.block2 = (block2 >> 4, bool(block2 & 8), block2 & 7)
+    for name in ("content_format", "max_age_s", "size2", "etag"):
+        value = getattr(answered, name)
+        if value is not None and value != b"":
+            setattr(message.opt, name.removesuffix("_s"), value)
     return message

@@ -54,7 +54,7 @@ class CoapService:
         return port
 
     async def stop(self) -> None:
-        """Stops reading, answers what is in work for at most the drain time, closes."""
+        """Stops reading, answers what is in work for at most the drain time, ends observations, closes."""
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is None:
             return
@@ -63,6 +63,8 @@ class CoapService:
         deadline_s = loop.time() + self._drain_s
         while self.has_work_pending and loop.time() < deadline_s:
             await asyncio.sleep(_DRAIN_STEP_S)
+        if self._fast_path is not None:
+            self._fast_path.observations.close()
         await self._context.shutdown()
 
     def start_deferred(self) -> Deferred[int]:

@@ -1,23 +1,24 @@
-"""The few CoAP messages the fast path needs: plain POST requests in, responses out (RFC 7252 section 3).
+"""The few CoAP messages the fast path needs: GET and POST requests in, responses out (RFC 7252 section 3).
 
 Whatever is not understood here is aiocoap's business; nothing here raises on any bytes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from cloud_core.transports.coap.adapter import route
 from cloud_core.transports.coap.recent import Recent
+from cloud_core.transports.coap.requests import ACCEPTED, JSON, OCTETS, Answered, route
 from shared.topics import DevicePath
 
 CON, NON, ACK, RST = range(4)
 
+ETAG, OBSERVE = 4, 6
 URI_HOST, URI_PORT, URI_PATH, CONTENT_FORMAT, MAX_AGE = 3, 7, 11, 12, 14
-URI_QUERY, ACCEPT, BLOCK2, BLOCK1, SIZE1 = 15, 17, 23, 27, 60
-OBSERVE, NO_RESPONSE = 6, 258
-_IGNORED = (URI_HOST, URI_PORT, URI_QUERY, SIZE1)
-_ACCEPTED_FORMATS = (b"\x32", b"\x2a")
+URI_QUERY, ACCEPT, BLOCK2, BLOCK1, SIZE2, SIZE1 = 15, 17, 23, 27, 28, 60
+NO_RESPONSE = 258
+ACCEPTED_FORMATS = (JSON, OCTETS)
+_IGNORED = (URI_HOST, URI_PORT)
 
 _MAX_CACHED_BYTES = 256
 _MAX_CACHED_HEADS = 60_000
@@ -25,11 +26,19 @@ _MAX_CACHED_HEADS = 60_000
 
 @dataclass(slots=True)
 class Head:
-    """The options of a request, as far as they matter; read-only, shared by equal requests."""
+    """The options of a request, as far as they matter; read-only, shared by equal requests.
+
+    `is_plain` says that a POST needs nothing beyond path and format.
+    """
 
     path: DevicePath | None
     segments: tuple[str, ...]
     content_format: int | None
+    queries: tuple[str, ...] = ()
+    observe: int | None = None
+    block2: int | None = None
+    accept: int | None = None
+    is_plain: bool = True
 
 
 class HeadReader:
@@ -39,7 +48,7 @@ class HeadReader:
         self._known: Recent[bytes, Head] = Recent(max_entries=_MAX_CACHED_HEADS)
 
     def read(self, data: bytes, start: int) -> tuple[Head, int] | None:
-        """The options from `start` and where the payload begins; None for what is not plain.
+        """The options from `start` and where the payload begins; None for what is not understood.
 
         The options are self-delimiting, so equal bytes up to an end marker that was one before mean
         the same again.
@@ -62,8 +71,7 @@ class HeadReader:
 
 def _parse(data: bytes, at: int) -> tuple[Head, int] | None:
     """The options and the index of the payload marker, or of the end of the message."""
-    number, segments, content_format = 0, [], None
-    size = len(data)
+    number, size, options = 0, len(data), _Options()
     try:
         while at < size and data[at] != 0xFF:
             delta, length = data[at] >> 4, data[at] & 15
@@ -79,46 +87,65 @@ def _parse(data: bytes, at: int) -> tuple[Head, int] | None:
             if delta == 15 or length == 15 or at + length > size:
                 return None
             number += delta
-            value = data[at : at + length]
-            at += length
-            if number == URI_PATH:
-                segments.append(value.decode())
-            elif number == CONTENT_FORMAT and length <= 2:
-                content_format = int.from_bytes(value, "big")
-            elif not _is_harmless(number, value):
+            if not options.take(number, data[at : at + length]):
                 return None
+            at += length
     except (IndexError, UnicodeDecodeError):
         return None
-    return Head(route(segments), tuple(segments), content_format), at
+    return options.head(), at
 
 
-def _is_harmless(number: int, value: bytes) -> bool:
-    """Whether the fast path may overlook the option: known to change nothing, or elective and unknown."""
-    if number in _IGNORED:
+@dataclass(slots=True)
+class _Options:
+    """The options met so far."""
+
+    segments: list[str] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
+    numbers: dict[int, int] = field(default_factory=dict)
+    is_plain: bool = True
+
+    def take(self, number: int, value: bytes) -> bool:
+        """False for a critical option that is not understood, or an understood one of a wrong length."""
+        if number == URI_PATH:
+            self.segments.append(value.decode())
+        elif number == URI_QUERY:
+            self.queries.append(value.decode("utf-8", "replace"))
+        elif number in _LONGEST:
+            if len(value) > _LONGEST[number]:
+                return False
+            self.numbers[number] = int.from_bytes(value, "big")
+        elif number == NO_RESPONSE:
+            self.is_plain = False
+        elif number & 1:
+            return number in _IGNORED
         return True
-    if number == ACCEPT:
-        return value in _ACCEPTED_FORMATS
-    return not number & 1 and number not in (OBSERVE, NO_RESPONSE, CONTENT_FORMAT)
+
+    def head(self) -> Head:
+        observe, block2, accept = map(self.numbers.get, (OBSERVE, BLOCK2, ACCEPT))
+        is_special = observe is not None or block2 is not None or accept not in (None, *ACCEPTED_FORMATS)
+        segments = tuple(self.segments)
+        return Head(
+            route(segments), segments, self.numbers.get(CONTENT_FORMAT), tuple(self.queries), observe, block2, accept,
+            is_plain=self.is_plain and not is_special,
+        )  # fmt: skip
 
 
-def response(
-    kind: int,
-    code: int,
-    message_id: int,
-    token: bytes,
-    *,
-    payload: bytes = b"",
-    content_format: int | None = None,
-    max_age_s: int | None = None,
-    block2: int | None = None,
-) -> bytes:
-    """An encoded message. `block2` is the option's number: block << 4 | more << 3 | size exponent."""
-    parts = [bytes((0x40 | kind << 4 | len(token), code, message_id >> 8, message_id & 255)), token]
-    previous = 0
-    for number, value in ((CONTENT_FORMAT, content_format), (MAX_AGE, max_age_s), (BLOCK2, block2)):
+_LONGEST = {CONTENT_FORMAT: 2, OBSERVE: 3, BLOCK2: 3, ACCEPT: 2}
+
+
+def encode(kind: int, message_id: int, token: bytes, answered: Answered) -> bytes:
+    """A response as its message."""
+    head = bytes((0x40 | kind << 4 | len(token), answered.code, message_id >> 8, message_id & 255))
+    if answered is ACCEPTED:
+        return head + token  # the answer to nearly every message
+    parts, previous = [head, token], 0
+    for number, value in (
+        (ETAG, answered.etag or None), (OBSERVE, answered.observe), (CONTENT_FORMAT, answered.content_format),
+        (MAX_AGE, answered.max_age_s), (BLOCK2, answered.block2), (SIZE2, answered.size2),
+    ):  # fmt: skip
         if value is None:
             continue
-        encoded = value.to_bytes((value.bit_length() + 7) // 8, "big")
+        encoded = value if isinstance(value, bytes) else value.to_bytes((value.bit_length() + 7) // 8, "big")
         delta = number - previous
         if delta < 13:
             parts.append(bytes((delta << 4 | len(encoded),)))
@@ -126,7 +153,12 @@ def response(
             parts.append(bytes((13 << 4 | len(encoded), delta - 13)))
         parts.append(encoded)
         previous = number
-    if payload:
+    if answered.payload:
         parts.append(b"\xff")
-        parts.append(payload)
+        parts.append(answered.payload)
     return b"".join(parts)
+
+
+def empty(kind: int, message_id: int) -> bytes:
+    """An empty acknowledgement or reset."""
+    return bytes((0x40 | kind << 4, 0, message_id >> 8, message_id & 255))

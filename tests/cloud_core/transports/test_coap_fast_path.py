@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from aiocoap import Message
@@ -13,165 +11,34 @@ from aiocoap.numbers.types import Type
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_core.model import Identity, Peer, Role
 from cloud_core.transports.coap import errors as coap_errors
-from cloud_core.transports.coap.adapter import CoapDeviceAdapter
-from cloud_core.transports.coap.blockwise import Downloads, Uploads
-from cloud_core.transports.coap.fast_path import EXCHANGE_LIFETIME_S, FastPath
+from cloud_core.transports.coap.blockwise import Uploads
+from cloud_core.transports.coap.exchanges import EXCHANGE_LIFETIME_S
 from cloud_core.transports.coap.recent import Recent
 from shared.credentials import AccessToken
 from shared.errors import (
     AlreadyProvisioned,
     InvalidProvisionCredentials,
-    NotAuthenticated,
     PlatformError,
     ProvisionStatus,
     RateLimited,
     Unavailable,
     leaf_classes,
 )
-from shared.messages import ProvisionRequest, ProvisionResponse
+from shared.messages import ProvisionResponse
 from shared.provision_protobuf import read_request
-
-PEER = ("::ffff:192.0.2.7", 40_000, 0, 0)
-ANCILLARY = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, bytes(10) + b"\xff\xff\x7f\0\0\x01" + bytes(4))]
-PROVISION = b'{"provisionDeviceKey":"k","provisionDeviceSecret":"s","deviceName":"d"}'
-PROVISION_PROTOBUF = b"\x0a\x01d\x1a\x06\x0a\x01k\x12\x01s"
-SUCCESS = ProvisionResponse(status=ProvisionStatus.SUCCESS, credentials=AccessToken("T0KEN"))
-
-
-class FakeApi:
-    """Records what it is asked; answers at once, or by `release` when `is_holding`."""
-
-    def __init__(self) -> None:
-        self.known = {"tok": Identity(Role.DEVICE, device_id=1, device_name="d")}
-        self.logins = {"new": Identity(Role.DEVICE, device_id=2, device_name="n")}
-        self.telemetry: list[Any] = []
-        self.posted_attributes: list[Any] = []
-        self.attributes = self  # `api.attributes.post`
-        self.provisioned: list[tuple[ProvisionRequest, Peer]] = []
-        self.refused: list[PlatformError] = []
-        self.outcome: Any = SUCCESS
-        self.stored: Any = None
-        self.is_holding = False
-        self.held: list[Callable[[], None]] = []
-        self.is_congested = False
-
-    def on_delivered(self, callback: Callable[[], None]) -> None:
-        self.delivered = callback
-
-    def now_ms(self) -> int:
-        return 1_000
-
-    def known_token(self, token: str) -> Identity | None:
-        return self.known.get(token)
-
-    def authenticate_token(self, token: str, done: Any) -> None:
-        self._finish(done, self.logins.get(token, NotAuthenticated()))
-
-    def post_telemetry(self, identity: Identity, samples: Any, done: Any) -> None:
-        self.telemetry.append((identity.device_id, samples))
-        self._finish(done, self.stored)
-
-    def post(self, identity: Identity, values: Any, done: Any) -> None:
-        self.posted_attributes.append((identity.device_id, dict(values)))
-        self._finish(done, self.stored)
-
-    def provision(self, request: ProvisionRequest, peer: Peer, done: Any) -> None:
-        self.provisioned.append((request, peer))
-        self._finish(done, self.outcome)
-
-    def refuse_provision(self, error: PlatformError, peer: Peer, done: Any, *, request: Any = None) -> None:
-        error.ref = "R-1"
-        self.refused.append(error)
-        self._finish(done, error)
-
-    def release(self) -> None:
-        held, self.held = self.held, []
-        for finish in held:
-            finish()
-
-    def _finish(self, done: Any, outcome: Any) -> None:
-        if self.is_holding:
-            self.held.append(lambda: done(outcome))
-        else:
-            done(outcome)
-
-
-class FakeLoop:
-    """Time that the test moves."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-        self.calls: list[tuple[float, Callable[[], None]]] = []
-
-    def time(self) -> float:
-        return self.now_s
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
-        self.calls.append((self.now_s + delay, callback))
-
-    def advance(self, seconds: float) -> None:
-        end_s = self.now_s + seconds
-        while due := sorted((call for call in self.calls if call[0] <= end_s), key=lambda call: call[0]):
-            self.calls.remove(due[0])
-            self.now_s = due[0][0]
-            due[0][1]()
-        self.now_s = end_s
-
-
-class Harness:
-    def __init__(self, **options: Any) -> None:
-        self.api = FakeApi()
-        self.loop = FakeLoop()
-        self.sent: list[bytes] = []
-        self._message_id = 999
-        self.path = FastPath(
-            CoapDeviceAdapter(self.api),  # type: ignore[arg-type]  # a fake
-            loop=self.loop,
-            send=self._send,
-            next_message_id=self._next,
-            downloads=Downloads(),
-            **options,
-        )
-
-    def _send(self, data: bytes, ancillary: Any, address: Any) -> None:
-        assert ancillary == ANCILLARY and address[0] == PEER[0]
-        self.sent.append(data)
-
-    def _next(self) -> int:
-        self._message_id += 1
-        return self._message_id
-
-    def receive(self, data: bytes, address: Any = PEER, flags: int = 0) -> bool:
-        return self.path.receive(data, ANCILLARY, flags, address)
-
-    def post(self, path: str, payload: bytes = b"{}", **options: Any) -> Message:
-        """Sends a request that is answered at once; gives the decoded answer."""
-        assert self.receive(request(path, payload, **options))
-        return self.answer()
-
-    def answer(self) -> Message:
-        return Message.decode(self.sent[-1])
-
-
-def request(
-    path: str,
-    payload: bytes = b"{}",
-    *,
-    mid: int = 1,
-    mtype: Type = Type.CON,
-    code: Code = Code.POST,
-    **options: Any,
-) -> bytes:
-    message = Message(code=code, payload=payload, _mtype=mtype, _mid=mid, _token=b"\x01\x02", **options)
-    message.opt.uri_path = tuple(path.split("/"))
-    return bytes(message.encode())
+from tests.support.coap import (
+    PEER,
+    PROVISION,
+    PROVISION_PROTOBUF,
+    CoapServer,
+    request,
+)
 
 
 @pytest.fixture
-def it() -> Harness:
-    return Harness()
+def it() -> CoapServer:
+    return CoapServer()
 
 
 def test_every_refusal_has_a_code() -> None:
@@ -183,7 +50,7 @@ def test_every_refusal_has_a_code() -> None:
 
 
 @pytest.mark.parametrize("path", ["api/v1/provision", "api/v1/anything/provision", "api/v1/PROVISION"])
-def test_provisioning_succeeds_with_created_and_json(it: Harness, path: str) -> None:
+def test_provisioning_succeeds_with_created_and_json(it: CoapServer, path: str) -> None:
     """2.01 with the JSON, format 50, and the peer's plain address in the request."""
     answer = it.post(path, PROVISION)
     assert (answer.code, answer.mtype, answer.mid, answer.token) == (Code.CREATED, Type.ACK, 1, b"\x01\x02")
@@ -193,28 +60,28 @@ def test_provisioning_succeeds_with_created_and_json(it: Harness, path: str) -> 
 
 
 @pytest.mark.parametrize("error", [InvalidProvisionCredentials, AlreadyProvisioned])
-def test_a_refused_provisioning_is_bad_request_with_json(it: Harness, error: type[PlatformError]) -> None:
+def test_a_refused_provisioning_is_bad_request_with_json(it: CoapServer, error: type[PlatformError]) -> None:
     """Class 4.00, the reason in the body."""
     it.api.outcome = error()
     answer = it.post("api/v1/provision", PROVISION)
     assert answer.code == Code.BAD_REQUEST and error.reason.encode() in answer.payload
 
 
-def test_a_malformed_provisioning_is_told_so(it: Harness) -> None:
+def test_a_malformed_provisioning_is_told_so(it: CoapServer) -> None:
     """4.00 with FAILURE and a reference, through `refuse_provision`."""
     answer = it.post("api/v1/provision", b"{nonsense")
     assert answer.code == Code.BAD_REQUEST and b"MALFORMED_REQUEST" in answer.payload and b"R-1" in answer.payload
     assert len(it.api.refused) == 1 and not it.api.provisioned
 
 
-def test_rate_limited_carries_max_age(it: Harness) -> None:
+def test_rate_limited_carries_max_age(it: CoapServer) -> None:
     """4.29 with the whole seconds to wait."""
     it.api.outcome = RateLimited(retry_after_s=4.2)
     answer = it.post("api/v1/provision", PROVISION)
     assert answer.code.dotted == "4.29" and answer.opt.max_age == 5 and b'"retryAfter":5' in answer.payload
 
 
-def test_protobuf_is_answered_in_protobuf(it: Harness) -> None:
+def test_protobuf_is_answered_in_protobuf(it: CoapServer) -> None:
     """Protobuf in, protobuf out, format 42."""
     assert read_request(PROVISION_PROTOBUF) is not None
     answer = it.post("api/v1/provision", PROVISION_PROTOBUF)
@@ -222,33 +89,33 @@ def test_protobuf_is_answered_in_protobuf(it: Harness) -> None:
     assert b"T0KEN" in answer.payload and not answer.payload.startswith(b"{")
 
 
-def test_the_content_format_is_echoed(it: Harness) -> None:
+def test_the_content_format_is_echoed(it: CoapServer) -> None:
     """The request's format comes back, whatever it is."""
     assert int(it.post("api/v1/provision", PROVISION, content_format=0).opt.content_format) == 0
 
 
 @pytest.mark.parametrize("path", ["api/v1/tok/telemetry", "api/v1/tok/TELEMETRY"])
-def test_telemetry_is_stored(it: Harness, path: str) -> None:
+def test_telemetry_is_stored(it: CoapServer, path: str) -> None:
     """2.01, empty."""
     answer = it.post(path, b'{"t":21}')
     assert (answer.code, answer.payload) == (Code.CREATED, b"")
     assert it.api.telemetry == [(1, [(1_000, {"t": 21})])]
 
 
-def test_a_path_in_one_option_is_accepted(it: Harness) -> None:
+def test_a_path_in_one_option_is_accepted(it: CoapServer) -> None:
     """Some clients put the whole path into one Uri-Path option."""
     message = Message(code=Code.POST, payload=b'{"t":1}', _mtype=Type.CON, _mid=1, _token=b"")
     message.opt.uri_path = ("api/v1/tok/telemetry",)
     assert it.receive(message.encode()) and it.answer().code == Code.CREATED
 
 
-def test_attributes_are_stored(it: Harness) -> None:
+def test_attributes_are_stored(it: CoapServer) -> None:
     """2.01, empty."""
     assert it.post("api/v1/tok/attributes", b'{"fw":"a"}').code == Code.CREATED
     assert it.api.posted_attributes == [(1, {"fw": "a"})]
 
 
-def test_a_first_login_is_looked_up(it: Harness) -> None:
+def test_a_first_login_is_looked_up(it: CoapServer) -> None:
     """A token that has not been seen goes through `authenticate_token`."""
     assert it.post("api/v1/new/telemetry", b'{"t":1}').code == Code.CREATED
     assert it.api.telemetry[0][0] == 2
@@ -267,25 +134,25 @@ def test_a_first_login_is_looked_up(it: Harness) -> None:
         ("fw/tok", Code.METHOD_NOT_ALLOWED),
     ],
 )
-def test_wrong_paths_are_refused(it: Harness, path: str, code: Code) -> None:
+def test_wrong_paths_are_refused(it: CoapServer, path: str, code: Code) -> None:
     """Unknown token 4.01; unknown or incomplete path 4.00."""
     assert it.post(path, b'{"t":1}').code == code
 
 
-def test_malformed_telemetry_is_bad_request(it: Harness) -> None:
+def test_malformed_telemetry_is_bad_request(it: CoapServer) -> None:
     """4.00 and nothing stored."""
     assert it.post("api/v1/tok/telemetry", b"[1,").code == Code.BAD_REQUEST
     assert it.api.telemetry == []
 
 
-def test_a_full_queue_is_service_unavailable(it: Harness) -> None:
+def test_a_full_queue_is_service_unavailable(it: CoapServer) -> None:
     """5.03 with Max-Age."""
     it.api.stored = Unavailable(retry_after_s=2)
     answer = it.post("api/v1/tok/telemetry", b'{"t":1}')
     assert answer.code == Code.SERVICE_UNAVAILABLE and answer.opt.max_age == 2
 
 
-def test_a_bug_is_an_internal_error_and_not_silence(it: Harness) -> None:
+def test_a_bug_is_an_internal_error_and_not_silence(it: CoapServer) -> None:
     """5.00; the process and later requests live on."""
     it.api.post_telemetry = None  # type: ignore[assignment,method-assign]
     assert it.post("api/v1/tok/telemetry", b'{"t":1}').code == Code.INTERNAL_SERVER_ERROR
@@ -295,13 +162,13 @@ def test_a_bug_is_an_internal_error_and_not_silence(it: Harness) -> None:
 # -- message layer ----------------------------------------------------------------------------------
 
 
-def test_non_requests_get_non_answers(it: Harness) -> None:
+def test_non_requests_get_non_answers(it: CoapServer) -> None:
     """The response type equals the request type; the id is ours, the token theirs."""
     answer = it.post("api/v1/tok/telemetry", b'{"t":1}', mtype=Type.NON)
     assert (answer.mtype, answer.mid, answer.token) == (Type.NON, 1_000, b"\x01\x02")
 
 
-def test_a_retransmission_gets_the_same_bytes_and_is_not_executed_again(it: Harness) -> None:
+def test_a_retransmission_gets_the_same_bytes_and_is_not_executed_again(it: CoapServer) -> None:
     """One lost answer locks no device out (wire-contract.md section 4.3)."""
     datagram = request("api/v1/provision", PROVISION)
     it.receive(datagram)
@@ -309,7 +176,7 @@ def test_a_retransmission_gets_the_same_bytes_and_is_not_executed_again(it: Harn
     assert len(it.api.provisioned) == 1 and len(it.sent) == 2 and it.sent[0] == it.sent[1]
 
 
-def test_another_endpoint_or_message_id_is_another_request(it: Harness) -> None:
+def test_another_endpoint_or_message_id_is_another_request(it: CoapServer) -> None:
     """Duplicates are recognised by endpoint and message id only."""
     it.receive(request("api/v1/provision", PROVISION, mid=1))
     it.receive(request("api/v1/provision", PROVISION, mid=2))
@@ -317,7 +184,7 @@ def test_another_endpoint_or_message_id_is_another_request(it: Harness) -> None:
     assert len(it.api.provisioned) == 3
 
 
-def test_a_message_id_may_come_again_after_the_exchange_lifetime(it: Harness) -> None:
+def test_a_message_id_may_come_again_after_the_exchange_lifetime(it: CoapServer) -> None:
     """RFC 7252 section 4.4: 247 s."""
     datagram = request("api/v1/tok/telemetry", b'{"t":1}')
     it.receive(datagram)
@@ -329,7 +196,7 @@ def test_a_message_id_may_come_again_after_the_exchange_lifetime(it: Harness) ->
     assert len(it.api.telemetry) == 2
 
 
-def test_a_duplicate_non_is_ignored(it: Harness) -> None:
+def test_a_duplicate_non_is_ignored(it: CoapServer) -> None:
     """RFC 7252 section 4.5."""
     datagram = request("api/v1/tok/telemetry", b'{"t":1}', mtype=Type.NON)
     it.receive(datagram)
@@ -337,7 +204,7 @@ def test_a_duplicate_non_is_ignored(it: Harness) -> None:
     assert len(it.sent) == len(it.api.telemetry) == 1
 
 
-def test_an_answer_within_500_ms_is_piggy_backed(it: Harness) -> None:
+def test_an_answer_within_500_ms_is_piggy_backed(it: CoapServer) -> None:
     """A duplicate meanwhile gets nothing; the acknowledgement carries the response."""
     it.api.is_holding = True
     datagram = request("api/v1/tok/telemetry", b'{"t":1}')
@@ -350,7 +217,7 @@ def test_an_answer_within_500_ms_is_piggy_backed(it: Harness) -> None:
     assert len(it.sent) == 1 and it.answer().mtype == Type.ACK and it.answer().code == Code.CREATED
 
 
-def slow(it: Harness) -> bytes:
+def slow(it: CoapServer) -> bytes:
     it.api.is_holding = True
     datagram = request("api/v1/provision", PROVISION, mid=7)
     it.receive(datagram)
@@ -358,7 +225,7 @@ def slow(it: Harness) -> bytes:
     return datagram
 
 
-def test_a_slow_answer_is_acknowledged_first_and_sent_separately(it: Harness) -> None:
+def test_a_slow_answer_is_acknowledged_first_and_sent_separately(it: CoapServer) -> None:
     """Empty ACK at 500 ms, then a confirmable response with an id of ours."""
     datagram = slow(it)
     assert (it.answer().mtype, it.answer().code, it.answer().mid) == (Type.ACK, Code.EMPTY, 7)
@@ -375,7 +242,7 @@ def test_a_slow_answer_is_acknowledged_first_and_sent_separately(it: Harness) ->
     assert len(it.api.provisioned) == 1
 
 
-def test_a_separate_response_is_repeated_until_acknowledged(it: Harness) -> None:
+def test_a_separate_response_is_repeated_until_acknowledged(it: CoapServer) -> None:
     """And the acknowledgement is ours, not aiocoap's."""
     slow(it)
     it.api.release()
@@ -387,7 +254,7 @@ def test_a_separate_response_is_repeated_until_acknowledged(it: Harness) -> None
     assert len(it.sent) == count and it.loop.calls == []
 
 
-def test_a_separate_response_ends_after_four_retransmissions(it: Harness) -> None:
+def test_a_separate_response_ends_after_four_retransmissions(it: CoapServer) -> None:
     """RFC 7252 section 4.8, MAX_RETRANSMIT."""
     slow(it)
     it.api.release()
@@ -395,7 +262,7 @@ def test_a_separate_response_ends_after_four_retransmissions(it: Harness) -> Non
     assert len(it.sent) == 1 + 1 + 4 and it.loop.calls == []
 
 
-def test_one_of_many_waiting_requests_does_not_delay_the_others(it: Harness) -> None:
+def test_one_of_many_waiting_requests_does_not_delay_the_others(it: CoapServer) -> None:
     """The shared sweep acknowledges each at its own time."""
     it.api.is_holding = True
     it.receive(request("api/v1/tok/telemetry", mid=1, payload=b'{"t":1}'))
@@ -409,7 +276,7 @@ def test_one_of_many_waiting_requests_does_not_delay_the_others(it: Harness) -> 
 
 def test_a_flood_of_telemetry_does_not_displace_provisionings() -> None:
     """The memory of provisionings is its own."""
-    it = Harness(max_remembered=10)
+    it = CoapServer(max_remembered=10)
     datagram = request("api/v1/provision", PROVISION, mid=60_000)
     it.receive(datagram)
     for mid in range(100):
@@ -419,7 +286,7 @@ def test_a_flood_of_telemetry_does_not_displace_provisionings() -> None:
     assert len(it.path._others) <= 10
 
 
-def test_a_large_answer_comes_in_blocks(it: Harness) -> None:
+def test_a_large_answer_comes_in_blocks(it: CoapServer) -> None:
     """1,024 bytes first, and Block2 says that more follow."""
     it.api.outcome = ProvisionResponse(status=ProvisionStatus.SUCCESS, credentials=AccessToken("x" * 1_500))
     answer = it.post("api/v1/provision", PROVISION)
@@ -434,7 +301,7 @@ def test_a_large_answer_comes_in_blocks(it: Harness) -> None:
 @pytest.mark.parametrize(
     "datagram",
     [
-        request("api/v1/tok/telemetry", code=Code.GET, payload=b""),
+        request("api/v1/tok/telemetry", code=Code.PUT, payload=b""),
         request("api/v1/tok/telemetry", block1=(0, True, 6)),
         request("api/v1/tok/telemetry", block2=(1, False, 6)),
         request("api/v1/tok/telemetry", observe=0),
@@ -444,20 +311,20 @@ def test_a_large_answer_comes_in_blocks(it: Harness) -> None:
         request("api/v1/tok/telemetry", accept=60),
         bytes((0x40, 0, 0, 1)),
     ],
-    ids=["get", "block1", "block2", "observe", "proxy", "if-match", "no-response", "accept", "ping"],
+    ids=["put", "block1", "block2", "observe", "proxy", "if-match", "no-response", "accept", "ping"],
 )
-def test_anything_odd_is_left_to_aiocoap(it: Harness, datagram: bytes) -> None:
+def test_anything_odd_is_left_to_aiocoap(it: CoapServer, datagram: bytes) -> None:
     """Untouched: nothing is sent, nothing executed."""
     assert not it.receive(datagram) and it.sent == [] and it.api.telemetry == []
 
 
-def test_a_truncated_datagram_is_too_large(it: Harness) -> None:
+def test_a_truncated_datagram_is_too_large(it: CoapServer) -> None:
     """4.13, instead of half a body being stored."""
     assert it.receive(request("api/v1/tok/telemetry"), flags=socket.MSG_TRUNC)
     assert it.answer().code == Code.REQUEST_ENTITY_TOO_LARGE and it.api.telemetry == []
 
 
-def test_remembered_options_do_not_swallow_an_end_marker_inside_a_value(it: Harness) -> None:
+def test_remembered_options_do_not_swallow_an_end_marker_inside_a_value(it: CoapServer) -> None:
     """The same prefix before 0xFF means the same only if that 0xFF ended the options before."""
     it.post("api/v1/tok/telemetry", b'{"t":1}', mid=1)
     inside = Message(code=Code.POST, payload=b'{"t":2}', _mtype=Type.CON, _mid=2, _token=b"")
@@ -470,13 +337,13 @@ def test_remembered_options_do_not_swallow_an_end_marker_inside_a_value(it: Harn
 @given(st.binary(max_size=80))
 def test_no_datagram_raises(datagram: bytes) -> None:
     """Any bytes: handled or left alone."""
-    Harness().receive(datagram)
+    CoapServer().receive(datagram)
 
 
 @given(st.binary(max_size=60), st.integers(0, 1), st.integers(0, 8))
 def test_no_options_raise(rest: bytes, kind: int, token_length: int) -> None:
     """Any bytes behind the header of a plain POST."""
-    it = Harness()
+    it = CoapServer()
     datagram = bytes((0x40 | kind << 4 | token_length, 2, 0, 1)) + rest
     for _again in range(2):
         it.receive(datagram)

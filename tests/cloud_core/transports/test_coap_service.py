@@ -15,7 +15,8 @@ from aiocoap.numbers.codes import Code
 from twisted.internet.defer import Deferred
 
 from cloud_core.transports.coap.service import CoapService
-from tests.cloud_core.transports.test_coap_fast_path import PROVISION, FakeApi
+from shared.messages import RpcCommand
+from tests.support.coap import PROVISION, Delivery, FakeApi
 
 LIMIT_S = 20
 
@@ -79,6 +80,71 @@ def test_a_large_answer_is_assembled_by_a_stock_client() -> Any:
         api.outcome = ProvisionResponse(status=ProvisionStatus.SUCCESS, credentials=AccessToken(token))
         answer = await post(client, port, "api/v1/provision", PROVISION)
         assert token.encode() in answer.payload and len(api.provisioned) == 1
+
+    yield run(scenario)
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_stock_client_takes_commands() -> Any:
+    """Observes rpc, gets a command, replies by POST, calls the server, and is told when the core stops (O4, R3)."""
+
+    async def scenario(api: FakeApi, service: CoapService, port: int, client: Context) -> None:
+        message = Message(code=aiocoap.GET, observe=0, uri=f"coap://127.0.0.1:{port}/api/v1/tok/rpc")
+        asked = client.request(message)
+        first = await asked.response
+        assert (first.code, first.payload, first.opt.observe) == (Code.VALID, b"", 0)
+        news = aiter(asked.observation)
+        delivery = Delivery()
+        downlink = api.downlinks.for_commands(1)
+        assert downlink is not None
+        downlink.command(RpcCommand(number=5, method="m", params=[1]), delivery)
+        command = await anext(news)
+        assert (command.payload, command.opt.observe) == (b'{"id":5,"method":"m","params":[1]}', 1)
+        assert (await post(client, port, "api/v1/tok/rpc/5", b'"done"')).code == Code.CREATED
+        assert api.replies == [(1, 5, "done")] and delivery.outcomes == ["delivered"]
+        assert (await post(client, port, "api/v1/tok/rpc", b'{"method":"m"}')).payload == b'{"ok":true}'
+        await service.stop()
+        with pytest.raises(StopAsyncIteration):  # aiocoap's word for an observation that the server ended
+            await anext(news)
+        assert not api.downlinks.is_open(1)
+
+    yield run(scenario)
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_stock_client_downloads_firmware() -> Any:
+    """Block-wise, whole and in chunks."""
+
+    async def scenario(api: FakeApi, service: CoapService, port: int, client: Context) -> None:
+        api.package = bytes(range(256)) * 20
+        whole = await post(client, port, "fw/tok?title=T&version=1", b"", code=aiocoap.GET)
+        assert whole.payload == api.package
+        chunk = await post(client, port, "api/v1/tok/firmware?size=1500&chunk=1", b"", code=aiocoap.GET)
+        assert chunk.payload == api.package[1_500:3_000]
+
+    yield run(scenario)
+
+
+@pytest_twisted.inlineCallbacks
+def test_unusual_reads_are_served_by_aiocoaps_resource() -> Any:
+    """An unknown critical option is refused; with a needless Block1 the answer's later blocks come the usual way."""
+
+    async def scenario(api: FakeApi, service: CoapService, port: int, client: Context) -> None:
+        api.client = {"a": "x" * 1_500}
+        uri = f"coap://127.0.0.1:{port}/api/v1/tok/attributes"
+
+        async def get(**options: Any) -> Any:
+            message = Message(code=aiocoap.GET, uri=uri, **options)
+            return await client.request(message, handle_blockwise=False).response
+
+        assert (await get(if_none_match=True)).code == Code.BAD_OPTION
+        first = await get(block1=(0, False, 6), observe=0)
+        assert first.opt.block2.more and first.opt.observe is None
+        second = await get(block2=(1, False, 6))
+        assert first.payload + second.payload == b'{"client":{"a":"' + b"x" * 1_500 + b'"}}'
+        assert len(api.asked) == 1
+        refused = await get(block1=(0, False, 6), accept=60)
+        assert refused.code == Code.NOT_ACCEPTABLE
 
     yield run(scenario)
 
