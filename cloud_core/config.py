@@ -64,6 +64,16 @@ class Telemetry(Section, frozen=True, kw_only=True):
     retention_days: int = 0  # 0: keep for ever
 
 
+class Rpc(Section, frozen=True, kw_only=True):
+    submit_strategy: Literal["BURST", "SEQUENTIAL_ON_ACK_FROM_DEVICE", "SEQUENTIAL_ON_RESPONSE_FROM_DEVICE"] = (
+        "BURST"  # when a device's next persistent command is sent
+    )
+    ack_timeout_s: float = 10.0  # so long a device may take to acknowledge a command
+    close_session_on_delivery_timeout: bool = False
+    max_retries: int = 5  # of a persistent command that is not acknowledged
+    max_waiting_per_device: int = 1_000
+
+
 class Limits(Section, frozen=True, kw_only=True):
     failed_attempts_per_source_and_key: int = 20  # at once; 0: without limit
     failed_attempts_per_source_and_key_every_s: float = 5.0  # then one in so many seconds
@@ -101,6 +111,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     database: Database = msgspec.field(default_factory=Database)
     provisioning: Provisioning = msgspec.field(default_factory=Provisioning)
     telemetry: Telemetry = msgspec.field(default_factory=Telemetry)
+    rpc: Rpc = msgspec.field(default_factory=Rpc)
     limits: Limits = msgspec.field(default_factory=Limits)
     admin: Admin = msgspec.field(default_factory=Admin)
     log: Log = msgspec.field(default_factory=Log)
@@ -109,7 +120,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 SECTIONS: dict[str, type[Section]] = {
     "http": Http, "mqtt": Mqtt, "coap": Coap, "tls": Tls, "database": Database,
-    "provisioning": Provisioning, "telemetry": Telemetry, "limits": Limits, "admin": Admin, "log": Log,
+    "provisioning": Provisioning, "telemetry": Telemetry, "rpc": Rpc, "limits": Limits, "admin": Admin, "log": Log,
     "cluster": Cluster,
 }  # fmt: skip
 
@@ -191,6 +202,8 @@ def _check_range(section: str, key: str, value: object, problems: list[str]) -> 
         problems.append(f"[{section}] port: {value} is no port; use 0 to 65535 (0 picks a free one).")
     elif isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
         problems.append(f"[{section}] {key}: {value} must not be negative.")
+    elif section == "rpc" and key in ("ack_timeout_s", "max_waiting_per_device") and value == 0:
+        problems.append(f"[rpc] {key}: 0 would let no command through; use more.")
     elif section == "cluster" and key == "workers" and value != 1:
         problems.append("[cluster] workers: this release runs one process; leave it at 1.")
 

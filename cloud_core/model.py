@@ -12,6 +12,7 @@ from shared.credentials import Credentials
 from shared.messages import PackageKind, Value
 
 DEFAULT_TENANT = UUID("6d757374-6572-4000-8000-000000000001")
+NIL_UUID = UUID(int=0)
 NIL_CUSTOMER = UUID("13814000-1dd2-11b2-8080-808080808080")  # wire-contract.md section 6.2: unassigned
 
 PROVISION_STATE = "provisionState"
@@ -252,7 +253,7 @@ class RpcStatus(StrEnum):
     FAILED = "FAILED"
     """The device's reply could not be used."""
     DELETED = "DELETED"
-    """Taken back by an operator."""
+    """Taken back by an operator: the word for it, which no stored command has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +264,7 @@ class PersistentCommand:
     uuid: UUID
     tenant_id: int
     device_id: int
+    device_uuid: UUID = NIL_UUID  # filled in by the store
     created_ms: int
     expires_ms: int
     is_oneway: bool

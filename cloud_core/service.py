@@ -10,11 +10,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
-from cloud_core.config import Config
+from cloud_core.config import Config, Rpc
 from cloud_core.core.admin import AdminApi
-from cloud_core.core.api import DeviceApi
+from cloud_core.core.api import DeviceApi, Options
 from cloud_core.core.limits import AttemptRations, FailedAttempts, Ration
 from cloud_core.core.provisioning import Policy
+from cloud_core.core.rpc import RpcOptions, SubmitStrategy
 from cloud_core.core.tokens import new_secret
 from cloud_core.secrets_file import master_key, write_private
 from cloud_core.storage.interface import Tx
@@ -22,6 +23,7 @@ from cloud_core.storage.store import SqlStore, sqlite_url
 from cloud_core.storage.vault import Vault
 from cloud_core.transports.coap.service import CoapService
 from cloud_core.transports.http.service import HttpService
+from cloud_core.transports.http.webhooks import Webhooks
 from cloud_core.transports.listener import ListenFailed, listen_tcp
 from cloud_core.transports.mqtt.service import MqttService, Timeouts
 from cloud_core.transports.tcp import FastPort
@@ -67,6 +69,7 @@ class Program:
         self._reactor = reactor
         vault = open_vault(config)
         self._store = SqlStore(url=database_url(config), vault=vault, call_in_reactor=reactor.callFromThread)
+        self._webhooks = Webhooks(reactor)
         limits = config.limits
         self._api = DeviceApi(
             store=self._store,
@@ -81,6 +84,9 @@ class Program:
             policy=Policy(max_devices_per_tenant=config.provisioning.max_devices_per_tenant),
             wall_clock=time.time,
             is_anonymous_provisioning_allowed=config.mqtt.anonymous_provisioning,
+            call_later=reactor.callLater,
+            post_webhook=self._webhooks.post,
+            options=Options(rpc=_rpc_options(config.rpc)),
         )
         self._admin = AdminApi(
             store=self._store, api=self._api, jwt_key=vault.derive(JWT_PURPOSE, length=JWT_KEY_BYTES)
@@ -171,9 +177,11 @@ class Program:
         self._mqtt.close_sessions()
         self._http.stop()
         await self._coap.stop_deferred()
+        await self._webhooks.stop()
         self._store.close()
 
     def _maintain(self) -> None:
+        self._api.rpc.maintain()
         now_ms = int(time.time() * 1000)
         provisioning, telemetry = self._config.provisioning, self._config.telemetry
         self._store.submit(
@@ -181,6 +189,16 @@ class Program:
         )
         if telemetry.retention_days:
             self._store.submit(_drop_history, (now_ms - telemetry.retention_days * DAY_MS,), _maintained)
+
+
+def _rpc_options(section: Rpc) -> RpcOptions:
+    return RpcOptions(
+        submit_strategy=SubmitStrategy(section.submit_strategy),
+        closes_session_on_delivery_timeout=section.close_session_on_delivery_timeout,
+        ack_timeout_s=section.ack_timeout_s,
+        max_retries=section.max_retries,
+        max_waiting_per_device=section.max_waiting_per_device,
+    )
 
 
 def _trim_log(tx: Tx, keep: int, before_ms: int) -> None:

@@ -105,15 +105,23 @@ def parse_call(body: bytes) -> RpcRequest:
     return RpcRequest(method=method, params=document.get("params"))
 
 
+class NotJson(str):
+    """A device's reply that is text, but no JSON."""
+
+    __slots__ = ()
+
+
 def parse_reply(body: bytes) -> Any:  # Any: decoded JSON
-    """A device's reply to a command: any JSON; text that is none stands for itself, nothing for None."""
+    """A device's reply to a command: any JSON; text that is none as `NotJson`, nothing as None."""
     check_size(body, MAX_BODY_BYTES)
     if not body.strip():
         return None
     try:
-        return decode_json(body)
+        value = decode_json(body)
     except MalformedRequest:
-        return body.decode("utf-8", "replace")
+        return NotJson(body.decode("utf-8", "replace"))
+    is_quoted = body.lstrip()[:1] in (b'"', b"'")
+    return NotJson(value) if isinstance(value, str) and not is_quoted else value  # leniently, a bare word is a string
 
 
 def render_json(value: Any) -> bytes:  # Any: decoded JSON

@@ -31,6 +31,8 @@ class Ending(Flag):
     DEVICE_DELETED = auto()
     DEVICE_CHANGED = auto()
     """Something that a session holds a copy of: name, profile, whether it is a gateway."""
+    COMMAND_UNACKNOWLEDGED = auto()
+    """The device did not acknowledge a command in time, and the configuration ends such sessions."""
 
 
 class Delivery(Protocol):
@@ -104,6 +106,12 @@ class Downlinks:
     def end(self, device_id: int, why: Ending) -> None:
         """Ends all downlinks of a device."""
         for downlink, _ in self._by_device.pop(device_id, []):
+            downlink.ended(why)
+
+    def end_one(self, device_id: int, downlink: Downlink, why: Ending) -> None:
+        """Ends one of them, where it is still open."""
+        if self.interest(device_id, downlink) is not None:
+            self._remove(device_id, downlink)
             downlink.ended(why)
 
     def _remove(self, device_id: int, downlink: Downlink) -> None:

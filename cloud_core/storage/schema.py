@@ -178,6 +178,7 @@ command = _numbered(
     Column("request", Text, nullable=False),  # JSON: method, params, additionalInfo
     Column("response", Text),  # JSON
     Index("command_by_device", "device_id", "status"),
+    Index("command_by_status", "status", "expires_ms"),
 )
 
 server_method = Table(

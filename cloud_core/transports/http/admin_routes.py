@@ -29,6 +29,8 @@ from cloud_core.transports.http.calls import (
     raw_body,
 )
 from cloud_core.transports.http.device_routes import DeviceRoutes
+from cloud_core.transports.http.rpc_routes import RpcRoutes
+from cloud_core.transports.http.server_method_routes import ServerMethodRoutes
 from shared import payloads
 from shared.errors import InvalidArgument, MalformedRequest, NotFound
 
@@ -42,13 +44,36 @@ class AdminRoutes(CallSupport):
 
     app = Klein()
 
-    def __init__(self, admin: AdminApi, devices: DeviceRoutes) -> None:
+    def __init__(
+        self,
+        admin: AdminApi,
+        devices: DeviceRoutes,
+        *,
+        rpc: RpcRoutes,
+        plugins_rpc: RpcRoutes,
+        server_methods: ServerMethodRoutes,
+    ) -> None:
         super().__init__(admin)
         self._device_routes = devices
+        self._rpc_routes = rpc
+        self._plugins_rpc_routes = plugins_rpc
+        self._server_method_routes = server_methods
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
         return self._device_routes.app.resource()
+
+    @app.route("/api/rpc/", branch=True)
+    def rpc(self, request: Request) -> Any:
+        return self._rpc_routes.app.resource()
+
+    @app.route("/api/plugins/rpc/", branch=True)
+    def plugins_rpc(self, request: Request) -> Any:
+        return self._plugins_rpc_routes.app.resource()
+
+    @app.route("/api/serverMethods", branch=True)
+    def server_methods(self, request: Request) -> Any:
+        return self._server_method_routes.app.resource()
 
     @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
     def no_route(self, request: Request, failure: Failure) -> bytes:

@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request
@@ -70,6 +70,8 @@ async def _body_of(called: Coroutine[Any, Any, Any], request: Request, refusal: 
         result = await called
     except PlatformError as error:
         return refusal(request, error)
+    except CancelledError:
+        raise  # the caller has gone away; klein knows
     except Exception:
         log.failure("A REST call failed")
         request.setResponseCode(500)
@@ -77,6 +79,8 @@ async def _body_of(called: Coroutine[Any, Any, Any], request: Request, refusal: 
         return error_body(500, "Internal error; the log of the core has the details")
     if result is None:
         return b""
+    if isinstance(result, bytes):  # the route has set its status and type itself
+        return result
     request.setHeader("Content-Type", "application/json")
     return msgspec.json.encode(result)
 

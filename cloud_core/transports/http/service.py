@@ -13,6 +13,8 @@ from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.front import FrontFactory
 from cloud_core.transports.http.intake import BoundedSite
 from cloud_core.transports.http.long_polls import LongPolls
+from cloud_core.transports.http.rpc_routes import RpcRoutes
+from cloud_core.transports.http.server_method_routes import ServerMethodRoutes
 
 
 class HttpService:
@@ -24,7 +26,13 @@ class HttpService:
         # `reactor`: seconds and callLater; untyped because a test passes a Clock.
         self._polls = LongPolls(api.downlinks, Deadlines(reactor))
         adapter = HttpDeviceAdapter(api, self._polls)
-        routes = AdminRoutes(admin, DeviceRoutes(adapter))
+        routes = AdminRoutes(
+            admin,
+            DeviceRoutes(adapter),
+            rpc=RpcRoutes(admin, api),
+            plugins_rpc=RpcRoutes(admin, api, is_v1=True),
+            server_methods=ServerMethodRoutes(admin, api),
+        )
         self._site = BoundedSite(  # type: ignore[no-untyped-call]
             routes.app.resource(), parsePOSTFormSubmission=False, timeout=int(request_timeout_s), reactor=reactor
         )
