@@ -20,7 +20,7 @@ from cloud_core.core.gateways import GatewayApi, GatewayOptions
 from cloud_core.core.limits import FailedAttempts
 from cloud_core.core.packages import PackagesApi
 from cloud_core.core.permissions import may
-from cloud_core.core.presence import DEFAULT_INACTIVITY_S, Presence
+from cloud_core.core.presence import DEFAULT_FLUSH_S, DEFAULT_INACTIVITY_S, Presence
 from cloud_core.core.rates import RateLimits, RatePolicy
 from cloud_core.core.rpc import RpcApi, RpcOptions
 from cloud_core.core.server_methods import ServerMethods
@@ -63,6 +63,7 @@ class Options:
     gateway: GatewayOptions = field(default_factory=GatewayOptions)
     rates: RatePolicy = field(default_factory=RatePolicy)
     inactivity_s: float = DEFAULT_INACTIVITY_S
+    presence_flush_s: float = DEFAULT_FLUSH_S
     is_claiming_allowed: bool = True
 
 
@@ -102,9 +103,13 @@ class DeviceApi:
         """The parts, each a door of its own: `api.rpc.reply(…)`."""
         store, now_ms = self._store, self.now_ms
         self.downlinks = Downlinks()
-        self.presence = Presence(store=store, now_ms=now_ms, inactivity_s=options.inactivity_s)
+        self.presence = Presence(
+            store=store, now_ms=now_ms, inactivity_s=options.inactivity_s, flush_s=options.presence_flush_s
+        )
         self.rates = RateLimits(options.rates, wall_clock=self._wall_clock)
-        self.attributes = AttributesApi(store=store, downlinks=self.downlinks, now_ms=now_ms)
+        self.attributes = AttributesApi(
+            store=store, downlinks=self.downlinks, presence=self.presence, rates=self.rates, now_ms=now_ms
+        )
         self.rpc = RpcApi(
             store=store, downlinks=self.downlinks, now_ms=now_ms, call_later=call_later, options=options.rpc
         )
@@ -298,7 +303,14 @@ class DeviceApi:
         """Stores samples of the device itself; `done(None)` once they are on disk."""
         if not may(identity.role, Operation.POST_TELEMETRY):
             done(NotAuthorized())
-        elif samples:
+            return
+        if self.rates.is_on:
+            limited = self.rates.telemetry(identity, 1, sum([len(values) for _, values in samples]))
+            if limited is not None:
+                done(limited)
+                return
+        self.presence.seen(identity.device_id)
+        if samples:
             self._store.append(identity.device_id, samples, done)
         else:
             done(None)
