@@ -35,7 +35,14 @@ from cloud_core.model import (
 )
 from cloud_core.storage.interface import Done, ReadTx, Store, Tx
 from shared.credentials import AccessToken
-from shared.errors import NotAuthenticated, NotAuthorized, PlatformError, ProvisionRefused, RateLimited
+from shared.errors import (
+    FAILED_ATTEMPTS_TEXT,
+    NotAuthenticated,
+    NotAuthorized,
+    PlatformError,
+    ProvisionRefused,
+    RateLimited,
+)
 from shared.messages import ProvisionRequest, ProvisionResponse, Sample
 from shared.operations import Operation
 from shared.payloads import redacted_provision_request
@@ -144,6 +151,7 @@ class DeviceApi:
         self._tokens = {token: one for token, one in self._tokens.items() if one.device_id != device_id}
         if why is Ending.DEVICE_DELETED:
             self.presence.forget(device_id)
+            self.rates.forget(device_id)
         self.downlinks.end(device_id, why)
 
     def profile_changed(self) -> None:
@@ -258,7 +266,7 @@ class DeviceApi:
         key = request.provision_key
         wait_s = self._failed_attempts.wait_s(peer.address, key, self._wall_clock())
         if wait_s > 0:
-            self.refuse_provision(RateLimited(retry_after_s=wait_s), peer, done, request=request)
+            self.refuse_provision(RateLimited(FAILED_ATTEMPTS_TEXT, retry_after_s=wait_s), peer, done, request=request)
             return
 
         def decided(outcome: ProvisionResponse | ProvisionRefused | PlatformError) -> None:
@@ -287,7 +295,7 @@ class DeviceApi:
         """Answers a request that is not evaluated (malformed, rationed): logged, with a `ref`."""
         wait_s = self._failed_attempts.wait_s(peer.address, "", self._wall_clock())
         if wait_s > 0 and not isinstance(error, RateLimited):
-            error = RateLimited(retry_after_s=wait_s)
+            error = RateLimited(FAILED_ATTEMPTS_TEXT, retry_after_s=wait_s)
         error.ref = new_reference()
         is_rationed = isinstance(error, RateLimited)
         if not is_rationed:
