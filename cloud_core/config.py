@@ -7,6 +7,7 @@ problems are reported together. Imports nobody; nobody else reads the environmen
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 ENVIRONMENT_PREFIX = "CLOUD_CORE__"
+_RATE = re.compile(r"[1-9][0-9]{0,8}:[1-9][0-9]{0,8}(,[1-9][0-9]{0,8}:[1-9][0-9]{0,8}){0,9}")
 
 
 class ConfigError(Exception):
@@ -72,6 +74,25 @@ class Rpc(Section, frozen=True, kw_only=True):
     close_session_on_delivery_timeout: bool = False
     max_retries: int = 5  # of a persistent command that is not acknowledged
     max_waiting_per_device: int = 1_000
+class Presence(Section, frozen=True, kw_only=True):
+    inactivity_s: float = (
+        600.0  # silent for longer: not active; a device's server attribute inactivityTimeout (ms) wins
+    )
+    flush_s: float = 3.0  # how often what was gathered is written
+
+
+class Rates(Section, frozen=True, kw_only=True):
+    """Message rates, each "count:seconds,count:seconds,…"; empty: without limit."""
+
+    device_messages: str = ""  # of a device that is connected directly, all that is no telemetry
+    device_telemetry_messages: str = ""
+    device_telemetry_data_points: str = ""
+    gateway_messages: str = ""  # of a gateway's own traffic
+    gateway_telemetry_messages: str = ""
+    gateway_telemetry_data_points: str = ""
+    sub_device_messages: str = ""  # of all devices behind a gateway together
+    sub_device_telemetry_messages: str = ""
+    sub_device_telemetry_data_points: str = ""
 
 
 class Limits(Section, frozen=True, kw_only=True):
@@ -112,6 +133,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     provisioning: Provisioning = msgspec.field(default_factory=Provisioning)
     telemetry: Telemetry = msgspec.field(default_factory=Telemetry)
     rpc: Rpc = msgspec.field(default_factory=Rpc)
+    presence: Presence = msgspec.field(default_factory=Presence)
+    rates: Rates = msgspec.field(default_factory=Rates)
     limits: Limits = msgspec.field(default_factory=Limits)
     admin: Admin = msgspec.field(default_factory=Admin)
     log: Log = msgspec.field(default_factory=Log)
@@ -120,8 +143,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 SECTIONS: dict[str, type[Section]] = {
     "http": Http, "mqtt": Mqtt, "coap": Coap, "tls": Tls, "database": Database,
-    "provisioning": Provisioning, "telemetry": Telemetry, "rpc": Rpc, "limits": Limits, "admin": Admin, "log": Log,
-    "cluster": Cluster,
+    "provisioning": Provisioning, "telemetry": Telemetry, "rpc": Rpc, "presence": Presence, "rates": Rates,
+    "limits": Limits, "admin": Admin, "log": Log, "cluster": Cluster,
 }  # fmt: skip
 
 
@@ -204,6 +227,10 @@ def _check_range(section: str, key: str, value: object, problems: list[str]) -> 
         problems.append(f"[{section}] {key}: {value} must not be negative.")
     elif section == "rpc" and key in ("ack_timeout_s", "max_waiting_per_device") and value == 0:
         problems.append(f"[rpc] {key}: 0 would let no command through; use more.")
+    elif section == "presence" and not value:
+        problems.append(f"[presence] {key}: must be more than 0 seconds.")
+    elif section == "rates" and isinstance(value, str) and value and not _RATE.fullmatch(value):
+        problems.append(f'[rates] {key}: \'{value}\' is no limit; write "count:seconds", such as "200:1,6000:60".')
     elif section == "cluster" and key == "workers" and value != 1:
         problems.append("[cluster] workers: this release runs one process; leave it at 1.")
 

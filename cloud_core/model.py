@@ -18,6 +18,22 @@ NIL_CUSTOMER = UUID("13814000-1dd2-11b2-8080-808080808080")  # wire-contract.md 
 PROVISION_STATE = "provisionState"
 PROVISIONED = "provisioned"
 
+# Server attributes that say when a device was heard of (wire-contract.md section 6.3): read-only, kept by `presence`.
+ACTIVE = "active"
+LAST_CONNECT_TIME = "lastConnectTime"
+LAST_DISCONNECT_TIME = "lastDisconnectTime"
+LAST_ACTIVITY_TIME = "lastActivityTime"
+INACTIVITY_ALARM_TIME = "inactivityAlarmTime"
+PRESENCE_KEYS = frozenset((ACTIVE, LAST_CONNECT_TIME, LAST_DISCONNECT_TIME, LAST_ACTIVITY_TIME, INACTIVITY_ALARM_TIME))
+INACTIVITY_TIMEOUT = "inactivityTimeout"  # set by operators, in ms
+
+
+def inactivity_timeout_ms(value: Value | None) -> int | None:
+    """The attribute `inactivityTimeout` as a time; None where it is no positive number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**63:
+        return None
+    return int(value) or None
+
 
 class ProvisionStrategy(StrEnum):
     """`provisionType` of a device profile (wire-contract.md section 1.1)."""

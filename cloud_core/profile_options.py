@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cloud_core.proto_schemas import schemas_of, settings_of
 from shared.codecs import JSON, Codec
+from shared.protobuf_codec import WITHOUT_SCHEMAS, CompatibleCodec, ProtobufCodec
 
 DEFAULT_TELEMETRY_TOPIC = "v1/devices/me/telemetry"
 DEFAULT_ATTRIBUTES_TOPIC = "v1/devices/me/attributes"
@@ -20,7 +22,9 @@ MAX_SESSIONS_LIMIT = 100
 class ProfileOptions:
     """One instance for all devices of a profile. The filters replace the standard v1 names where they differ.
 
-    `codec` writes the v1 and plain v2 topics and CoAP bodies. `closes_on_malformed` is ThingsBoard's behaviour
+    `codec` reads the v1, custom and plain v2 topics and CoAP bodies, and writes plain v2 topics and CoAP bodies.
+    `v1_downlink_codec` writes what goes to the device on v1 and custom topics. `protobuf_codec` reads and writes
+    `…/p` topics, whatever the profile's payload type. `closes_on_malformed` is ThingsBoard's behaviour
     for a bad payload over MQTT 3, chosen by `sendAckOnValidationException: false` in a profile of type MQTT.
     `max_sessions` is ours (`maxSessionsPerDevice` in the transport configuration): how many MQTT sessions a
     device may hold before the oldest is replaced.
@@ -31,6 +35,8 @@ class ProfileOptions:
     attributes_filter: str = DEFAULT_ATTRIBUTES_TOPIC
     attributes_subscribe_topic: str = DEFAULT_ATTRIBUTES_TOPIC
     codec: Codec = field(default=JSON, repr=False, compare=False)
+    v1_downlink_codec: Codec = field(default=JSON, repr=False, compare=False)
+    protobuf_codec: Codec = field(default=WITHOUT_SCHEMAS, repr=False, compare=False)
     closes_on_malformed: bool = False
     max_sessions: int = 1
 
@@ -44,7 +50,10 @@ DEFAULT_OPTIONS = ProfileOptions()
 
 
 def options_of(document: Mapping[str, Any]) -> ProfileOptions:
-    """The options in a profile's REST members; whatever is missing or of the wrong type is the default."""
+    """The options in a profile's REST members; whatever is missing or of the wrong type is the default.
+
+    Compiles protobuf schemas, where there are any: not for the reactor thread.
+    """
     transport_type = document.get("transportType")
     data = document.get("profileData")
     configuration = data.get("transportConfiguration") if isinstance(data, dict) else None
@@ -63,7 +72,21 @@ def options_of(document: Mapping[str, Any]) -> ProfileOptions:
         ),
         closes_on_malformed=is_mqtt and configuration.get("sendAckOnValidationException") is False,
         max_sessions=max(1, min(sessions, MAX_SESSIONS_LIMIT)),
+        **_codecs(document),
     )
+
+
+def _codecs(document: Mapping[str, Any]) -> dict[str, Codec]:
+    settings = settings_of(document)
+    if settings is None:
+        return {}
+    schemas = schemas_of(settings)
+    protobuf = ProtobufCodec(schemas)
+    return {
+        "codec": CompatibleCodec(schemas) if settings.takes_json_too else protobuf,
+        "v1_downlink_codec": JSON if settings.has_json_downlinks else protobuf,
+        "protobuf_codec": protobuf,
+    }
 
 
 def _topic(configuration: Mapping[str, Any], name: str, default: str, is_mqtt: bool) -> str:

@@ -14,8 +14,10 @@ from cloud_core.config import Config, Rpc
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi, Options
 from cloud_core.core.limits import AttemptRations, FailedAttempts, Ration
+from cloud_core.core.presence import CHECK_S
 from cloud_core.core.provisioning import Policy
 from cloud_core.core.rpc import RpcOptions, SubmitStrategy
+from cloud_core.core.rates import RatePolicy, Rates
 from cloud_core.core.tokens import new_secret
 from cloud_core.secrets_file import master_key, write_private
 from cloud_core.storage.interface import Tx
@@ -60,6 +62,25 @@ def open_vault(config: Config) -> Vault:
         raise StartFailed(str(error)) from error
 
 
+def options_of(config: Config) -> Options:
+    """What the configuration says about the device API."""
+    return Options(
+        rpc=_rpc_options(config.rpc),
+        inactivity_s=config.presence.inactivity_s,
+        presence_flush_s=config.presence.flush_s,
+        rates=RatePolicy(
+            device=rates_of(config, "device"),
+            gateway=rates_of(config, "gateway"),
+            sub_devices=rates_of(config, "sub_device"),
+        ),
+    )
+
+
+def rates_of(config: Config, whose: str) -> Rates:
+    names = ("messages", "telemetry_messages", "telemetry_data_points")
+    return Rates(**{name: getattr(config.rates, f"{whose}_{name}") for name in names})
+
+
 class Program:
     """The running core."""
 
@@ -86,7 +107,7 @@ class Program:
             is_anonymous_provisioning_allowed=config.mqtt.anonymous_provisioning,
             call_later=reactor.callLater,
             post_webhook=self._webhooks.post,
-            options=Options(rpc=_rpc_options(config.rpc)),
+            options=options_of(config),
         )
         self._admin = AdminApi(
             store=self._store, api=self._api, jwt_key=vault.derive(JWT_PURPOSE, length=JWT_KEY_BYTES)
@@ -119,7 +140,10 @@ class Program:
         )
         self._ports: list[FastPort] = []
         self._maintenance = LoopingCall(self._maintain)
-        self._maintenance.clock = reactor
+        self._presence_flush = LoopingCall(self._api.presence.flush)
+        self._presence_check = LoopingCall(self._api.presence.check)
+        for repeated in (self._maintenance, self._presence_flush, self._presence_check):
+            repeated.clock = reactor
 
     async def start(self) -> str:
         """Opens the store, then all listeners; returns the `ready` line. Raises: StartFailed."""
@@ -127,6 +151,7 @@ class Program:
             self._store.open()
         except Exception as error:
             raise StartFailed(f"Cannot open the database: {error}.") from error
+        self._api.presence.start()
         try:
             await self._first_administrator()
             line = await self._listen()
@@ -135,6 +160,8 @@ class Program:
             raise StartFailed(str(error)) from error
         self._mqtt.start()
         self._maintenance.start(MAINTENANCE_S, now=False)
+        self._presence_flush.start(self._config.presence.flush_s, now=False)
+        self._presence_check.start(CHECK_S, now=False)
         return line
 
     async def _listen(self) -> str:
@@ -168,8 +195,9 @@ class Program:
             if isinstance(stopped, Deferred):
                 await stopped
         self._ports.clear()
-        if self._maintenance.running:
-            self._maintenance.stop()
+        for repeated in (self._maintenance, self._presence_flush, self._presence_check):
+            if repeated.running:
+                repeated.stop()
         self._mqtt.stop_accepting()
         deadline_s = self._reactor.seconds() + self._config.limits.drain_s
         while self._mqtt.has_work_pending and self._reactor.seconds() < deadline_s:
@@ -178,6 +206,7 @@ class Program:
         self._http.stop()
         await self._coap.stop_deferred()
         await self._webhooks.stop()
+        self._api.presence.stop()
         self._store.close()
 
     def _maintain(self) -> None:

@@ -79,11 +79,14 @@ class RequestTooLarge(PlatformError):
     public_text = "The request is too large."
 
 
+FAILED_ATTEMPTS_TEXT = "Too many failed attempts; try again later."
+
+
 class RateLimited(PlatformError):
-    """The peer used up its ration; `retry_after_s` says when it may ask again."""
+    """The peer used up a ration or a message rate; `detail` says which, `retry_after_s` when it may ask again."""
 
     reason = Reason.RATE_LIMITED
-    public_text = "Too many failed attempts; try again later."
+    public_text = "Too many requests; try again later."
 
 
 class NotAuthenticated(PlatformError):

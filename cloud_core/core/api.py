@@ -20,7 +20,7 @@ from cloud_core.core.gateways import GatewayApi, GatewayOptions
 from cloud_core.core.limits import FailedAttempts
 from cloud_core.core.packages import PackagesApi
 from cloud_core.core.permissions import may
-from cloud_core.core.presence import DEFAULT_INACTIVITY_S, Presence
+from cloud_core.core.presence import DEFAULT_FLUSH_S, DEFAULT_INACTIVITY_S, Presence
 from cloud_core.core.rates import RateLimits, RatePolicy
 from cloud_core.core.rpc import RpcApi, RpcOptions
 from cloud_core.core.server_methods import ServerMethods
@@ -35,7 +35,14 @@ from cloud_core.model import (
 )
 from cloud_core.storage.interface import Done, ReadTx, Store, Tx
 from shared.credentials import AccessToken
-from shared.errors import NotAuthenticated, NotAuthorized, PlatformError, ProvisionRefused, RateLimited
+from shared.errors import (
+    FAILED_ATTEMPTS_TEXT,
+    NotAuthenticated,
+    NotAuthorized,
+    PlatformError,
+    ProvisionRefused,
+    RateLimited,
+)
 from shared.messages import ProvisionRequest, ProvisionResponse, Sample
 from shared.operations import Operation
 from shared.payloads import redacted_provision_request
@@ -63,6 +70,7 @@ class Options:
     gateway: GatewayOptions = field(default_factory=GatewayOptions)
     rates: RatePolicy = field(default_factory=RatePolicy)
     inactivity_s: float = DEFAULT_INACTIVITY_S
+    presence_flush_s: float = DEFAULT_FLUSH_S
     is_claiming_allowed: bool = True
 
 
@@ -102,9 +110,13 @@ class DeviceApi:
         """The parts, each a door of its own: `api.rpc.reply(…)`."""
         store, now_ms = self._store, self.now_ms
         self.downlinks = Downlinks()
-        self.presence = Presence(store=store, now_ms=now_ms, inactivity_s=options.inactivity_s)
+        self.presence = Presence(
+            store=store, now_ms=now_ms, inactivity_s=options.inactivity_s, flush_s=options.presence_flush_s
+        )
         self.rates = RateLimits(options.rates, wall_clock=self._wall_clock)
-        self.attributes = AttributesApi(store=store, downlinks=self.downlinks, now_ms=now_ms)
+        self.attributes = AttributesApi(
+            store=store, downlinks=self.downlinks, presence=self.presence, rates=self.rates, now_ms=now_ms
+        )
         self.rpc = RpcApi(
             store=store, downlinks=self.downlinks, now_ms=now_ms, call_later=call_later, options=options.rpc
         )
@@ -139,6 +151,7 @@ class DeviceApi:
         self._tokens = {token: one for token, one in self._tokens.items() if one.device_id != device_id}
         if why is Ending.DEVICE_DELETED:
             self.presence.forget(device_id)
+            self.rates.forget(device_id)
         self.downlinks.end(device_id, why)
 
     def profile_changed(self) -> None:
@@ -253,7 +266,7 @@ class DeviceApi:
         key = request.provision_key
         wait_s = self._failed_attempts.wait_s(peer.address, key, self._wall_clock())
         if wait_s > 0:
-            self.refuse_provision(RateLimited(retry_after_s=wait_s), peer, done, request=request)
+            self.refuse_provision(RateLimited(FAILED_ATTEMPTS_TEXT, retry_after_s=wait_s), peer, done, request=request)
             return
 
         def decided(outcome: ProvisionResponse | ProvisionRefused | PlatformError) -> None:
@@ -282,7 +295,7 @@ class DeviceApi:
         """Answers a request that is not evaluated (malformed, rationed): logged, with a `ref`."""
         wait_s = self._failed_attempts.wait_s(peer.address, "", self._wall_clock())
         if wait_s > 0 and not isinstance(error, RateLimited):
-            error = RateLimited(retry_after_s=wait_s)
+            error = RateLimited(FAILED_ATTEMPTS_TEXT, retry_after_s=wait_s)
         error.ref = new_reference()
         is_rationed = isinstance(error, RateLimited)
         if not is_rationed:
@@ -298,7 +311,14 @@ class DeviceApi:
         """Stores samples of the device itself; `done(None)` once they are on disk."""
         if not may(identity.role, Operation.POST_TELEMETRY):
             done(NotAuthorized())
-        elif samples:
+            return
+        if self.rates.is_on:
+            limited = self.rates.telemetry(identity, 1, sum([len(values) for _, values in samples]))
+            if limited is not None:
+                done(limited)
+                return
+        self.presence.seen(identity.device_id)
+        if samples:
             self._store.append(identity.device_id, samples, done)
         else:
             done(None)

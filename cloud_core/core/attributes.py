@@ -5,13 +5,15 @@ Source: wire-contract.md sections 2.8, 7.2 and 6.6.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from cloud_core.core.downlinks import Downlinks
 from cloud_core.core.permissions import may
-from cloud_core.model import Identity, Scope
+from cloud_core.core.presence import Presence
+from cloud_core.core.rates import RateLimits
+from cloud_core.model import INACTIVITY_TIMEOUT, PRESENCE_KEYS, Identity, Scope, inactivity_timeout_ms
 from cloud_core.storage.interface import Done, ReadTx, Store, Tx
-from shared.errors import NotAuthorized, PlatformError
+from shared.errors import InvalidArgument, NotAuthorized, PlatformError
 from shared.messages import Attributes, AttributesAnswer, AttributesChange, AttributesRequest, Value
 from shared.operations import Operation
 
@@ -19,17 +21,22 @@ from shared.operations import Operation
 class AttributesApi:
     """What devices and operators can do with attributes. Answers through `done`, as `DeviceApi` does."""
 
-    def __init__(self, *, store: Store, downlinks: Downlinks, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, *, store: Store, downlinks: Downlinks, presence: Presence, rates: RateLimits, now_ms: Callable[[], int]
+    ) -> None:
         self._store = store
         self._downlinks = downlinks
+        self._presence = presence
+        self._rates = rates
         self._now_ms = now_ms
 
     # -- devices ----------------------------------------------------------------------------------
 
     def post(self, identity: Identity, values: Attributes, done: Done[None]) -> None:
         """Stores client-scope attributes of the device itself; `done(None)` once they are on disk."""
-        if not may(identity.role, Operation.POST_ATTRIBUTES):
-            done(NotAuthorized())
+        refusal = self._refusal(identity, Operation.POST_ATTRIBUTES)
+        if refusal is not None:
+            done(refusal)
         elif values:
             self._store.submit(_put, (identity.device_id, Scope.CLIENT, values, self._now_ms()), done)
         else:
@@ -37,10 +44,20 @@ class AttributesApi:
 
     def request(self, identity: Identity, request: AttributesRequest, done: Done[AttributesAnswer]) -> None:
         """Client-scope and shared attributes of the device itself."""
-        if may(identity.role, Operation.REQUEST_ATTRIBUTES):
-            self.read(identity.device_id, request, done)
+        refusal = self._refusal(identity, Operation.REQUEST_ATTRIBUTES)
+        if refusal is not None:
+            done(refusal)
         else:
-            done(NotAuthorized())
+            self.read(identity.device_id, request, done)
+
+    def _refusal(self, identity: Identity, operation: Operation) -> PlatformError | None:
+        """Why not; otherwise the message is counted, and the device was heard of."""
+        if not may(identity.role, operation):
+            return NotAuthorized()
+        limited = self._rates.message(identity) if self._rates.is_on else None
+        if limited is None:
+            self._presence.seen(identity.device_id)
+        return limited
 
     def read(self, device_id: int, request: AttributesRequest, done: Done[AttributesAnswer]) -> None:
         """As `request`, for a device that somebody else speaks for."""
@@ -49,17 +66,19 @@ class AttributesApi:
     # -- operators --------------------------------------------------------------------------------
 
     def put(self, device_id: int, scope: Scope, values: Attributes, done: Done[None]) -> None:
-        """Writes attributes; the device hears of shared ones once they are on disk."""
+        """Writes attributes; the device hears of shared ones once they are on disk. InvalidArgument."""
 
         def stored(outcome: PlatformError | None) -> None:
             if outcome is None and scope is Scope.SHARED and values:
                 self._downlinks.attributes_changed(device_id, AttributesChange(values=values))
+            elif outcome is None and scope is Scope.SERVER and INACTIVITY_TIMEOUT in values:
+                self._presence.timeout_changed(device_id, inactivity_timeout_ms(values[INACTIVITY_TIMEOUT]))
             done(outcome)
 
         self._store.submit(_put, (device_id, scope, values, self._now_ms()), stored)
 
     def delete(self, device_id: int, scope: Scope, keys: Sequence[str], done: Done[None]) -> None:
-        """Deletes attributes; the device hears which shared ones there were."""
+        """Deletes attributes; the device hears which shared ones there were. InvalidArgument."""
 
         def deleted(outcome: tuple[str, ...] | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
@@ -67,16 +86,27 @@ class AttributesApi:
                 return
             if scope is Scope.SHARED and outcome:
                 self._downlinks.attributes_changed(device_id, AttributesChange(deleted=outcome))
+            elif scope is Scope.SERVER and INACTIVITY_TIMEOUT in outcome:
+                self._presence.timeout_changed(device_id, None)
             done(None)
 
         self._store.submit(_delete, (device_id, scope, tuple(keys)), deleted)
 
 
+def check_writable(scope: Scope, keys: Iterable[str]) -> None:
+    """Presence belongs to the server. Raises: InvalidArgument."""
+    read_only = sorted(PRESENCE_KEYS.intersection(keys)) if scope is Scope.SERVER else []
+    if read_only:
+        raise InvalidArgument(f"The server keeps {', '.join(read_only)} itself; leave it out of the request")
+
+
 def _put(tx: Tx, device_id: int, scope: Scope, values: Attributes, now_ms: int) -> None:
+    check_writable(scope, values)
     tx.put_attributes(device_id, scope, values, now_ms=now_ms)
 
 
 def _delete(tx: Tx, device_id: int, scope: Scope, keys: tuple[str, ...]) -> tuple[str, ...]:
+    check_writable(scope, keys)
     there = tuple(entry.key for entry in tx.attributes(device_id, scope, keys))
     tx.delete_attributes(device_id, scope, there)
     return there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -10,6 +11,7 @@ import msgspec
 from sqlalchemy import Dialect
 
 from cloud_core.model import (
+    PRESENCE_KEYS,
     Attempt,
     AttributeEntry,
     Device,
@@ -208,17 +210,19 @@ class SqlReadTx(ReadsCustomers, ReadsCommands, ReadsClaims, ReadsPackages, Reads
     # -- attributes and telemetry -----------------------------------------------------------------
 
     def attribute(self, device_id: int, scope: Scope, key: str) -> Value | None:
+        if scope is Scope.SERVER and key in PRESENCE_KEYS:
+            return next((entry.value for entry in self.presence_entries(device_id) if entry.key == key), None)
         row = self._row(self._s.attribute, device_id=device_id, scope=int(scope), name=key)
         return None if row is None else decode_value(row[0])
 
     def attributes(self, device_id: int, scope: Scope, keys: Sequence[str] | None = None) -> list[AttributeEntry]:
         rows = self._rows(self._s.attributes, device_id=device_id, scope=int(scope))
+        stored = [AttributeEntry(name, decode_value(value), updated_ms) for name, value, updated_ms in rows]
+        if scope is Scope.SERVER:
+            kept = [entry for entry in stored if entry.key not in PRESENCE_KEYS]
+            stored = sorted(kept + self.presence_entries(device_id), key=attrgetter("key"))
         wanted = None if keys is None else set(keys)
-        return [
-            AttributeEntry(name, decode_value(value), updated_ms)
-            for name, value, updated_ms in rows
-            if wanted is None or name in wanted
-        ]
+        return [entry for entry in stored if wanted is None or entry.key in wanted]
 
     def latest(self, device_id: int, keys: Sequence[str] | None = None) -> dict[str, tuple[int, Value]]:
         rows = self._rows(self._s.latest, device_id=device_id)

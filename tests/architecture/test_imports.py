@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import grimp
@@ -31,9 +33,11 @@ ALLOWED = {
     "shared.mqtt": (),
     "cloud_core.config": (),
     "cloud_core.entropy": (),
-    "cloud_core.profile_options": ("shared",),
+    "cloud_core.proto_schemas": ("shared",),
+    "cloud_core.profile_options": ("shared", "cloud_core.proto_schemas"),
     "cloud_core.model": ("shared", "cloud_core.profile_options"),
-    "cloud_core.core": ("shared", "cloud_core.model", "cloud_core.entropy", "cloud_core.storage.interface"),
+    "cloud_core.core": ("shared", "cloud_core.model", "cloud_core.entropy", "cloud_core.storage.interface",
+                        "cloud_core.proto_schemas"),
     "cloud_core.storage": ("shared", "cloud_core.model", "cloud_core.profile_options", "cloud_core.entropy"),
     "cloud_core.transports.mqtt": ("shared", "cloud_core.model", "cloud_core.core", "cloud_core.transports.listener"),
     "cloud_core.transports.http": ("shared", "cloud_core.model", "cloud_core.core", "cloud_core.transports.listener",
@@ -72,6 +76,30 @@ def test_a_layer_keeps_clear_of_the_libraries_of_others(graph: grimp.ImportGraph
     """A rule that needs a socket or a database stands in the wrong place."""
     wrong = {(one, other) for one, other in imports_of(graph, package) if within(other, *BARRED[package])}
     assert not wrong
+
+
+# The extra `muster[protobuf]`: these alone, and only when a profile asks for it.
+PROTOBUF_USERS = {"shared.transport_protobuf", "shared.protobuf_codec", "cloud_core.proto_schemas"}
+
+
+def test_protobufs_library_is_used_by_few(graph: grimp.ImportGraph) -> None:
+    """`google` and `grpc_tools` stay behind the codec."""
+    users = {
+        module
+        for library in ("google", "grpc_tools")
+        if library in graph.modules
+        for module in graph.find_modules_that_directly_import(library)
+    }
+    assert users <= PROTOBUF_USERS
+
+
+def test_the_core_starts_without_protobufs_library() -> None:
+    """Importing everything imports none of it."""
+    code = (
+        "import sys, cloud_core.service; print([m for m in sys.modules if m.split('.')[0] in ('google', 'grpc_tools')])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout.strip()) == (0, "[]"), run.stderr
 
 
 def test_nobody_takes_the_reactor_at_import(graph: grimp.ImportGraph) -> None:

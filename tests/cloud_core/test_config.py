@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from cloud_core.config import SECTIONS, ConfigError, load
+from cloud_core.service import options_of
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "cloud_core" / "cloud-core.toml"
 
@@ -34,6 +35,28 @@ def test_all_problems_are_reported_together_with_a_suggestion(tmp_path: Path) ->
     assert any(line.startswith("[mqtt] port") for line in lines)
     assert any("70000" in line for line in lines)
     assert any("[log] level" in line for line in lines)
+
+
+@pytest.mark.parametrize("text", ["200", "0:1", "1:1,", "1:1 2:2", "1:x"])
+def test_a_message_rate_that_is_none_is_named_with_an_example(text: str) -> None:
+    """Before anything starts."""
+    with pytest.raises(ConfigError, match=r"\[rates\] gateway_messages: .*200:1,6000:60"):
+        load(None, {"CLOUD_CORE__RATES__GATEWAY_MESSAGES": text}, {}, data_dir=None)
+
+
+def test_every_configured_rate_reaches_its_limit() -> None:
+    """The names of the section and those of the policy belong together."""
+    names = msgspec.structs.fields(SECTIONS["rates"])
+    given = {field.name: f"{number}:1" for number, field in enumerate(names, 1)}
+    rates = options_of(load(None, {}, {"rates": given}, data_dir=None)).rates
+    kinds = (rates.device, rates.gateway, rates.sub_devices)
+    reached = [limit for one in kinds for limit in (one.messages, one.telemetry_messages, one.telemetry_data_points)]
+    assert reached == list(given.values())
+
+
+def test_presence_cannot_be_written_without_pause() -> None:
+    with pytest.raises(ConfigError, match=r"\[presence\] flush_s"):
+        load(None, {"CLOUD_CORE__PRESENCE__FLUSH_S": "0"}, {}, data_dir=None)
 
 
 @pytest.mark.parametrize("content", [b"[http", b"\xff\xfe"], ids=["syntax", "encoding"])
