@@ -5,7 +5,7 @@ Source: wire-contract.md sections 2.8, 7.2 and 6.6.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from cloud_core.core.downlinks import Downlinks
 from cloud_core.core.permissions import may
@@ -70,6 +70,11 @@ class AttributesApi:
             done(None)
 
         self._store.submit(_delete, (device_id, scope, tuple(keys)), deleted)
+
+    def changed(self, device_id: int, news: Iterable[AttributesChange]) -> None:
+        """The device hears what another decision has written to its shared attributes."""
+        for change in news:
+            self._downlinks.attributes_changed(device_id, change)
 
 
 def _put(tx: Tx, device_id: int, scope: Scope, values: Attributes, now_ms: int) -> None:

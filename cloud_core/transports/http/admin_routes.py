@@ -65,7 +65,7 @@ class AdminRoutes(CallSupport):
     @app.route("/api/auth/token", methods=["POST"])
     @answers
     async def refresh(self, request: Request) -> Any:
-        return self._admin.refresh(str(json_object(request).get("refreshToken") or ""))
+        return await self._admin.refresh(str(json_object(request).get("refreshToken") or ""))
 
     @app.route("/api/auth/logout", methods=["POST"])
     @answers
