@@ -60,6 +60,14 @@ class Provisioning(Section, frozen=True, kw_only=True):
     keep_attempts_days: int = 30
 
 
+class Claims(Section, frozen=True, kw_only=True):
+    allowed_by_default: bool = True  # false: only devices whose server attribute claimingAllowed is true
+
+
+class Packages(Section, frozen=True, kw_only=True):
+    max_bytes: int = 536_870_912  # of one firmware or software package
+
+
 class Telemetry(Section, frozen=True, kw_only=True):
     retention_days: int = 0  # 0: keep for ever
 
@@ -100,6 +108,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tls: Tls = msgspec.field(default_factory=Tls)
     database: Database = msgspec.field(default_factory=Database)
     provisioning: Provisioning = msgspec.field(default_factory=Provisioning)
+    claims: Claims = msgspec.field(default_factory=Claims)
+    packages: Packages = msgspec.field(default_factory=Packages)
     telemetry: Telemetry = msgspec.field(default_factory=Telemetry)
     limits: Limits = msgspec.field(default_factory=Limits)
     admin: Admin = msgspec.field(default_factory=Admin)
@@ -109,7 +119,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 SECTIONS: dict[str, type[Section]] = {
     "http": Http, "mqtt": Mqtt, "coap": Coap, "tls": Tls, "database": Database,
-    "provisioning": Provisioning, "telemetry": Telemetry, "limits": Limits, "admin": Admin, "log": Log,
+    "provisioning": Provisioning, "claims": Claims, "packages": Packages,
+    "telemetry": Telemetry, "limits": Limits, "admin": Admin, "log": Log,
     "cluster": Cluster,
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from cloud_core.config import Config
 from cloud_core.core.admin import AdminApi
-from cloud_core.core.api import DeviceApi
+from cloud_core.core.api import DeviceApi, Options
 from cloud_core.core.limits import AttemptRations, FailedAttempts, Ration
 from cloud_core.core.provisioning import Policy
 from cloud_core.core.tokens import new_secret
@@ -81,6 +81,9 @@ class Program:
             policy=Policy(max_devices_per_tenant=config.provisioning.max_devices_per_tenant),
             wall_clock=time.time,
             is_anonymous_provisioning_allowed=config.mqtt.anonymous_provisioning,
+            options=Options(
+                is_claiming_allowed=config.claims.allowed_by_default, max_package_bytes=config.packages.max_bytes
+            ),
         )
         self._admin = AdminApi(
             store=self._store, api=self._api, jwt_key=vault.derive(JWT_PURPOSE, length=JWT_KEY_BYTES)
@@ -128,6 +131,7 @@ class Program:
             await self.stop()
             raise StartFailed(str(error)) from error
         self._mqtt.start()
+        self._api.packages.maintain()
         self._maintenance.start(MAINTENANCE_S, now=False)
         return line
 
@@ -175,6 +179,8 @@ class Program:
 
     def _maintain(self) -> None:
         now_ms = int(time.time() * 1000)
+        self._api.claims.maintain()
+        self._api.packages.maintain()
         provisioning, telemetry = self._config.provisioning, self._config.telemetry
         self._store.submit(
             _trim_log, (provisioning.keep_attempts, now_ms - provisioning.keep_attempts_days * DAY_MS), _maintained

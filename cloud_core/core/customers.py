@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -46,7 +46,16 @@ class NewUser:
     email: str
     authority: str
     customer_uuid: UUID | None
-    password_hash: str
+    password_hash: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MadeUser:
+    """A new user; `password` only where it was generated here, to be shown once."""
+
+    user: User
+    customer_uuid: UUID | None
+    password: str = field(repr=False)
 
 
 class CustomersApi(Asking):
@@ -67,15 +76,15 @@ class CustomersApi(Asking):
         """Its devices go back to nobody; its users go with it."""
         await self._decide(delete_customer, operator.tenant_id, uuid)
 
-    async def make_user(self, operator: Operator, members: dict[str, Any]) -> tuple[User, str]:
-        """A user from REST members, and the password where it was generated here, else an empty text."""
+    async def make_user(self, operator: Operator, members: dict[str, Any]) -> MadeUser:
+        """A user from REST members; without `password` one is generated. InvalidArgument."""
         email, authority, customer_uuid = user_members(members)
         given = members.get("password")
         password = new_secret() if given is None else checked_password(given)
         hashed = await deferToThread(hash_password, password)
         new = NewUser(email, authority, customer_uuid, hashed)
         user = await self._decide(make_user, operator.tenant_id, new, self._now_ms())
-        return user, password if given is None else ""
+        return MadeUser(user, customer_uuid, password if given is None else "")
 
     async def give(self, operator: Operator, customer_uuid: UUID, device_uuid: UUID) -> Device:
         """The device is the customer's from now on, whoever had it before. NotFound."""

@@ -182,7 +182,8 @@ class PackagesApi(Asking):
             await self._decide(_put_blocks, package.id, number, part)
             number += BLOCKS_PER_COMMIT
         uploaded = replace(
-            package, file_name=named[0], content_type=named[1], size_bytes=whole.size_bytes, checksum=whole.checksum, checksum_algorithm=algorithm,
+            package, file_name=named[0], content_type=named[1],
+            size_bytes=whole.size_bytes, checksum=whole.checksum, checksum_algorithm=algorithm,
             has_data=True,
         )  # fmt: skip
         return await self._decide(_finish_upload, tenant_id, uploaded)

@@ -8,9 +8,12 @@ from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi
 from cloud_core.transports.http.adapter import HttpDeviceAdapter
 from cloud_core.transports.http.admin_routes import AdminRoutes
+from cloud_core.transports.http.claim_routes import ClaimRoutes
+from cloud_core.transports.http.customer_routes import CustomerRoutes
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.front import FrontFactory
 from cloud_core.transports.http.intake import BoundedSite
+from cloud_core.transports.http.package_routes import PackageRoutes
 
 
 class HttpService:
@@ -21,9 +24,20 @@ class HttpService:
     ) -> None:
         # `reactor`: seconds and callLater; untyped because a test passes a Clock.
         adapter = HttpDeviceAdapter(api)
-        routes = AdminRoutes(admin, DeviceRoutes(adapter))
-        self._site = BoundedSite(  # type: ignore[no-untyped-call]
-            routes.app.resource(), parsePOSTFormSubmission=False, timeout=int(request_timeout_s), reactor=reactor
+        packages = PackageRoutes(admin, api.packages)
+        routes = AdminRoutes(
+            admin,
+            DeviceRoutes(adapter),
+            customers=CustomerRoutes(admin),
+            claims=ClaimRoutes(admin, api.claims),
+            packages=packages,
+        )
+        self._site = BoundedSite(
+            routes.app.resource(),
+            body_limit=packages.body_limit,
+            parsePOSTFormSubmission=False,
+            timeout=int(request_timeout_s),
+            reactor=reactor,
         )
         self._front = FrontFactory(adapter, self._site, reactor=reactor, request_timeout_s=request_timeout_s)
         self._is_fast_path_on = is_fast_path_on
