@@ -62,6 +62,14 @@ class Provisioning(Section, frozen=True, kw_only=True):
     keep_attempts_days: int = 30
 
 
+class Claims(Section, frozen=True, kw_only=True):
+    allowed_by_default: bool = True  # false: only devices whose server attribute claimingAllowed is true
+
+
+class Packages(Section, frozen=True, kw_only=True):
+    max_bytes: int = 536_870_912  # of one firmware or software package
+
+
 class Telemetry(Section, frozen=True, kw_only=True):
     retention_days: int = 0  # 0: keep for ever
 
@@ -74,6 +82,8 @@ class Rpc(Section, frozen=True, kw_only=True):
     close_session_on_delivery_timeout: bool = False
     max_retries: int = 5  # of a persistent command that is not acknowledged
     max_waiting_per_device: int = 1_000
+
+
 class Presence(Section, frozen=True, kw_only=True):
     inactivity_s: float = (
         600.0  # silent for longer: not active; a device's server attribute inactivityTimeout (ms) wins
@@ -131,6 +141,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tls: Tls = msgspec.field(default_factory=Tls)
     database: Database = msgspec.field(default_factory=Database)
     provisioning: Provisioning = msgspec.field(default_factory=Provisioning)
+    claims: Claims = msgspec.field(default_factory=Claims)
+    packages: Packages = msgspec.field(default_factory=Packages)
     telemetry: Telemetry = msgspec.field(default_factory=Telemetry)
     rpc: Rpc = msgspec.field(default_factory=Rpc)
     presence: Presence = msgspec.field(default_factory=Presence)
@@ -143,8 +155,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 SECTIONS: dict[str, type[Section]] = {
     "http": Http, "mqtt": Mqtt, "coap": Coap, "tls": Tls, "database": Database,
-    "provisioning": Provisioning, "telemetry": Telemetry, "rpc": Rpc, "presence": Presence, "rates": Rates,
-    "limits": Limits, "admin": Admin, "log": Log, "cluster": Cluster,
+    "provisioning": Provisioning, "claims": Claims, "packages": Packages, "telemetry": Telemetry, "rpc": Rpc,
+    "presence": Presence, "rates": Rates, "limits": Limits, "admin": Admin, "log": Log, "cluster": Cluster,
 }  # fmt: skip
 
 

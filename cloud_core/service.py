@@ -16,8 +16,8 @@ from cloud_core.core.api import DeviceApi, Options
 from cloud_core.core.limits import AttemptRations, FailedAttempts, Ration
 from cloud_core.core.presence import CHECK_S
 from cloud_core.core.provisioning import Policy
-from cloud_core.core.rpc import RpcOptions, SubmitStrategy
 from cloud_core.core.rates import RatePolicy, Rates
+from cloud_core.core.rpc import RpcOptions, SubmitStrategy
 from cloud_core.core.tokens import new_secret
 from cloud_core.secrets_file import master_key, write_private
 from cloud_core.storage.interface import Tx
@@ -66,6 +66,8 @@ def options_of(config: Config) -> Options:
     """What the configuration says about the device API."""
     return Options(
         rpc=_rpc_options(config.rpc),
+        is_claiming_allowed=config.claims.allowed_by_default,
+        max_package_bytes=config.packages.max_bytes,
         inactivity_s=config.presence.inactivity_s,
         presence_flush_s=config.presence.flush_s,
         rates=RatePolicy(
@@ -159,6 +161,7 @@ class Program:
             await self.stop()
             raise StartFailed(str(error)) from error
         self._mqtt.start()
+        self._api.packages.maintain()
         self._maintenance.start(MAINTENANCE_S, now=False)
         self._presence_flush.start(self._config.presence.flush_s, now=False)
         self._presence_check.start(CHECK_S, now=False)
@@ -212,6 +215,8 @@ class Program:
     def _maintain(self) -> None:
         self._api.rpc.maintain()
         now_ms = int(time.time() * 1000)
+        self._api.claims.maintain()
+        self._api.packages.maintain()
         provisioning, telemetry = self._config.provisioning, self._config.telemetry
         self._store.submit(
             _trim_log, (provisioning.keep_attempts, now_ms - provisioning.keep_attempts_days * DAY_MS), _maintained

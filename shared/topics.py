@@ -33,6 +33,7 @@ _MAX_INT32 = 2**31 - 1
 
 # --- MQTT ----------------------------------------------------------------------------------------
 
+
 class Flavour(Enum):
     """Which family of topics a message belongs to: it decides the encoding and where the answer goes."""
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
-from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from cloud_core.core import inventory
 from cloud_core.core.api import DeviceApi
+from cloud_core.core.asking import Asking
+from cloud_core.core.asking import answered as answered  # others find it here
+from cloud_core.core.customers import CustomersApi
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.logins import Operator, Tokens, hash_password, is_password_right
 from cloud_core.model import (
     Attempt,
     AttributeEntry,
+    Customer,
     Device,
     DeviceProfile,
     Page,
     ProvisionConfiguration,
     Scope,
     StoredCredentials,
+    User,
 )
 from cloud_core.proto_schemas import check_schemas
 from cloud_core.storage.interface import Store, TimeSeriesQuery
@@ -31,20 +35,19 @@ from shared.errors import (
     InvalidArgument,
     NotAuthenticated,
     NotFound,
-    PlatformError,
 )
 from shared.messages import Attributes, Sample, Value
 
-R = TypeVar("R")
 MAX_BULK_ROWS = 10_000
 
 
-class AdminApi:
+class AdminApi(Asking):
     """Users, profiles, devices, credentials, data and the provisioning log of a tenant."""
 
     def __init__(self, *, store: Store, api: DeviceApi, jwt_key: bytes) -> None:
-        self._store = store
+        super().__init__(store)
         self._api = api
+        self.customers = CustomersApi(store=store, now_ms=api.now_ms)
         self._tokens = Tokens(jwt_key)
 
     # -- logins -----------------------------------------------------------------------------------
@@ -65,17 +68,19 @@ class AdminApi:
 
     async def login(self, username: str, password: str) -> dict[str, str]:
         """Tokens for the right password. Raises: NotAuthenticated."""
-        user, tenant = await self._read(inventory.user_and_tenant, username)
-        is_right = await deferToThread(is_password_right, user, password)
-        if user is None or tenant is None or not is_right:
+        known = await self._read(inventory.user_with_places, username)
+        is_right = await deferToThread(is_password_right, known[0] if known else None, password)
+        if known is None or not is_right:
             raise NotAuthenticated("Invalid username or password")
-        return self._tokens.issue(
-            Operator(user.username, user.authority, user.tenant_id, tenant, user.uuid), int(time.time())
-        )
+        return self._tokens.issue(_operator_of(*known), int(time.time()))
 
-    def refresh(self, refresh_token: str) -> dict[str, str]:
-        """New tokens for a refresh token. Raises: NotAuthenticated."""
-        return self._tokens.issue(self._tokens.operator(refresh_token, is_refresh=True), int(time.time()))
+    async def refresh(self, refresh_token: str) -> dict[str, str]:
+        """New tokens for a refresh token, as long as its user exists. Raises: NotAuthenticated."""
+        claimed = self._tokens.operator(refresh_token, is_refresh=True)
+        known = await self._read(inventory.user_with_places, claimed.username)
+        if known is None or known[0].uuid != claimed.user_uuid:
+            raise NotAuthenticated("The user of this token does not exist any more")
+        return self._tokens.issue(_operator_of(*known), int(time.time()))
 
     def operator(self, token: str) -> Operator:
         """Who this token stands for. Raises: NotAuthenticated."""
@@ -94,6 +99,7 @@ class AdminApi:
         )
         if uuid is not None:
             self._api.profile_changed()
+            self._api.packages.roll_out()
         return saved
 
     async def profile(self, operator: Operator, uuid: UUID) -> DeviceProfile:
@@ -122,12 +128,11 @@ class AdminApi:
     ) -> Device:
         """Creates or updates from REST members (`id`, `name`, `type`, `label`, `deviceProfileId`, …)."""
         brought = credentials or (AccessToken(access_token) if access_token else None)
-        device, is_new = await self._decide(
-            inventory.save_device, operator.tenant_id, members, brought, self._api.now_ms()
-        )
-        if not is_new or brought is not None:
-            self._api.device_changed(device.id, Ending.DEVICE_CHANGED)
-        return device
+        saved = await self._decide(inventory.write_device, operator.tenant_id, members, brought, self._api.now_ms())
+        self._api.attributes.changed(saved.device.id, saved.news)
+        if saved.ends_sessions:
+            self._api.device_changed(saved.device.id, Ending.DEVICE_CHANGED)
+        return saved.device
 
     async def save_devices(self, operator: Operator, rows: Sequence[Any], *, is_plan: bool) -> list[dict[str, Any]]:
         """One outcome per row: `{index, name, status, id, error}` (product.md section 5, REST)."""
@@ -136,7 +141,10 @@ class AdminApi:
         return await self._decide(inventory.save_devices, operator.tenant_id, list(rows), is_plan, self._api.now_ms())
 
     async def device(self, operator: Operator, uuid: UUID) -> Device:
-        return inventory.found(await self._read(inventory.device, operator.tenant_id, uuid), "Device", uuid)
+        """NotFound; NotAuthorized for the user of a customer that it does not belong to."""
+        device = inventory.found(await self._read(inventory.device, operator.tenant_id, uuid), "Device", uuid)
+        operator.check_owner(device)
+        return device
 
     async def device_by_name(self, operator: Operator, name: str) -> Device:
         return inventory.found(await self._read(inventory.device_by_name, operator.tenant_id, name), "Device", name)
@@ -202,21 +210,10 @@ class AdminApi:
         attempts = await self._read(inventory.attempts, limit)
         return [one for one in attempts if one.tenant_id in (None, operator.tenant_id)]
 
-    # -- plumbing ---------------------------------------------------------------------------------
 
-    async def _decide(self, work: Callable[..., R], *args: Any) -> R:
-        result: R = await answered(lambda done: self._store.submit(work, args, done))
-        return result
-
-    async def _read(self, query: Callable[..., R], *args: Any) -> R:
-        result: R = await answered(lambda done: self._store.read(query, args, done))
-        return result
-
-
-async def answered(start: Callable[[Callable[[Any], None]], None]) -> Any:  # Any: whatever the work returns
-    deferred: Deferred[Any] = Deferred()
-    start(deferred.callback)
-    outcome = await deferred
-    if isinstance(outcome, PlatformError):
-        raise outcome
-    return outcome
+def _operator_of(user: User, tenant: UUID | None, customer: Customer | None) -> Operator:
+    assert tenant is not None, "a user's tenant exists"
+    return Operator(
+        user.username, user.authority, user.tenant_id, tenant, user.uuid, user.customer_id,
+        customer.uuid if customer is not None else None,
+    )  # fmt: skip

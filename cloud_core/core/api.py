@@ -18,7 +18,7 @@ from cloud_core.core.claiming import ClaimsApi
 from cloud_core.core.downlinks import Downlinks, Ending
 from cloud_core.core.gateways import GatewayApi, GatewayOptions
 from cloud_core.core.limits import FailedAttempts
-from cloud_core.core.packages import PackagesApi
+from cloud_core.core.packages import MAX_PACKAGE_BYTES, PackagesApi
 from cloud_core.core.permissions import may
 from cloud_core.core.presence import DEFAULT_FLUSH_S, DEFAULT_INACTIVITY_S, Presence
 from cloud_core.core.rates import RateLimits, RatePolicy
@@ -72,6 +72,7 @@ class Options:
     inactivity_s: float = DEFAULT_INACTIVITY_S
     presence_flush_s: float = DEFAULT_FLUSH_S
     is_claiming_allowed: bool = True
+    max_package_bytes: int = MAX_PACKAGE_BYTES
 
 
 def _no_timers(_delay_s: float, _callback: Callable[[], Any]) -> Any:
@@ -123,8 +124,13 @@ class DeviceApi:
         self.server_methods = ServerMethods(
             store=store, now_ms=now_ms, session_limits=self._session_limits, post=post_webhook
         )
-        self.claims = ClaimsApi(store=store, now_ms=now_ms, is_allowed_by_default=options.is_claiming_allowed)
-        self.packages = PackagesApi(store=store, attributes=self.attributes, now_ms=now_ms)
+        self.claims = ClaimsApi(
+            store=store, now_ms=now_ms, is_allowed_by_default=options.is_claiming_allowed,
+            failed_attempts=self._failed_attempts,
+        )  # fmt: skip
+        self.packages = PackagesApi(
+            store=store, attributes=self.attributes, now_ms=now_ms, max_bytes=options.max_package_bytes
+        )
         self.gateways = GatewayApi(
             store=store, downlinks=self.downlinks, attributes=self.attributes, rpc=self.rpc, claims=self.claims,
             presence=self.presence, now_ms=now_ms, options=options.gateway,

@@ -92,6 +92,11 @@ class AttributesApi:
 
         self._store.submit(_delete, (device_id, scope, tuple(keys)), deleted)
 
+    def changed(self, device_id: int, news: Iterable[AttributesChange]) -> None:
+        """The device hears what another decision has written to its shared attributes."""
+        for change in news:
+            self._downlinks.attributes_changed(device_id, change)
+
 
 def check_writable(scope: Scope, keys: Iterable[str]) -> None:
     """Presence belongs to the server. Raises: InvalidArgument."""

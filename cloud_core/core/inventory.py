@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
+from cloud_core.core.assignments import MEMBERS, Wanted, assign, entity_uuid, tell, wanted_owner, wanted_packages
 from cloud_core.core.names import fault_of
 from cloud_core.core.tokens import new_secret, new_uuid
 from cloud_core.model import (
     DEFAULT_TENANT,
     Attempt,
     AttributeEntry,
+    Customer,
     Device,
     DeviceProfile,
     Page,
@@ -23,6 +25,7 @@ from cloud_core.model import (
     User,
 )
 from cloud_core.storage.interface import NewDevice, NewProfile, ReadTx, TimeSeriesQuery, Tx
+from cloud_core.storage.interface.packages import Rollout
 from shared.credentials import AccessToken, Credentials, check_credentials, credentials_id
 from shared.errors import (
     InvalidArgument,
@@ -31,7 +34,7 @@ from shared.errors import (
     PlatformError,
     VersionConflict,
 )
-from shared.messages import Value
+from shared.messages import AttributesChange, PackageKind, Value
 
 R = TypeVar("R")
 DEFAULT_PROFILE = "default"
@@ -48,9 +51,13 @@ def user(tx: ReadTx, username: str) -> User | None:
     return tx.user_by_name(username)
 
 
-def user_and_tenant(tx: ReadTx, username: str) -> tuple[User | None, UUID | None]:
+def user_with_places(tx: ReadTx, username: str) -> tuple[User, UUID | None, Customer | None] | None:
+    """The user, the tenant's uuid, and the customer whose user it is."""
     user = tx.user_by_name(username)
-    return user, tx.tenant_uuid(user.tenant_id) if user else None
+    if user is None:
+        return None
+    customer = tx.customer_by_id(user.customer_id) if user.customer_id is not None else None
+    return user, tx.tenant_uuid(user.tenant_id), customer
 
 
 def set_password(tx: Tx, username: str, hashed: str) -> None:
@@ -106,6 +113,7 @@ def save_profile(
     same_key = tx.profile_by_key(provision.key) if provision.key else None
     if same_key is not None and (stored is None or same_key.id != stored.id):
         raise InvalidArgument("Device profile with such provision device key already exists!")
+    packages = wanted_packages(tx, tenant_id, document, stored.id if stored else None)
     if stored is None:
         profile = NewProfile(
             uuid=new_uuid(now_ms),
@@ -120,6 +128,8 @@ def save_profile(
     if version is not None and version != stored.version:
         raise VersionConflict
     tx.update_profile(replace(stored, name=name, provision=provision, document=document))
+    for kind in assign(tx, packages, profile_id=stored.id):
+        tx.put_package_rollout(Rollout(stored.id, kind))  # its devices are told batch by batch
     return found(tx.profile(tenant_id, stored.uuid), "Device profile", stored.uuid)
 
 
@@ -153,16 +163,6 @@ def _text(members: dict[str, Any], name: str) -> str:
     return value
 
 
-def _entity_uuid(value: Any, name: str) -> UUID | None:
-    text = value.get("id") if isinstance(value, dict) else value
-    if text is None:
-        return None
-    try:
-        return UUID(str(text))
-    except ValueError as error:
-        raise InvalidArgument(f"Validation error: {name} is no valid id") from error
-
-
 _OWN_MEMBERS = frozenset(
     ("id", "createdTime", "tenantId", "name", "type", "label", "deviceProfileId", "version", "customerId")
 )
@@ -171,10 +171,32 @@ _OWN_MEMBERS = frozenset(
 def save_device(
     tx: Tx, tenant_id: int, members: dict[str, Any], credentials: Credentials | None, now_ms: int
 ) -> tuple[Device, bool]:
-    """The device and whether it is new; all checks before the first write."""
+    """As `write_device`: the device and whether it is new."""
+    saved = write_device(tx, tenant_id, members, credentials, now_ms)
+    return saved.device, saved.is_new
+
+
+@dataclass(frozen=True, slots=True)
+class SavedDevice:
+    """A device as it was written.
+
+    `ends_sessions`: its credentials, or something that its sessions hold a copy of, have changed.
+    `news`: what its packages have changed in its shared attributes.
+    """
+
+    device: Device
+    is_new: bool
+    ends_sessions: bool
+    news: tuple[AttributesChange, ...] = ()
+
+
+def write_device(
+    tx: Tx, tenant_id: int, members: dict[str, Any], credentials: Credentials | None, now_ms: int
+) -> SavedDevice:
+    """All checks before the first write, but for packages of a profile that this very call makes."""
     name, kind, label = (_text(members, one) for one in ("name", "type", "label"))
     _check_texts(name, kind, label)
-    uuid = _entity_uuid(members.get("id"), "id")
+    uuid = entity_uuid(members.get("id"), "id")
     stored = found(tx.device(tenant_id, uuid), "Device", uuid) if uuid else None
     same_name = tx.device_by_name(tenant_id, name)
     if same_name is not None and (stored is None or same_name.id != stored.id):
@@ -189,22 +211,49 @@ def save_device(
     version = members.get("version")
     if stored is not None and version is not None and version != stored.version:
         raise VersionConflict
+    owner = wanted_owner(tx, tenant_id, members, stored.customer_id if stored else None)
     profile_id = _profile_for(tx, tenant_id, members, kind, stored, now_ms)
+    packages = wanted_packages(tx, tenant_id, members, profile_id)
     if stored is None:
         device = NewDevice(
             uuid=new_uuid(now_ms), tenant_id=tenant_id, profile_id=profile_id, name=name, created_ms=now_ms,
-            label=label, is_gateway=is_gateway, document=document,
+            label=label, is_gateway=is_gateway, document=document, customer_id=owner,
         )  # fmt: skip
         device_id = tx.insert_device(device)
         token = credentials or AccessToken(new_secret())
         tx.put_credentials(device_id, token, now_ms=now_ms, is_new_device=True)
-        return found(tx.device(tenant_id, device.uuid), "Device", device.uuid), True
-    tx.update_device(
-        replace(stored, name=name, label=label, profile_id=profile_id, is_gateway=is_gateway, document=document)
-    )
+        _assign_and_tell(tx, device_id, packages, {}, now_ms)
+        device_now = found(tx.device(tenant_id, device.uuid), "Device", device.uuid)
+        return SavedDevice(device_now, is_new=True, ends_sessions=credentials is not None)
+    before = _packages_of(tx, stored.id)
+    changed = replace(stored, name=name, label=label, profile_id=profile_id, is_gateway=is_gateway, document=document)
+    tx.update_device(changed)
+    if owner != stored.customer_id:
+        tx.assign_device(stored.id, owner)
     if credentials is not None:
         tx.put_credentials(stored.id, credentials, now_ms=now_ms)
-    return found(tx.device(tenant_id, stored.uuid), "Device", stored.uuid), False
+    is_other = (name, profile_id, is_gateway) != (stored.name, stored.profile_id, stored.is_gateway)
+    return SavedDevice(
+        found(tx.device(tenant_id, stored.uuid), "Device", stored.uuid), is_new=False,
+        ends_sessions=is_other or credentials is not None,
+        news=_assign_and_tell(tx, stored.id, packages, before, now_ms),
+    )  # fmt: skip
+
+
+def _packages_of(tx: ReadTx, device_id: int) -> Wanted:
+    """The numbers of the packages that the device has, its profile's included."""
+    packages = {kind: tx.assigned_package(device_id, kind) for kind in MEMBERS}
+    return {kind: package.id if package is not None else None for kind, package in packages.items()}
+
+
+def _assign_and_tell(
+    tx: Tx, device_id: int, wanted: Wanted, before: Wanted, now_ms: int
+) -> tuple[AttributesChange, ...]:
+    """Tells the device only of kinds whose package is another than before, be it by its profile."""
+    assign(tx, wanted, device_id=device_id)
+    after = _packages_of(tx, device_id)
+    changed: list[PackageKind] = [kind for kind in MEMBERS if after[kind] != before.get(kind)]
+    return tuple(change for kind in changed for change in tell(tx, device_id, kind, now_ms=now_ms))
 
 
 def _check_texts(name: str, kind: str, label: str) -> None:
@@ -225,7 +274,7 @@ def _checked(credentials: Credentials) -> Credentials:
 
 def _profile_for(tx: Tx, tenant_id: int, members: dict[str, Any], kind: str, stored: Device | None, now_ms: int) -> int:
     """By id, else by type (found or created), else as it was, else the tenant's default."""
-    uuid = _entity_uuid(members.get("deviceProfileId"), "deviceProfileId")
+    uuid = entity_uuid(members.get("deviceProfileId"), "deviceProfileId")
     if uuid is not None:
         profile = tx.profile(tenant_id, uuid)
         if profile is None:

@@ -10,8 +10,9 @@ import jwt
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from cloud_core.model import User
-from shared.errors import NotAuthenticated
+from cloud_core.core.permissions import TENANT_ADMIN
+from cloud_core.model import NIL_CUSTOMER, Device, User
+from shared.errors import NotAuthenticated, NotAuthorized
 
 TOKEN_S = 9_000
 REFRESH_S = 604_800
@@ -38,13 +39,20 @@ def is_password_right(user: User | None, password: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who administers, as told by a verified token."""
+    """Who administers, as told by a verified token; for a customer's user also whose."""
 
     username: str
     authority: str
     tenant_id: int
     tenant_uuid: UUID
     user_uuid: UUID
+    customer_id: int | None = None
+    customer_uuid: UUID | None = None
+
+    def check_owner(self, device: Device) -> None:
+        """A customer's user sees that customer's devices alone. Raises: NotAuthorized."""
+        if self.authority != TENANT_ADMIN and (self.customer_id is None or device.customer_id != self.customer_id):
+            raise NotAuthorized
 
 
 class Tokens:
@@ -58,8 +66,8 @@ class Tokens:
         claims: dict[str, Any] = {
             "sub": operator.username, "userId": str(operator.user_uuid), "iss": "muster", "enabled": True,
             "isPublic": False, "tenantId": str(operator.tenant_uuid), "tenantNumber": operator.tenant_id,
-            "authority": operator.authority, "customerId": "13814000-1dd2-11b2-8080-808080808080",
-            "sessionId": str(uuid4()), "iat": now_s,
+            "authority": operator.authority, "customerId": str(operator.customer_uuid or NIL_CUSTOMER),
+            "customerNumber": operator.customer_id, "sessionId": str(uuid4()), "iat": now_s,
         }  # fmt: skip
         access = claims | {"scopes": [operator.authority], "exp": now_s + TOKEN_S}
         refresh = claims | {"scopes": ["REFRESH_TOKEN"], "exp": now_s + REFRESH_S, "jti": str(uuid4())}
@@ -71,9 +79,11 @@ class Tokens:
             claims = jwt.decode(token, self._key, algorithms=[ALGORITHM], options={"require": ["exp", "sub"]})
             if ("REFRESH_TOKEN" in claims["scopes"]) != is_refresh:
                 raise NotAuthenticated("this token is for another purpose")
+            customer_id = claims.get("customerNumber")
             return Operator(
                 claims["sub"], claims["authority"], claims["tenantNumber"],
-                UUID(claims["tenantId"]), UUID(claims["userId"]),
+                UUID(claims["tenantId"]), UUID(claims["userId"]), customer_id,
+                None if customer_id is None else UUID(claims["customerId"]),
             )  # fmt: skip
         except jwt.ExpiredSignatureError as error:
             raise NotAuthenticated(EXPIRED) from error

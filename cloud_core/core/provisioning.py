@@ -12,6 +12,7 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cloud_core.core.assignments import tell_new_device
 from cloud_core.core.names import check_device_name
 from cloud_core.core.tokens import new_reference, new_secret, new_uuid
 from cloud_core.model import (
@@ -200,6 +201,7 @@ def _create_new(context: Context, profile: DeviceProfile) -> Issued:
         request_digest=context.digest, is_new_device=True,
     )  # fmt: skip
     tx.put_attributes(device_id, Scope.SERVER, {PROVISION_STATE: PROVISIONED}, now_ms=context.now_ms)
+    tell_new_device(tx, device_id, profile.document, now_ms=context.now_ms)
     return Issued(device_id, credentials, device_name=generated, warning=_warning(context.request))
 
 

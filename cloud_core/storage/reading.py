@@ -161,11 +161,15 @@ class SqlReadTx(ReadsCustomers, ReadsCommands, ReadsClaims, ReadsPackages, Reads
         count: int = self._row(self._s.device_count, tenant_id=tenant_id)[0]
         return count
 
-    def devices(self, tenant_id: int, page: Page, profile_name: str = "") -> tuple[list[Device], int]:
+    def devices(
+        self, tenant_id: int, page: Page, profile_name: str = "", *, customer_id: int | None = None
+    ) -> tuple[list[Device], int]:
         c = schema.device.c
         wanted = device_rows.where(c.tenant_id == tenant_id)
         if profile_name:
             wanted = wanted.where(schema.device_profile.c.name == profile_name)
+        if customer_id is not None:
+            wanted = wanted.where(c.customer_id == customer_id)
         rows, total = self._page(wanted, page, _DEVICE_SORT, [c.name, c.label, schema.device_profile.c.name])
         return [device for row in rows if (device := _device(row))], total
 

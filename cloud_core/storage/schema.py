@@ -92,6 +92,10 @@ device = _numbered(
     Column("customer_id", Id, ForeignKey("customer.id", ondelete="SET NULL")),
     UniqueConstraint("tenant_id", "name", name="device_name_unq_key"),
 )
+_is_owned = device.c.customer_id.is_not(None)  # most are not: they cost this index nothing
+device_by_customer = Index(
+    "device_by_customer", device.c.customer_id, sqlite_where=_is_owned, postgresql_where=_is_owned
+)
 
 credentials = Table(
     "credentials",
@@ -236,6 +240,15 @@ package_assignment = Table(
     Column("profile_id", Id, primary_key=True, autoincrement=False),
     Column("kind", Text, primary_key=True),
     Column("package_id", Id, ForeignKey("package.id"), nullable=False, index=True),
+)
+
+# A profile's package has changed and not all of its devices have been told: survives a restart.
+package_rollout = Table(
+    "package_rollout",
+    metadata,
+    Column("profile_id", Id, primary_key=True, autoincrement=False),
+    Column("kind", Text, primary_key=True),
+    Column("after_device_id", Id, nullable=False),
 )
 
 sub_device = Table(

@@ -99,6 +99,7 @@ class SqlTx(SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPack
             self._write(self._s.delete_bucket_of_device, b_bucket=bucket, b_device_id=device_id)
         self._write(self._s.delete_latest, device_id=device_id)
         self.delete_presence(device_id)
+        self._forget_packages_of_device(device_id)
         self._write(self._s.delete_device, id=device_id)
 
     def insert_profile(self, profile: NewProfile) -> int:
@@ -124,6 +125,7 @@ class SqlTx(SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPack
         self._write(self._s.set_default, b_id=profile_id)
 
     def delete_profile(self, profile_id: int) -> None:
+        self._delete_packages_of_profile(profile_id)
         self._write(self._s.delete_profile, id=profile_id)
 
     def _provision_columns(self, provision: ProvisionConfiguration) -> dict[str, Any]:

@@ -20,8 +20,11 @@ class WriteCustomers(ReadCustomers, Protocol):
     def insert_customer(
         self, *, uuid: UUID, tenant_id: int, title: str, document: dict[str, Any], created_ms: int
     ) -> int: ...
+    def update_customer(self, customer: Customer) -> None:
+        """Writes title and document; raises VersionConflict."""
+
     def delete_customer(self, customer_id: int) -> None:
         """Its devices go back to nobody; its users go with it."""
 
     def assign_device(self, device_id: int, customer_id: int | None) -> None:
-        """Gives the device to a customer, or to nobody."""
+        """Gives the device to a customer, or to nobody; its version grows."""

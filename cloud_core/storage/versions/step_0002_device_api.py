@@ -13,8 +13,8 @@ down_revision = "0001"
 
 _TABLES = (
     schema.customer, schema.command, schema.server_method, schema.claim_offer, schema.package, schema.package_block,
-    schema.package_assignment, schema.sub_device, schema.device_alias, schema.tombstone, schema.relation,
-    schema.presence,
+    schema.package_assignment, schema.package_rollout, schema.sub_device, schema.device_alias, schema.tombstone,
+    schema.relation, schema.presence,
 )  # fmt: skip
 
 
@@ -27,6 +27,7 @@ def upgrade() -> None:
             connection.execute(
                 sa.text(f"ALTER TABLE {name} ADD COLUMN customer_id BIGINT REFERENCES customer (id) ON DELETE {action}")
             )
+    schema.device_by_customer.create(connection, checkfirst=True)
 
 
 def downgrade() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from typing import Any
-from uuid import UUID
 
 from klein import Klein
 from twisted.python.failure import Failure
@@ -12,7 +11,8 @@ from twisted.web.http import Request
 from werkzeug import exceptions as routing
 
 from cloud_core.core.admin import AdminApi
-from cloud_core.model import Scope
+from cloud_core.core.permissions import Act
+from cloud_core.model import NIL_CUSTOMER, Scope
 from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.transports.http import shapes
 from cloud_core.transports.http.calls import (
@@ -23,16 +23,21 @@ from cloud_core.transports.http.calls import (
     json_body,
     json_object,
     keys_of,
+    mounted,
     no_route,
     page_of,
     query,
     raw_body,
+    uuid_of,
 )
+from cloud_core.transports.http.claim_routes import ClaimRoutes
+from cloud_core.transports.http.customer_routes import CustomerRoutes
 from cloud_core.transports.http.device_routes import DeviceRoutes
+from cloud_core.transports.http.package_routes import PackageRoutes
 from cloud_core.transports.http.rpc_routes import RpcRoutes
 from cloud_core.transports.http.server_method_routes import ServerMethodRoutes
 from shared import payloads
-from shared.errors import InvalidArgument, MalformedRequest, NotFound
+from shared.errors import InvalidArgument, MalformedRequest
 
 SCOPES = {"CLIENT_SCOPE": Scope.CLIENT, "SHARED_SCOPE": Scope.SHARED, "SERVER_SCOPE": Scope.SERVER}
 MAX_POINTS = 1_000_000
@@ -52,12 +57,18 @@ class AdminRoutes(CallSupport):
         rpc: RpcRoutes,
         plugins_rpc: RpcRoutes,
         server_methods: ServerMethodRoutes,
+        customers: CustomerRoutes,
+        claims: ClaimRoutes,
+        packages: PackageRoutes,
     ) -> None:
         super().__init__(admin)
         self._device_routes = devices
         self._rpc_routes = rpc
         self._plugins_rpc_routes = plugins_rpc
         self._server_method_routes = server_methods
+        self._customer_routes = customers
+        self._claim_routes = claims
+        self._package_routes = packages
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -75,6 +86,22 @@ class AdminRoutes(CallSupport):
     def server_methods(self, request: Request) -> Any:
         return self._server_method_routes.app.resource()
 
+    @app.route("/api/customer", branch=True)
+    @app.route("/api/customers")
+    @app.route("/api/user")
+    @app.route("/api/device/info", branch=True)
+    def customer_routes(self, request: Request) -> Any:
+        return mounted(request, self._customer_routes)
+
+    @app.route("/api/customer/device/<_name>/claim")
+    def claim_routes(self, request: Request, _name: str) -> Any:
+        return mounted(request, self._claim_routes)
+
+    @app.route("/api/otaPackage", branch=True)
+    @app.route("/api/otaPackages", branch=True)
+    def package_routes(self, request: Request) -> Any:
+        return mounted(request, self._package_routes)
+
     @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
     def no_route(self, request: Request, failure: Failure) -> bytes:
         return no_route(request, failure)
@@ -90,20 +117,21 @@ class AdminRoutes(CallSupport):
     @app.route("/api/auth/token", methods=["POST"])
     @answers
     async def refresh(self, request: Request) -> Any:
-        return self._admin.refresh(str(json_object(request).get("refreshToken") or ""))
+        return await self._admin.refresh(str(json_object(request).get("refreshToken") or ""))
 
     @app.route("/api/auth/logout", methods=["POST"])
     @answers
     async def logout(self, request: Request) -> Any:
-        self.operator(request)
+        self.operator(request, Act.USE_OWN_LOGIN)
 
     @app.route("/api/auth/user", methods=["GET"])
     @answers
     async def user(self, request: Request) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.USE_OWN_LOGIN)
         return {
             "id": shapes.entity_id("USER", operator.user_uuid), "email": operator.username, "name": operator.username,
             "authority": operator.authority, "tenantId": shapes.entity_id("TENANT", operator.tenant_uuid),
+            "customerId": shapes.entity_id("CUSTOMER", operator.customer_uuid or NIL_CUSTOMER),
         }  # fmt: skip
 
     # -- profiles ---------------------------------------------------------------------------------
@@ -114,7 +142,7 @@ class AdminRoutes(CallSupport):
         operator = self.operator(request)
         body = json_object(request)
         name, provision, document = shapes.profile_parts(body)
-        uuid = _uuid(body["id"].get("id")) if isinstance(body.get("id"), dict) else None
+        uuid = uuid_of(body["id"].get("id")) if isinstance(body.get("id"), dict) else None
         version = body.get("version") if isinstance(body.get("version"), int) else None
         saved = await self._admin.save_profile(operator, uuid, name, provision, document, version)
         return shapes.profile_json(saved, operator.tenant_uuid)
@@ -123,12 +151,12 @@ class AdminRoutes(CallSupport):
     @answers
     async def profile(self, request: Request, uuid: str) -> Any:
         operator = self.operator(request)
-        return shapes.profile_json(await self._admin.profile(operator, _uuid(uuid)), operator.tenant_uuid)
+        return shapes.profile_json(await self._admin.profile(operator, uuid_of(uuid)), operator.tenant_uuid)
 
     @app.route("/api/deviceProfile/<uuid>", methods=["DELETE"])
     @answers
     async def delete_profile(self, request: Request, uuid: str) -> Any:
-        await self._admin.delete_profile(self.operator(request), _uuid(uuid))
+        await self._admin.delete_profile(self.operator(request), uuid_of(uuid))
 
     @app.route("/api/deviceProfiles", methods=["GET"])
     @answers
@@ -155,7 +183,7 @@ class AdminRoutes(CallSupport):
     @answers
     async def profile_info(self, request: Request, uuid: str) -> Any:
         operator = self.operator(request)
-        return shapes.profile_info_json(await self._admin.profile(operator, _uuid(uuid)), operator.tenant_uuid)
+        return shapes.profile_info_json(await self._admin.profile(operator, uuid_of(uuid)), operator.tenant_uuid)
 
     # -- devices ----------------------------------------------------------------------------------
 
@@ -193,13 +221,13 @@ class AdminRoutes(CallSupport):
     @app.route("/api/device/<uuid>", methods=["GET"])
     @answers
     async def device(self, request: Request, uuid: str) -> Any:
-        operator = self.operator(request)
-        return shapes.device_json(await self._admin.device(operator, _uuid(uuid)), operator.tenant_uuid)
+        operator = self.operator(request, Act.READ_DEVICES)
+        return shapes.device_json(await self._admin.device(operator, uuid_of(uuid)), operator.tenant_uuid)
 
     @app.route("/api/device/<uuid>", methods=["DELETE"])
     @answers
     async def delete_device(self, request: Request, uuid: str) -> Any:
-        await self._admin.delete_device(self.operator(request), _uuid(uuid))
+        await self._admin.delete_device(self.operator(request), uuid_of(uuid))
 
     @app.route("/api/tenant/device", methods=["GET"])
     @answers
@@ -224,8 +252,8 @@ class AdminRoutes(CallSupport):
     @app.route("/api/device/<uuid>/credentials", methods=["GET"])
     @answers
     async def credentials(self, request: Request, uuid: str) -> Any:
-        stored = await self._admin.credentials(self.operator(request), _uuid(uuid))
-        return shapes.credentials_json(stored, _uuid(uuid))
+        stored = await self._admin.credentials(self.operator(request), uuid_of(uuid))
+        return shapes.credentials_json(stored, uuid_of(uuid))
 
     @app.route("/api/device/credentials", methods=["POST"])
     @answers
@@ -235,7 +263,7 @@ class AdminRoutes(CallSupport):
         owner = body.get("deviceId")
         if not isinstance(owner, dict) or not owner.get("id"):
             raise InvalidArgument("Device credentials should be assigned to device!")
-        uuid = _uuid(str(owner["id"]))
+        uuid = uuid_of(str(owner["id"]))
         stored = await self._admin.save_credentials(operator, uuid, shapes.credentials_from(body))
         return shapes.credentials_json(stored, uuid)
 
@@ -244,25 +272,26 @@ class AdminRoutes(CallSupport):
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/keys/timeseries", methods=["GET"])
     @data_answers
     async def time_series_keys(self, request: Request, uuid: str) -> Any:
-        return sorted(await self._admin.latest(self.operator(request), _uuid(uuid), None))
+        operator = self.operator(request, Act.READ_DEVICES)
+        return sorted(await self._admin.latest(operator, uuid_of(uuid), None))
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/values/timeseries", methods=["GET"])
     @data_answers
     async def time_series(self, request: Request, uuid: str) -> Any:
-        operator, keys = self.operator(request), keys_of(request)
+        operator, keys = self.operator(request, Act.READ_DEVICES), keys_of(request)
         shape = payloads.value_to_json if query(request, "useStrictDataTypes") == "true" else payloads.value_to_text
         if query(request, "agg", "NONE").upper() != "NONE":
             raise InvalidArgument("Aggregation is not supported yet; use agg=NONE")
         if query(request, "startTs") or query(request, "endTs"):
             asked = TimeSeriesQuery(
-                tuple(keys or sorted(await self._admin.latest(operator, _uuid(uuid), None))),
+                tuple(keys or sorted(await self._admin.latest(operator, uuid_of(uuid), None))),
                 integer(request, "startTs"), integer(request, "endTs"),
                 max(1, min(integer(request, "limit", 100), MAX_POINTS)),
                 query(request, "orderBy", "DESC").upper() != "ASC",
             )  # fmt: skip
-            found = await self._admin.history(operator, _uuid(uuid), asked)
+            found = await self._admin.history(operator, uuid_of(uuid), asked)
             return {key: [_point(ts, shape(value)) for ts, value in points] for key, points in found.items()}
-        latest = await self._admin.latest(operator, _uuid(uuid), keys)
+        latest = await self._admin.latest(operator, uuid_of(uuid), keys)
         answer = {key: [_point(ts, shape(value))] for key, (ts, value) in latest.items()}
         for key in set(keys or ()) - set(answer):
             answer[key] = [_point(int(time.time() * 1000), None)]
@@ -275,19 +304,20 @@ class AdminRoutes(CallSupport):
         samples = payloads.parse_telemetry(raw_body(request), received_ms=int(time.time() * 1000))
         if not samples:
             raise InvalidArgument("No time series data found in request body!")
-        await self._admin.append_samples(operator, _uuid(uuid), samples)
+        await self._admin.append_samples(operator, uuid_of(uuid), samples)
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/keys/attributes", methods=["GET"])
     @data_answers
     async def attribute_keys(self, request: Request, uuid: str) -> Any:
-        found = await self._admin.attributes(self.operator(request), _uuid(uuid), list(SCOPES.values()), None)
+        operator = self.operator(request, Act.READ_DEVICES)
+        found = await self._admin.attributes(operator, uuid_of(uuid), list(SCOPES.values()), None)
         return sorted({entry.key for entry in found})
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/keys/attributes/<scope>", methods=["GET"])
     @data_answers
     async def attribute_keys_of_scope(self, request: Request, uuid: str, scope: str) -> Any:
-        operator = self.operator(request)
-        found = await self._admin.attributes(operator, _uuid(uuid), [_scope(scope)], None)
+        operator = self.operator(request, Act.READ_DEVICES)
+        found = await self._admin.attributes(operator, uuid_of(uuid), [_scope(scope)], None)
         return sorted(entry.key for entry in found)
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/values/attributes", methods=["GET"])
@@ -301,7 +331,8 @@ class AdminRoutes(CallSupport):
         return await self._attributes(request, uuid, [_scope(scope)])
 
     async def _attributes(self, request: Request, uuid: str, scopes: list[Scope]) -> list[dict[str, Any]]:
-        found = await self._admin.attributes(self.operator(request), _uuid(uuid), scopes, keys_of(request))
+        operator = self.operator(request, Act.READ_DEVICES)
+        found = await self._admin.attributes(operator, uuid_of(uuid), scopes, keys_of(request))
         return [
             {"lastUpdateTs": one.updated_ms, "key": one.key, "value": payloads.value_to_json(one.value)}
             for one in found
@@ -319,7 +350,7 @@ class AdminRoutes(CallSupport):
         values = payloads.parse_attributes(raw_body(request))
         if not values:
             raise InvalidArgument("No attributes data found in request body!")
-        await self._admin.put_attributes(operator, _uuid(uuid), wanted, values)
+        await self._admin.put_attributes(operator, uuid_of(uuid), wanted, values)
 
     @app.route("/api/plugins/telemetry/<uuid>/<scope>", methods=["DELETE"])
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/<scope>", methods=["DELETE"])
@@ -328,7 +359,7 @@ class AdminRoutes(CallSupport):
         operator, wanted, keys = self.operator(request), _scope(scope), keys_of(request)
         if not keys:
             raise InvalidArgument("Empty keys: []")
-        await self._admin.delete_attributes(operator, _uuid(uuid), wanted, keys)
+        await self._admin.delete_attributes(operator, uuid_of(uuid), wanted, keys)
 
     # -- provisioning log -------------------------------------------------------------------------
 
@@ -348,13 +379,6 @@ class AdminRoutes(CallSupport):
 
 def _point(ts: int, value: Any) -> dict[str, Any]:
     return {"ts": ts, "value": value}
-
-
-def _uuid(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise NotFound(f"'{text}' is no valid id") from error
 
 
 def _scope(name: str) -> Scope:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
@@ -14,10 +15,19 @@ from twisted.web.http import Request
 from werkzeug.exceptions import HTTPException
 
 from cloud_core.core.logins import EXPIRED, Operator
+from cloud_core.core.permissions import Act, operator_may
 from cloud_core.model import Page
 from cloud_core.transports.http.errors import EXPIRED_CODE, STATUS, error_body, retry_after
 from cloud_core.transports.http.intake import MAX_REST_BODY_BYTES
-from shared.errors import InvalidArgument, MalformedRequest, NotAuthenticated, NotFound, PlatformError, RequestTooLarge
+from shared.errors import (
+    InvalidArgument,
+    MalformedRequest,
+    NotAuthenticated,
+    NotAuthorized,
+    NotFound,
+    PlatformError,
+    RequestTooLarge,
+)
 
 log = Logger()
 MAX_PAGE_SIZE = 10_000
@@ -29,13 +39,25 @@ class CallSupport:
     def __init__(self, admin: Any) -> None:  # Any: AdminApi; importing it here would make a cycle of types only
         self._admin = admin
 
-    def operator(self, request: Request) -> Operator:
-        """The caller, by `X-Authorization` or `Authorization`. Raises: NotAuthenticated."""
+    def operator(self, request: Request, act: Act = Act.ADMINISTER) -> Operator:
+        """The caller, by `X-Authorization` or `Authorization`, who may do what the call is.
+
+        A route that names no act is for administrators alone: what is forgotten is closed.
+        Raises: NotAuthenticated, NotAuthorized.
+        """
         header = request.getHeader("x-authorization") or request.getHeader("authorization") or ""
         if not header.startswith("Bearer "):
             raise NotAuthenticated("Authentication failed")
         operator: Operator = self._admin.operator(header[len("Bearer ") :])
+        if not operator_may(operator.authority, act):
+            raise NotAuthorized
         return operator
+
+
+def mounted(request: Any, routes: Any) -> Any:  # Any: Twisted's server.Request; a route class, klein's resource
+    """Hands a request on to routes that name their whole paths."""
+    request.prepath, request.postpath = [], request.prepath + request.postpath
+    return routes.app.resource()
 
 
 Route = Callable[..., Coroutine[Any, Any, Any]]
@@ -70,8 +92,8 @@ async def _body_of(called: Coroutine[Any, Any, Any], request: Request, refusal: 
         result = await called
     except PlatformError as error:
         return refusal(request, error)
-    except CancelledError:
-        raise  # the caller has gone away; klein knows
+    except CancelledError:  # the client has gone; klein says nothing of it either
+        raise
     except Exception:
         log.failure("A REST call failed")
         request.setResponseCode(500)
@@ -157,6 +179,14 @@ def keys_of(request: Request) -> list[str] | None:
     found = [key for key in query(request, "keys").split(",") if key]
     found += [key.decode("utf-8", "replace") for key in request.args.get(b"key", ()) if key]
     return found or None
+
+
+def uuid_of(text: str) -> UUID:
+    """Of a path. Raises: NotFound."""
+    try:
+        return UUID(text)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise NotFound(f"'{text}' is no valid id") from error
 
 
 def integer(request: Request, name: str, default: int | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.web.http import HTTPChannel
@@ -11,22 +12,29 @@ from cloud_core.transports.http.errors import error_body
 
 MAX_REST_BODY_BYTES = 16_777_216
 
+# (request, method, path) -> how large its body may be; asked when the headers are in.
+BodyLimit = Callable[[Any, bytes, bytes], int]
+
 
 class BoundedRequest(Request):
     """Refuses a body that is too large before it is stored, whether its length is declared or not."""
 
+    _limit = MAX_REST_BODY_BYTES
     _received = 0
     _is_refused = False
 
     def gotLength(self, length: int | None) -> None:
-        is_too_large = length is not None and length > MAX_REST_BODY_BYTES
+        if length is None or length > MAX_REST_BODY_BYTES:
+            channel: Any = self.channel  # HTTPChannel, which knows method and path already
+            self._limit = channel.site.body_limit(self, channel._command, channel._path)
+        is_too_large = length is not None and length > self._limit
         super().gotLength(0 if is_too_large else length)  # type: ignore[no-untyped-call]
         if is_too_large:
             self._refuse()
 
     def handleContentChunk(self, data: bytes) -> None:
         self._received += len(data)
-        if self._received > MAX_REST_BODY_BYTES:
+        if self._received > self._limit:
             self._refuse()
         if not self._is_refused:
             super().handleContentChunk(data)  # type: ignore[no-untyped-call]
@@ -40,7 +48,7 @@ class BoundedRequest(Request):
         if self._is_refused:
             return
         self._is_refused = True
-        body = error_body(413, f"the body is above {MAX_REST_BODY_BYTES} bytes")
+        body = error_body(413, f"the body is above {self._limit} bytes")
         channel: Any = self.channel  # HTTPChannel, which twisted declares more loosely
         channel.transport.write(
             b"HTTP/1.1 413 Content Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
@@ -76,6 +84,11 @@ class BoundedSite(Site):
     noisy = False
     requestFactory = BoundedRequest
     protocol: Any = BoundedChannel  # without Twisted's wrapper, which is for HTTP/2
+
+    def __init__(self, resource: Any, *, body_limit: BodyLimit, **options: Any) -> None:
+        # `resource` and `options` are Twisted's, which declares no types.
+        super().__init__(resource, **options)  # type: ignore[no-untyped-call]
+        self.body_limit = body_limit
 
     def log(self, request: Any) -> None:
         """No access log: paths and queries carry access tokens."""

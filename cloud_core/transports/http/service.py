@@ -8,11 +8,14 @@ from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi
 from cloud_core.transports.http.adapter import HttpDeviceAdapter
 from cloud_core.transports.http.admin_routes import AdminRoutes
+from cloud_core.transports.http.claim_routes import ClaimRoutes
+from cloud_core.transports.http.customer_routes import CustomerRoutes
 from cloud_core.transports.http.deadlines import Deadlines
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.front import FrontFactory
 from cloud_core.transports.http.intake import BoundedSite
 from cloud_core.transports.http.long_polls import LongPolls
+from cloud_core.transports.http.package_routes import PackageRoutes
 from cloud_core.transports.http.rpc_routes import RpcRoutes
 from cloud_core.transports.http.server_method_routes import ServerMethodRoutes
 
@@ -26,15 +29,23 @@ class HttpService:
         # `reactor`: seconds and callLater; untyped because a test passes a Clock.
         self._polls = LongPolls(api.downlinks, Deadlines(reactor))
         adapter = HttpDeviceAdapter(api, self._polls)
+        packages = PackageRoutes(admin, api.packages)
         routes = AdminRoutes(
             admin,
             DeviceRoutes(adapter),
             rpc=RpcRoutes(admin, api),
             plugins_rpc=RpcRoutes(admin, api, is_v1=True),
             server_methods=ServerMethodRoutes(admin, api),
+            customers=CustomerRoutes(admin),
+            claims=ClaimRoutes(admin, api.claims),
+            packages=packages,
         )
-        self._site = BoundedSite(  # type: ignore[no-untyped-call]
-            routes.app.resource(), parsePOSTFormSubmission=False, timeout=int(request_timeout_s), reactor=reactor
+        self._site = BoundedSite(
+            routes.app.resource(),
+            body_limit=packages.body_limit,
+            parsePOSTFormSubmission=False,
+            timeout=int(request_timeout_s),
+            reactor=reactor,
         )
         self._front = FrontFactory(adapter, self._site, reactor=reactor, request_timeout_s=request_timeout_s)
         self._is_fast_path_on = is_fast_path_on

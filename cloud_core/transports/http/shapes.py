@@ -7,15 +7,19 @@ from uuid import UUID
 
 import msgspec
 
+from cloud_core.core.assignments import entity_uuid
 from cloud_core.model import (
     NIL_CUSTOMER,
     Attempt,
+    Customer,
     Device,
     DeviceProfile,
+    Package,
     ProvisionConfiguration,
     ProvisionStrategy,
     Reprovisioning,
     StoredCredentials,
+    User,
 )
 from shared.credentials import (
     AccessToken,
@@ -27,6 +31,7 @@ from shared.credentials import (
     credentials_type,
 )
 from shared.errors import InvalidArgument, Reason
+from shared.messages import PackageKind
 
 TRANSPORT_TYPES = ("DEFAULT", "MQTT", "COAP", "LWM2M", "SNMP")
 _PROFILE_OWN = frozenset(
@@ -62,9 +67,93 @@ def device_json(device: Device, tenant: UUID) -> dict[str, Any]:
     return {
         **defaults, **device.document,
         "id": entity_id("DEVICE", device.uuid), "createdTime": device.created_ms,
-        "tenantId": entity_id("TENANT", tenant), "customerId": entity_id("CUSTOMER", NIL_CUSTOMER),
+        "tenantId": entity_id("TENANT", tenant),
+        "customerId": entity_id("CUSTOMER", device.customer_uuid or NIL_CUSTOMER),
         "name": device.name, "type": device.type, "label": device.label or None,
         "deviceProfileId": entity_id("DEVICE_PROFILE", device.profile_uuid), "version": device.version,
+    }  # fmt: skip
+
+
+def device_info_json(device: Device, customer: Customer | None, is_active: bool, tenant: UUID) -> dict[str, Any]:
+    info = customer.document.get("additionalInfo") if customer is not None else None
+    return {
+        **device_json(device, tenant), "customerTitle": customer.title if customer is not None else None,
+        "customerIsPublic": isinstance(info, dict) and info.get("isPublic") is True,
+        "deviceProfileName": device.type, "active": is_active,
+    }  # fmt: skip
+
+
+_CUSTOMER_MEMBERS = (
+    "country", "state", "city", "address", "address2", "zip", "phone", "email", "additionalInfo", "externalId",
+)  # fmt: skip
+
+
+def customer_json(customer: Customer, tenant: UUID) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(_CUSTOMER_MEMBERS), **customer.document,
+        "id": entity_id("CUSTOMER", customer.uuid), "createdTime": customer.created_ms,
+        "tenantId": entity_id("TENANT", tenant), "title": customer.title, "name": customer.title,
+        "version": customer.version,
+    }  # fmt: skip
+
+
+def user_json(user: User, tenant: UUID, customer: UUID | None) -> dict[str, Any]:
+    return {
+        "id": entity_id("USER", user.uuid), "createdTime": user.created_ms, "tenantId": entity_id("TENANT", tenant),
+        "customerId": entity_id("CUSTOMER", customer or NIL_CUSTOMER), "email": user.username, "name": user.username,
+        "authority": user.authority, "firstName": None, "lastName": None, "phone": None, "additionalInfo": None,
+    }  # fmt: skip
+
+
+def package_kind(text: object) -> PackageKind:
+    """Raises: InvalidArgument."""
+    try:
+        return PackageKind(str(text))
+    except ValueError as error:
+        raise InvalidArgument(f"OtaPackage type must be one of {', '.join(PackageKind)}") from error
+
+
+_PACKAGE_OWN = frozenset(
+    (
+        "id", "createdTime", "tenantId", "deviceProfileId", "type", "title", "version", "tag", "url", "usesUrl",
+        "hasData", "fileName", "contentType", "checksumAlgorithm", "checksum", "dataSize", "name", "data",
+    )
+)  # fmt: skip
+
+
+def package_from(body: dict[str, Any]) -> Package:
+    """What an operator says of a package; a nil uuid means a new one. Raises: InvalidArgument."""
+    profile = entity_uuid(body.get("deviceProfileId"), "deviceProfileId")
+    if profile is None:
+        raise InvalidArgument("OtaPackage deviceProfile should be specified!")
+    title, version, tag, url = (_text(body, name) for name in ("title", "version", "tag", "url"))
+    if body.get("usesUrl") is True and not url:
+        raise InvalidArgument("Ota package URL should be specified!")
+    return Package(
+        id=0, uuid=entity_uuid(body.get("id"), "id") or UUID(int=0), tenant_id=0, profile_id=0, profile_uuid=profile,
+        kind=package_kind(body.get("type")), title=title, version=version, tag=tag, url=url,
+        document={key: value for key, value in body.items() if key not in _PACKAGE_OWN},
+    )  # fmt: skip
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    value = body.get(name) or ""
+    if not isinstance(value, str):
+        raise InvalidArgument(f"Validation error: {name} must be a string")
+    return value.strip()
+
+
+def package_json(package: Package, tenant: UUID) -> dict[str, Any]:
+    is_usable = package.has_data or bool(package.url)
+    return {
+        "additionalInfo": None, "externalId": None, **package.document,
+        "id": entity_id("OTA_PACKAGE", package.uuid), "createdTime": package.created_ms,
+        "tenantId": entity_id("TENANT", tenant), "deviceProfileId": entity_id("DEVICE_PROFILE", package.profile_uuid),
+        "type": package.kind.value, "title": package.title, "version": package.version, "tag": package.tag or None,
+        "url": package.url or None, "hasData": is_usable, "fileName": package.file_name or None,
+        "contentType": package.content_type or None, "checksumAlgorithm": package.checksum_algorithm or None,
+        "checksum": package.checksum or None, "dataSize": package.size_bytes if package.has_data else None,
+        "name": package.title,
     }  # fmt: skip
 
 

@@ -58,9 +58,7 @@ class MqttAdapter:
     __slots__ = ("_api", "_connection", "_counters", "_downloads", "_gateway", "_identity", "_pushes", "_session",
                  "_slots", "_subscribed")  # fmt: skip
 
-    def __init__(
-        self, api: DeviceApi, connection: ServerConnection, session: Session, counters: Counters
-    ) -> None:
+    def __init__(self, api: DeviceApi, connection: ServerConnection, session: Session, counters: Counters) -> None:
         self._api = api
         self._connection = connection
         self._session: Session = session
@@ -332,9 +330,7 @@ class MqttAdapter:
 
     # -- what others send through here (GatewayPort) ----------------------------------------------
 
-    def publish(
-        self, topic: str, payload: bytes, qos: int, on_acknowledged: Callable[[bool], None] | None
-    ) -> None:
+    def publish(self, topic: str, payload: bytes, qos: int, on_acknowledged: Callable[[bool], None] | None) -> None:
         """`on_acknowledged(True)` once the peer has it, False when it will not get it."""
         if not self._pushes_of().send(topic, payload, qos, on_acknowledged) and on_acknowledged is not None:
             on_acknowledged(False)

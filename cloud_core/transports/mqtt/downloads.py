@@ -25,9 +25,7 @@ class Downloads:
 
     __slots__ = ("_identity", "_packages", "_publish", "_sizes")
 
-    def __init__(
-        self, identity: Identity, packages: PackagesApi, publish: Callable[[str, bytes], None]
-    ) -> None:
+    def __init__(self, identity: Identity, packages: PackagesApi, publish: Callable[[str, bytes], None]) -> None:
         self._identity = identity
         self._packages = packages
         self._publish = publish
@@ -56,9 +54,7 @@ class Downloads:
             else:
                 self._publish(topics.chunk_topic(target), outcome.data)
 
-        self._packages.fetch(
-            self._identity, PackageRequest(kind=kind, chunk_bytes=size, chunk=target.chunk), fetched
-        )
+        self._packages.fetch(self._identity, PackageRequest(kind=kind, chunk_bytes=size, chunk=target.chunk), fetched)
 
     def _size(self, target: Target, payload: bytes) -> int:
         """Of the payload, or as given before for this request id; 0 is the whole package."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -109,13 +110,24 @@ def test_tokens_are_jwts_with_the_lifetimes_clients_schedule_by() -> None:
 
 
 def test_a_refresh_token_refreshes_any_number_of_times_and_opens_nothing_else(one: AdminUnderTest) -> None:
-    pair = Tokens(KEY).issue(OPERATOR, int(time.time()))
+    one.run(one.admin.ensure_admin("a", "right", is_password_given=True))
+    pair = one.run(one.admin.login("a", "right"))
+    operator = one.admin.operator(pair["token"])
     for _ in range(3):
-        assert one.admin.operator(one.admin.refresh(pair["refreshToken"])["token"]) == OPERATOR
+        assert one.admin.operator(one.run(one.admin.refresh(pair["refreshToken"]))["token"]) == operator
     with pytest.raises(NotAuthenticated):
         one.admin.operator(pair["refreshToken"])
     with pytest.raises(NotAuthenticated):
-        one.admin.refresh(pair["token"])
+        one.run(one.admin.refresh(pair["token"]))
+
+
+def test_a_refresh_token_ends_with_its_user(one: AdminUnderTest) -> None:
+    """Also where another user has the name by now."""
+    one.run(one.admin.ensure_admin("a", "right", is_password_given=True))
+    for username in ("gone", "a"):
+        pair = Tokens(KEY).issue(replace(OPERATOR, username=username), int(time.time()))
+        with pytest.raises(NotAuthenticated, match="does not exist any more"):
+            one.run(one.admin.refresh(pair["refreshToken"]))
 
 
 def test_an_expired_token_is_told_from_a_forged_one(one: AdminUnderTest) -> None:
