@@ -77,9 +77,10 @@ class MqttService(Factory[MqttProtocol]):
 
     def closed(self, connection: MqttProtocol, identity: Identity | None) -> None:
         self._connections.discard(connection)
-        if identity is not None and identity.role is not Role.PROVISIONING:
-            if self.sessions.ended(identity.device_id, connection):
-                self.api.presence.disconnected(identity.device_id)
+        if identity is None or identity.role is Role.PROVISIONING:
+            return
+        if self.sessions.ended(identity.device_id, connection):
+            self.api.presence.disconnected(identity.device_id)
 
     def logged_in(self, connection: MqttProtocol, identity: Identity) -> None:
         if identity.role is Role.PROVISIONING:
