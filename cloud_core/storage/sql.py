@@ -98,6 +98,7 @@ class SqlTx(SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPack
         for (bucket,) in self._rows(self._s.buckets, first=-(2**62), last=2**62):
             self._write(self._s.delete_bucket_of_device, b_bucket=bucket, b_device_id=device_id)
         self._write(self._s.delete_latest, device_id=device_id)
+        self._clear_relations(device_id)
         self._write(self._s.delete_device, id=device_id)
 
     def insert_profile(self, profile: NewProfile) -> int:
