@@ -60,6 +60,13 @@ class Provisioning(Section, frozen=True, kw_only=True):
     keep_attempts_days: int = 30
 
 
+class Gateway(Section, frozen=True, kw_only=True):
+    adopts_foreign_devices: bool = True
+    tombstone_s: float = 86_400.0
+    late_type_s: float = 30.0
+    max_sub_devices: int = 50_000
+
+
 class Telemetry(Section, frozen=True, kw_only=True):
     retention_days: int = 0  # 0: keep for ever
 
@@ -100,6 +107,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tls: Tls = msgspec.field(default_factory=Tls)
     database: Database = msgspec.field(default_factory=Database)
     provisioning: Provisioning = msgspec.field(default_factory=Provisioning)
+    gateway: Gateway = msgspec.field(default_factory=Gateway)
     telemetry: Telemetry = msgspec.field(default_factory=Telemetry)
     limits: Limits = msgspec.field(default_factory=Limits)
     admin: Admin = msgspec.field(default_factory=Admin)
@@ -109,8 +117,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 SECTIONS: dict[str, type[Section]] = {
     "http": Http, "mqtt": Mqtt, "coap": Coap, "tls": Tls, "database": Database,
-    "provisioning": Provisioning, "telemetry": Telemetry, "limits": Limits, "admin": Admin, "log": Log,
-    "cluster": Cluster,
+    "provisioning": Provisioning, "gateway": Gateway, "telemetry": Telemetry, "limits": Limits, "admin": Admin,
+    "log": Log, "cluster": Cluster,
 }  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from twisted.logger import Logger
 
 from cloud_core.config import Config
 from cloud_core.core.admin import AdminApi
-from cloud_core.core.api import DeviceApi
+from cloud_core.core.api import DeviceApi, Options
+from cloud_core.core.gateways import GatewayOptions
 from cloud_core.core.limits import AttemptRations, FailedAttempts, Ration
 from cloud_core.core.provisioning import Policy
 from cloud_core.core.tokens import new_secret
@@ -81,6 +82,7 @@ class Program:
             policy=Policy(max_devices_per_tenant=config.provisioning.max_devices_per_tenant),
             wall_clock=time.time,
             is_anonymous_provisioning_allowed=config.mqtt.anonymous_provisioning,
+            options=_options(config),
         )
         self._admin = AdminApi(
             store=self._store, api=self._api, jwt_key=vault.derive(JWT_PURPOSE, length=JWT_KEY_BYTES)
@@ -179,8 +181,19 @@ class Program:
         self._store.submit(
             _trim_log, (provisioning.keep_attempts, now_ms - provisioning.keep_attempts_days * DAY_MS), _maintained
         )
+        self._api.gateways.maintain()
         if telemetry.retention_days:
             self._store.submit(_drop_history, (now_ms - telemetry.retention_days * DAY_MS,), _maintained)
+
+
+def _options(config: Config) -> Options:
+    gateway = config.gateway
+    return Options(
+        gateway=GatewayOptions(
+            adopts_foreign_devices=gateway.adopts_foreign_devices, tombstone_s=gateway.tombstone_s,
+            late_type_s=gateway.late_type_s, max_sub_devices=gateway.max_sub_devices,
+        )
+    )  # fmt: skip
 
 
 def _trim_log(tx: Tx, keep: int, before_ms: int) -> None:

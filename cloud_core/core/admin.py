@@ -120,12 +120,12 @@ class AdminApi:
     ) -> Device:
         """Creates or updates from REST members (`id`, `name`, `type`, `label`, `deviceProfileId`, …)."""
         brought = credentials or (AccessToken(access_token) if access_token else None)
-        device, is_new = await self._decide(
-            inventory.save_device, operator.tenant_id, members, brought, self._api.now_ms()
-        )
-        if not is_new or brought is not None:
-            self._api.device_changed(device.id, Ending.DEVICE_CHANGED)
-        return device
+        saved = await self._decide(inventory.save_device, operator.tenant_id, members, brought, self._api.now_ms())
+        if not saved.is_new or brought is not None:
+            self._api.device_changed(saved.device.id, Ending.DEVICE_CHANGED)
+        if saved.gateway_id:
+            self._api.gateways.renamed(operator.tenant_id, saved.gateway_id, saved.former_name, saved.device.name)
+        return saved.device
 
     async def save_devices(self, operator: Operator, rows: Sequence[Any], *, is_plan: bool) -> list[dict[str, Any]]:
         """One outcome per row: `{index, name, status, id, error}` (product.md section 5, REST)."""
@@ -143,8 +143,10 @@ class AdminApi:
         return await self._read(inventory.devices, operator.tenant_id, page, kind)
 
     async def delete_device(self, operator: Operator, uuid: UUID) -> None:
-        device_id = await self._decide(inventory.delete_device, operator.tenant_id, uuid)
-        self._api.device_changed(device_id, Ending.DEVICE_DELETED)
+        deleted = await self._decide(inventory.delete_device, operator.tenant_id, uuid, self._api.now_ms())
+        self._api.device_changed(deleted.device_id, Ending.DEVICE_DELETED)
+        if deleted.gateway_id:
+            self._api.gateways.deleted(operator.tenant_id, deleted.gateway_id, deleted.name)
 
     async def credentials(self, operator: Operator, uuid: UUID) -> StoredCredentials:
         device = await self.device(operator, uuid)

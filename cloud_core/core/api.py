@@ -115,7 +115,7 @@ class DeviceApi:
         self.packages = PackagesApi(store=store, attributes=self.attributes, now_ms=now_ms)
         self.gateways = GatewayApi(
             store=store, downlinks=self.downlinks, attributes=self.attributes, rpc=self.rpc, claims=self.claims,
-            presence=self.presence, now_ms=now_ms, options=options.gateway,
+            presence=self.presence, now_ms=now_ms, options=options.gateway, policy=self._policy,
         )  # fmt: skip
 
     # -- for adapters -----------------------------------------------------------------------------

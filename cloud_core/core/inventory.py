@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
+from cloud_core.core import sub_devices
 from cloud_core.core.names import fault_of
 from cloud_core.core.tokens import new_secret, new_uuid
 from cloud_core.model import (
@@ -168,10 +169,25 @@ _OWN_MEMBERS = frozenset(
 )
 
 
-def save_device(
-    tx: Tx, tenant_id: int, members: dict[str, Any], credentials: Credentials | None, now_ms: int
-) -> tuple[Device, bool]:
-    """The device and whether it is new; all checks before the first write."""
+class Saved(NamedTuple):
+    """A device as it is now; of one that was renamed, its former name and its gateway (0 for none)."""
+
+    device: Device
+    is_new: bool
+    former_name: str = ""
+    gateway_id: int = 0
+
+
+class Deleted(NamedTuple):
+    """A device that was; `gateway_id` 0 for none."""
+
+    device_id: int
+    name: str
+    gateway_id: int
+
+
+def save_device(tx: Tx, tenant_id: int, members: dict[str, Any], credentials: Credentials | None, now_ms: int) -> Saved:
+    """Creates or updates; all checks before the first write."""
     name, kind, label = (_text(members, one) for one in ("name", "type", "label"))
     _check_texts(name, kind, label)
     uuid = _entity_uuid(members.get("id"), "id")
@@ -198,13 +214,16 @@ def save_device(
         device_id = tx.insert_device(device)
         token = credentials or AccessToken(new_secret())
         tx.put_credentials(device_id, token, now_ms=now_ms, is_new_device=True)
-        return found(tx.device(tenant_id, device.uuid), "Device", device.uuid), True
+        return Saved(found(tx.device(tenant_id, device.uuid), "Device", device.uuid), is_new=True)
+    is_renamed = name != stored.name
+    gateway_id = sub_devices.keep_former_name(tx, stored) if is_renamed else 0
     tx.update_device(
         replace(stored, name=name, label=label, profile_id=profile_id, is_gateway=is_gateway, document=document)
     )
     if credentials is not None:
         tx.put_credentials(stored.id, credentials, now_ms=now_ms)
-    return found(tx.device(tenant_id, stored.uuid), "Device", stored.uuid), False
+    saved = found(tx.device(tenant_id, stored.uuid), "Device", stored.uuid)
+    return Saved(saved, is_new=False, former_name=stored.name if is_renamed else "", gateway_id=gateway_id)
 
 
 def _check_texts(name: str, kind: str, label: str) -> None:
@@ -276,7 +295,7 @@ def _save_row(tx: Tx, tenant_id: int, row: dict[str, Any], is_plan: bool, now_ms
     if stored is None:
         if is_plan:
             return "CREATED", None
-        device, _ = save_device(tx, tenant_id, {k: v for k, v in row.items() if k != "id"}, None, now_ms)
+        device = save_device(tx, tenant_id, {k: v for k, v in row.items() if k != "id"}, None, now_ms).device
         return "CREATED", str(device.uuid)
     is_same = (not kind or kind == stored.type) and ("label" not in row or label == stored.label)
     if is_same:
@@ -287,10 +306,11 @@ def _save_row(tx: Tx, tenant_id: int, row: dict[str, Any], is_plan: bool, now_ms
     return "UPDATED", str(stored.uuid)
 
 
-def delete_device(tx: Tx, tenant_id: int, uuid: UUID) -> int:
+def delete_device(tx: Tx, tenant_id: int, uuid: UUID, now_ms: int) -> Deleted:
     device = found(tx.device(tenant_id, uuid), "Device", uuid)
+    gateway_id = sub_devices.bury(tx, device, now_ms)
     tx.delete_device(device.id)
-    return device.id
+    return Deleted(device.id, device.name, gateway_id)
 
 
 def credentials(tx: ReadTx, device_id: int) -> StoredCredentials | None:
