@@ -132,6 +132,10 @@ class GatewaySession:
         """Whether the sub-device is connected here; while a connect is on its way it is not."""
         return device in self._devices
 
+    def is_expected(self, device: str) -> bool:
+        """Whether it is connected, or on its way."""
+        return device in self._devices or device in self._joining
+
     def connect(self, device: str, type_: str, done: Done[None]) -> None:
         """Opens the sub-device's session; it is created when the tenant has none of this name."""
         self.has_spoken = True
@@ -212,6 +216,14 @@ class GatewaySession:
                 "Data of '{device}' behind gateway '{gateway}' are dropped: {reason}",
                 device=device[:100], gateway=self.identity.device_name, reason=reason,
             )  # fmt: skip
+
+    def skipped(self, count: int) -> None:
+        """Messages or entries that could not be read at all, and so are no device's."""
+        self._parts.dropped[Dropped.MALFORMED] += count
+
+    def skip_key(self, _key: str) -> None:
+        """A value whose name cannot be stored."""
+        self._parts.dropped[Dropped.MALFORMED] += 1
 
     def close(self) -> None:
         """The connection is gone, and all sub-sessions with it."""
