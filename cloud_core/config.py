@@ -70,6 +70,13 @@ class Packages(Section, frozen=True, kw_only=True):
     max_bytes: int = 536_870_912  # of one firmware or software package
 
 
+class Gateway(Section, frozen=True, kw_only=True):
+    adopts_foreign_devices: bool = True
+    tombstone_s: float = 86_400.0
+    late_type_s: float = 30.0
+    max_sub_devices: int = 50_000
+
+
 class Telemetry(Section, frozen=True, kw_only=True):
     retention_days: int = 0  # 0: keep for ever
 
@@ -143,6 +150,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     provisioning: Provisioning = msgspec.field(default_factory=Provisioning)
     claims: Claims = msgspec.field(default_factory=Claims)
     packages: Packages = msgspec.field(default_factory=Packages)
+    gateway: Gateway = msgspec.field(default_factory=Gateway)
     telemetry: Telemetry = msgspec.field(default_factory=Telemetry)
     rpc: Rpc = msgspec.field(default_factory=Rpc)
     presence: Presence = msgspec.field(default_factory=Presence)
@@ -155,8 +163,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 SECTIONS: dict[str, type[Section]] = {
     "http": Http, "mqtt": Mqtt, "coap": Coap, "tls": Tls, "database": Database,
-    "provisioning": Provisioning, "claims": Claims, "packages": Packages, "telemetry": Telemetry, "rpc": Rpc,
-    "presence": Presence, "rates": Rates, "limits": Limits, "admin": Admin, "log": Log, "cluster": Cluster,
+    "provisioning": Provisioning, "claims": Claims, "packages": Packages, "gateway": Gateway, "telemetry": Telemetry,
+    "rpc": Rpc, "presence": Presence, "rates": Rates, "limits": Limits, "admin": Admin, "log": Log, "cluster": Cluster,
 }  # fmt: skip
 
 

@@ -10,9 +10,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
-from cloud_core.config import Config, Rpc
+from cloud_core.config import Config, Gateway, Rpc
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi, Options
+from cloud_core.core.gateways import GatewayOptions
 from cloud_core.core.limits import AttemptRations, FailedAttempts, Ration
 from cloud_core.core.presence import CHECK_S
 from cloud_core.core.provisioning import Policy
@@ -66,6 +67,7 @@ def options_of(config: Config) -> Options:
     """What the configuration says about the device API."""
     return Options(
         rpc=_rpc_options(config.rpc),
+        gateway=_gateway_options(config.gateway),
         is_claiming_allowed=config.claims.allowed_by_default,
         max_package_bytes=config.packages.max_bytes,
         inactivity_s=config.presence.inactivity_s,
@@ -221,6 +223,7 @@ class Program:
         self._store.submit(
             _trim_log, (provisioning.keep_attempts, now_ms - provisioning.keep_attempts_days * DAY_MS), _maintained
         )
+        self._api.gateways.maintain()
         if telemetry.retention_days:
             self._store.submit(_drop_history, (now_ms - telemetry.retention_days * DAY_MS,), _maintained)
 
@@ -233,6 +236,13 @@ def _rpc_options(section: Rpc) -> RpcOptions:
         max_retries=section.max_retries,
         max_waiting_per_device=section.max_waiting_per_device,
     )
+
+
+def _gateway_options(section: Gateway) -> GatewayOptions:
+    return GatewayOptions(
+        adopts_foreign_devices=section.adopts_foreign_devices, tombstone_s=section.tombstone_s,
+        late_type_s=section.late_type_s, max_sub_devices=section.max_sub_devices,
+    )  # fmt: skip
 
 
 def _trim_log(tx: Tx, keep: int, before_ms: int) -> None:

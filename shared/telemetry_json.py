@@ -46,7 +46,7 @@ def parse_telemetry(
         check_size(body, max_bytes)
     document = decode_json(body)
     if type(document) is dict:
-        sample = _sample(document, received_ms, "$", on_bad_key)
+        sample = sample_of(document, received_ms, "$", on_bad_key)
         samples = [sample] if sample[1] else []
     elif type(document) is list:
         samples = _samples(document, received_ms, on_bad_key)
@@ -88,14 +88,17 @@ def _samples(elements: list[Any], received_ms: int, on_bad_key: BadKeySink | Non
     for index, element in enumerate(elements):
         if type(element) is not dict:
             raise MalformedRequest(f"$[{index}] must be an object.")
-        sample = _sample(element, received_ms, f"$[{index}]", on_bad_key)
+        sample = sample_of(element, received_ms, f"$[{index}]", on_bad_key)
         if sample[1]:
             samples.append(sample)
     return samples
 
 
-def _sample(members: dict[str, Any], received_ms: int, path: str, on_bad_key: BadKeySink | None) -> Sample:
-    """Members other than `ts` and `values` are ignored where both of these are present."""
+def sample_of(members: dict[str, Any], received_ms: int, path: str, on_bad_key: BadKeySink | None) -> Sample:
+    """One sample from decoded JSON; other members are ignored where both `ts` and `values` are present.
+
+    Raises: MalformedRequest; `path` is where the members stand in the body.
+    """
     if "ts" not in members or "values" not in members:
         return received_ms, typed_values(members, on_bad_key)
     values = members["values"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from shared.errors import MalformedRequest
-from shared.mqtt.filters import matches
+from shared.mqtt.filters import matches as matches
 from shared.operations import Operation
 
 PROVISION_RESPONSE_TOPIC = "/provision/response"

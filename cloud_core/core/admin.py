@@ -132,6 +132,8 @@ class AdminApi(Asking):
         self._api.attributes.changed(saved.device.id, saved.news)
         if saved.ends_sessions:
             self._api.device_changed(saved.device.id, Ending.DEVICE_CHANGED)
+        if saved.gateway_id:
+            self._api.gateways.renamed(operator.tenant_id, saved.gateway_id, saved.former_name, saved.device.name)
         return saved.device
 
     async def save_devices(self, operator: Operator, rows: Sequence[Any], *, is_plan: bool) -> list[dict[str, Any]]:
@@ -153,8 +155,10 @@ class AdminApi(Asking):
         return await self._read(inventory.devices, operator.tenant_id, page, kind)
 
     async def delete_device(self, operator: Operator, uuid: UUID) -> None:
-        device_id = await self._decide(inventory.delete_device, operator.tenant_id, uuid)
-        self._api.device_changed(device_id, Ending.DEVICE_DELETED)
+        deleted = await self._decide(inventory.delete_device, operator.tenant_id, uuid, self._api.now_ms())
+        self._api.device_changed(deleted.device_id, Ending.DEVICE_DELETED)
+        if deleted.gateway_id:
+            self._api.gateways.deleted(operator.tenant_id, deleted.gateway_id, deleted.name)
 
     async def credentials(self, operator: Operator, uuid: UUID) -> StoredCredentials:
         device = await self.device(operator, uuid)

@@ -133,7 +133,7 @@ class DeviceApi:
         )
         self.gateways = GatewayApi(
             store=store, downlinks=self.downlinks, attributes=self.attributes, rpc=self.rpc, claims=self.claims,
-            presence=self.presence, now_ms=now_ms, options=options.gateway,
+            presence=self.presence, now_ms=now_ms, options=options.gateway, policy=self._policy,
         )  # fmt: skip
 
     # -- for adapters -----------------------------------------------------------------------------
@@ -318,11 +318,6 @@ class DeviceApi:
         if not may(identity.role, Operation.POST_TELEMETRY):
             done(NotAuthorized())
             return
-        if self.rates.is_on:
-            limited = self.rates.telemetry(identity, 1, sum([len(values) for _, values in samples]))
-            if limited is not None:
-                done(limited)
-                return
         self.presence.seen(identity.device_id)
         if samples:
             self._store.append(identity.device_id, samples, done)

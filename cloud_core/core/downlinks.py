@@ -86,6 +86,10 @@ class Downlinks:
         """What an open downlink wants to hear; None when it is not open."""
         return next((interest for one, interest in self._by_device.get(device_id, ()) if one is downlink), None)
 
+    def of(self, device_id: int) -> list[Downlink]:
+        """All that are open, oldest first."""
+        return [downlink for downlink, _ in self._by_device.get(device_id, ())]
+
     def is_open(self, device_id: int) -> bool:
         """Whether anything of the device is connected."""
         return device_id in self._by_device

@@ -1,51 +1,34 @@
-"""Gateways and the sub-devices behind them: sessions, registration, data and news on their behalf.
+"""Gateways: opens their sessions and follows what operators do to the devices behind them.
 
 Source: wire-contract.md section 5, and G1 to G9 of section 10.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any
+
+from twisted.logger import Logger
 
 from cloud_core.core.attributes import AttributesApi
 from cloud_core.core.claiming import ClaimsApi
-from cloud_core.core.downlinks import Delivery, Downlinks
+from cloud_core.core.downlinks import Downlinks
+from cloud_core.core.gateway_sessions import Dropped, GatewayLink, GatewaySession, Parts, SubSession, leave_gateway
 from cloud_core.core.presence import Presence
-from cloud_core.core.rpc import RpcApi
+from cloud_core.core.provisioning import Policy
+from cloud_core.core.rpc import RpcApi, ServerRpc
+from cloud_core.core.sub_devices import Rules
 from cloud_core.model import Identity
-from cloud_core.storage.interface import Done, Store
-from shared.messages import (
-    Attributes,
-    AttributesAnswer,
-    AttributesChange,
-    AttributesRequest,
-    ClaimRequest,
-    RpcCommand,
-    Sample,
-)
+from cloud_core.storage.interface import Store, Tx
+from shared.errors import PlatformError
 
+__all__ = ["Dropped", "GatewayApi", "GatewayLink", "GatewayOptions", "GatewaySession"]
 
-class Dropped(IntEnum):
-    """Why data of a sub-device were dropped; the number is what MQTT 5 gateways are told."""
-
-    OTHER = 128
-    MALFORMED = 129
-    RATE_LIMITED = 150
-
-
-class GatewayLink(Protocol):
-    """The gateway's connection, as its session needs it; called in the reactor thread."""
-
-    def attributes_changed(self, device: str, change: AttributesChange) -> None: ...
-    def command(self, device: str, command: RpcCommand, delivery: Delivery) -> None: ...
-    def dropped(self, device: str, why: Dropped) -> None:
-        """Tell the gateway, where its protocol can (wire-contract.md section 5.6)."""
-
-    def ended(self, device: str) -> None:
-        """The sub-device's session ended here: deleted, or taken over by another connection."""
+log = Logger()
+NOTICE_MS = 86_400_000
+NOTICE_RETRIES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,71 +41,75 @@ class GatewayOptions:
     max_sub_devices: int = 50_000  # of one session
 
 
-class GatewaySession:
-    """One gateway's connection. Answers come in the order of the calls, each after what it says is on disk."""
-
-    def connect(self, device: str, type_: str, done: Done[None]) -> None:
-        """Opens the sub-device's session; it is created when the tenant has none of this name."""
-        raise NotImplementedError
-
-    def disconnect(self, device: str, done: Done[None]) -> None:
-        """Ends it; an unknown name is fine."""
-        raise NotImplementedError
-
-    def post_telemetry(self, samples: Mapping[str, list[Sample]], done: Done[None]) -> None:
-        """Samples by sub-device; those that are not connected are, as of type `default`."""
-        raise NotImplementedError
-
-    def post_attributes(self, values: Mapping[str, Attributes], done: Done[None]) -> None:
-        raise NotImplementedError
-
-    def request_attributes(self, device: str, request: AttributesRequest, done: Done[AttributesAnswer]) -> None:
-        raise NotImplementedError
-
-    def reply(self, device: str, number: int, value: Any, done: Done[None]) -> None:
-        """The sub-device's answer to a command."""
-        raise NotImplementedError
-
-    def claim(self, offers: Mapping[str, ClaimRequest], done: Done[None]) -> None:
-        raise NotImplementedError
-
-    def measured(self, latencies: list[tuple[str, int, int]]) -> None:
-        """Of messages with `metadata`: (connector, ms from reading to publishing, ms from publishing to receipt)."""
-        raise NotImplementedError
-
-    def pinged(self) -> None:
-        """A PINGREQ: activity of all sub-devices, where the gateway overwrites activity times."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """The connection is gone, and all sub-sessions with it."""
-        raise NotImplementedError
-
-
 class GatewayApi:
     """Opens sessions and follows what operators do to sub-devices."""
 
     def __init__(
         self, *, store: Store, downlinks: Downlinks, attributes: AttributesApi, rpc: RpcApi, claims: ClaimsApi,
-        presence: Presence, now_ms: Callable[[], int], options: GatewayOptions,
+        presence: Presence, now_ms: Callable[[], int], options: GatewayOptions, policy: Policy,
     ) -> None:  # fmt: skip
-        self._store = store
-        self._downlinks = downlinks
-        self._attributes = attributes
-        self._rpc = rpc
-        self._claims = claims
-        self._presence = presence
-        self._now_ms = now_ms
-        self._options = options
+        rules = Rules(
+            adopts_foreign_devices=options.adopts_foreign_devices,
+            tombstone_ms=int(options.tombstone_s * 1000),
+            late_type_ms=int(options.late_type_s * 1000),
+            max_devices_per_tenant=policy.max_devices_per_tenant,
+        )
+        self._parts = Parts(
+            store=store, downlinks=downlinks, attributes=attributes, rpc=rpc, claims=claims, presence=presence,
+            now_ms=now_ms, rules=rules, max_sub_devices=options.max_sub_devices,
+        )  # fmt: skip
+        downlinks.on_reachable(self._reachable)
 
     def open(self, identity: Identity, link: GatewayLink) -> GatewaySession:
         """The session of a connection that has logged in as a gateway."""
-        raise NotImplementedError
+        return GatewaySession(self._parts, identity, link)
 
-    def renamed(self, tenant_id: int, device_id: int, old_name: str, new_name: str) -> None:
-        """An operator renamed a device: its gateway is told, and the old name leads to it until the gateway knows."""
-        raise NotImplementedError
+    @property
+    def dropped(self) -> Counter[Dropped]:
+        """How many messages and entries of sub-devices were dropped since the start, by why."""
+        return self._parts.dropped
 
-    def deleted(self, tenant_id: int, device_id: int, gateway_id: int, name: str) -> None:
+    def _reachable(self, device_id: int) -> None:
+        """A device that connects by itself leaves its gateway: who came last has it."""
+        open_ones = self._parts.downlinks.of(device_id)
+        if open_ones and not isinstance(open_ones[-1], SubSession):
+            leave_gateway(self._parts.downlinks, device_id)
+
+    def renamed(self, tenant_id: int, gateway_id: int, old_name: str, new_name: str) -> None:
+        """An operator renamed a device behind a gateway, whose decision kept the old name: the gateway is told."""
+        self._tell(tenant_id, gateway_id, "gateway_device_renamed", {old_name: new_name})
+
+    def deleted(self, tenant_id: int, gateway_id: int, name: str) -> None:
         """An operator deleted a device that was behind a gateway: the gateway is told."""
-        raise NotImplementedError
+        self._tell(tenant_id, gateway_id, "gateway_device_deleted", name)
+
+    def maintain(self) -> None:
+        """Called once a minute: reports latencies, passes gateways' activity on, forgets old tombstones."""
+        parts = self._parts
+        now_ms = parts.now_ms()
+        for gateway_id, samples in parts.metrics.take(now_ms):
+            parts.store.append(gateway_id, samples, _ignore)
+        for session in parts.sessions:
+            if session.has_spoken:
+                session.has_spoken = False
+                session.pinged()
+        parts.store.submit(_trim, (now_ms - parts.rules.tombstone_ms,), _ignore)
+
+    def _tell(self, tenant_id: int, gateway_id: int, method: str, params: Any) -> None:
+        def stored(outcome: object) -> None:
+            if isinstance(outcome, PlatformError):
+                log.error("A gateway could not be told of {method}: {error}", method=method, error=str(outcome))
+
+        notice = ServerRpc(
+            method=method, params=params, is_oneway=True, is_persistent=True, retries=NOTICE_RETRIES,
+            expires_ms=self._parts.now_ms() + NOTICE_MS,
+        )  # fmt: skip
+        self._parts.rpc.send(tenant_id, gateway_id, notice, stored)
+
+
+def _trim(tx: Tx, before_ms: int) -> None:
+    tx.trim_tombstones(before_ms)
+
+
+def _ignore(_outcome: object) -> None:
+    """Nobody waits; a failure is logged by the store."""

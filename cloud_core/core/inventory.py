@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
+from cloud_core.core import sub_devices
 from cloud_core.core.assignments import MEMBERS, Wanted, assign, entity_uuid, tell, wanted_owner, wanted_packages
 from cloud_core.core.names import fault_of
 from cloud_core.core.tokens import new_secret, new_uuid
@@ -181,13 +182,24 @@ class SavedDevice:
     """A device as it was written.
 
     `ends_sessions`: its credentials, or something that its sessions hold a copy of, have changed.
-    `news`: what its packages have changed in its shared attributes.
+    `news`: what its packages have changed in its shared attributes. Of a device that was renamed, `former_name`
+    and the number of its gateway (0 for none).
     """
 
     device: Device
     is_new: bool
     ends_sessions: bool
     news: tuple[AttributesChange, ...] = ()
+    former_name: str = ""
+    gateway_id: int = 0
+
+
+class Deleted(NamedTuple):
+    """A device that was; `gateway_id` 0 for none."""
+
+    device_id: int
+    name: str
+    gateway_id: int
 
 
 def write_device(
@@ -227,6 +239,8 @@ def write_device(
         return SavedDevice(device_now, is_new=True, ends_sessions=credentials is not None)
     before = _packages_of(tx, stored.id)
     changed = replace(stored, name=name, label=label, profile_id=profile_id, is_gateway=is_gateway, document=document)
+    is_renamed = name != stored.name
+    gateway_id = sub_devices.keep_former_name(tx, stored) if is_renamed else 0
     tx.update_device(changed)
     if owner != stored.customer_id:
         tx.assign_device(stored.id, owner)
@@ -237,6 +251,7 @@ def write_device(
         found(tx.device(tenant_id, stored.uuid), "Device", stored.uuid), is_new=False,
         ends_sessions=is_other or credentials is not None,
         news=_assign_and_tell(tx, stored.id, packages, before, now_ms),
+        former_name=stored.name if is_renamed else "", gateway_id=gateway_id,
     )  # fmt: skip
 
 
@@ -336,10 +351,11 @@ def _save_row(tx: Tx, tenant_id: int, row: dict[str, Any], is_plan: bool, now_ms
     return "UPDATED", str(stored.uuid)
 
 
-def delete_device(tx: Tx, tenant_id: int, uuid: UUID) -> int:
+def delete_device(tx: Tx, tenant_id: int, uuid: UUID, now_ms: int) -> Deleted:
     device = found(tx.device(tenant_id, uuid), "Device", uuid)
+    gateway_id = sub_devices.bury(tx, device, now_ms)
     tx.delete_device(device.id)
-    return device.id
+    return Deleted(device.id, device.name, gateway_id)
 
 
 def credentials(tx: ReadTx, device_id: int) -> StoredCredentials | None:

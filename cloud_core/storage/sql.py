@@ -100,6 +100,7 @@ class SqlTx(SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPack
         self._write(self._s.delete_latest, device_id=device_id)
         self.delete_presence(device_id)
         self._forget_packages_of_device(device_id)
+        self._clear_relations(device_id)
         self._write(self._s.delete_device, id=device_id)
 
     def insert_profile(self, profile: NewProfile) -> int:

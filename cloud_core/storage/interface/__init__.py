@@ -141,7 +141,7 @@ class Tx(ReadTx, WriteCustomers, WriteCommands, WriteClaims, WritePackages, Writ
         """Writes name, label, profile, gateway flag and document; raises VersionConflict."""
 
     def delete_device(self, device_id: int) -> None:
-        """Removes the device, its credentials, attributes, latest values and history."""
+        """Removes the device, its credentials, attributes, latest values, history and relations."""
 
     def insert_profile(self, profile: NewProfile) -> int: ...
     def update_profile(self, profile: DeviceProfile) -> None: ...

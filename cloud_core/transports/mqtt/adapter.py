@@ -24,12 +24,11 @@ from cloud_core.transports.mqtt.errors import REASONS, UNAVAILABLE, connack_code
 from cloud_core.transports.mqtt.gateway import GatewayAdapter
 from cloud_core.transports.mqtt.ports import Counters, GoneSession, Session
 from cloud_core.transports.mqtt.provisioning import provision, response_topic
-from cloud_core.transports.mqtt.pushes import Pushes, Receipt
+from cloud_core.transports.mqtt.pushes import Pushes, Receipt, uplink_codec
 from cloud_core.transports.mqtt.requests import ONE_SHOT, Requests
 from cloud_core.transports.mqtt.slots import SUCCESS, Slots
 from cloud_core.transports.mqtt.subscriptions import Subscriptions
 from shared import topics
-from shared.codecs import JSON, Codec
 from shared.errors import MalformedRequest, PlatformError, RateLimited, Unavailable
 from shared.messages import Sample
 from shared.mqtt.codes import ConnectReturnCode, ReasonCode
@@ -37,7 +36,7 @@ from shared.mqtt.connection import ServerConnection
 from shared.mqtt.errors import RemoteProtocolError
 from shared.mqtt.packets import V5, Connect, Disconnect, Publish, Subscribe, Unsubscribe
 from shared.operations import Operation
-from shared.topics import Flavour, Target
+from shared.topics import Target
 
 log = Logger()
 
@@ -91,11 +90,6 @@ class MqttAdapter:
             self._gateway.close()
         if self._pushes is not None:
             self._pushes.close()
-
-    def check(self, now_s: float) -> None:
-        """Called about once a second."""
-        if self._pushes is not None:
-            self._pushes.check(now_s)
 
     def settled(self, settled: list[tuple[object, bool]]) -> None:
         """Messages of ours that the client has acknowledged."""
@@ -179,9 +173,8 @@ class MqttAdapter:
         identity = self._identity
         assert identity is not None, "only a session that has logged in is registered"
         self._pushes = Pushes(
-            identity, self._subscriptions, self._api.downlinks, publish=self._send, end=self._ended,
-            now_s=self._session.now_s, ack_timeout_s=self._api.ack_timeout_s,
-        )  # fmt: skip
+            identity, self._subscriptions, self._api.downlinks, publish=self._send, end=self._ended
+        )
         if identity.role is Role.GATEWAY:
             self._gateway = GatewayAdapter(self._api, identity, self)
 
@@ -226,7 +219,9 @@ class MqttAdapter:
         self, packet: Publish, target: Target, samples: list[Sample], ids: list[int], received_ms: int
     ) -> None:
         try:
-            samples += self._codec(target).telemetry(packet.payload, received_ms=received_ms)
+            assert self._identity is not None
+            codec = uplink_codec(self._identity, target.flavour)
+            samples += codec.telemetry(packet.payload, received_ms=received_ms)
         except PlatformError as error:
             # Acknowledge and drop (wire-contract.md section 2.3, Ours); the good ones before go first.
             self._post(samples[:], ids[:])
@@ -236,11 +231,6 @@ class MqttAdapter:
             return
         if packet.qos:
             ids.append(packet.packet_id)
-
-    def _codec(self, target: Target) -> Codec:
-        """`/j` is JSON; everything else is written as the profile says."""
-        assert self._identity is not None
-        return JSON if target.flavour is Flavour.V2_JSON else self._identity.options.codec
 
     def _post(self, samples: list[Sample], ids: list[int]) -> None:
         if not samples and not ids:
@@ -277,7 +267,7 @@ class MqttAdapter:
                 self._slow_down(limited, done)
             elif target.operation in ONE_SHOT:
                 requests = Requests(self._api, self._identity, self._answer)
-                requests.perform(target, self._codec(target), packet.payload, done)
+                requests.perform(target, packet.payload, done)
             else:
                 self._download(target, packet, done)
         except PlatformError as error:

@@ -14,9 +14,6 @@ class Session(Protocol):
 
     peer: Peer
 
-    def now_s(self) -> float:
-        """The reactor's clock."""
-
     def flush_soon(self) -> None:
         """Something is in the connection's outbound buffer."""
 
@@ -52,9 +49,6 @@ class GoneSession:
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
-
-    def now_s(self) -> float:
-        return 0.0
 
     def flush_soon(self) -> None:
         """Nobody listens."""

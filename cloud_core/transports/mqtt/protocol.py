@@ -120,9 +120,6 @@ class MqttProtocol(Protocol):
         if identity is not None and identity.role is not Role.PROVISIONING:
             self._service.api.presence.seen(identity.device_id)
 
-    def now_s(self) -> float:
-        return self._service.now_s()
-
     def pause(self, seconds: float, resumed: Callable[[], None] | None = None) -> None:
         """Reads nothing for so long; what the peer sends meanwhile fills its own socket."""
         if self._is_ending:
@@ -206,7 +203,6 @@ class MqttProtocol(Protocol):
 
     def check_deadline(self, now_s: float) -> None:
         """Called about once a second."""
-        self._adapter.check(now_s)
         is_late = self.deadline_s and now_s >= self.deadline_s
         if is_late or now_s - self.last_seen_s > self.idle_limit_s:
             self.close_with(ReasonCode.KEEP_ALIVE_TIMEOUT)

@@ -15,6 +15,7 @@ from cloud_core.model import Identity
 from cloud_core.transports.mqtt.subscriptions import Subscriptions
 from shared import topics
 from shared.codecs import JSON, Codec
+from shared.errors import PlatformError
 from shared.messages import AttributesChange, RpcCommand
 from shared.topics import Flavour
 
@@ -25,20 +26,19 @@ Publish = Callable[[str, bytes, int, object], bool]
 
 
 class Receipt:
-    """A message that waits for the client's acknowledgement until `due_s`; `fate` is told whether it came."""
+    """A message that waits for the client's acknowledgement; `fate` is told whether it came."""
 
-    __slots__ = ("due_s", "fate")
+    __slots__ = ("fate",)
 
-    def __init__(self, fate: Callable[[bool], None], due_s: float) -> None:
+    def __init__(self, fate: Callable[[bool], None]) -> None:
         self.fate = fate
-        self.due_s = due_s
 
 
 class Pushes:
     """The `Downlink` of one session."""
 
-    __slots__ = ("_attributes", "_awaited", "_commands", "_downlinks", "_end", "_identity", "_now_s", "_publish",
-                 "_subscriptions", "ack_timeout_s")  # fmt: skip
+    __slots__ = ("_attributes", "_awaited", "_commands", "_downlinks", "_end", "_identity", "_publish",
+                 "_subscriptions")  # fmt: skip
 
     def __init__(
         self,
@@ -48,15 +48,11 @@ class Pushes:
         *,
         publish: Publish,
         end: Callable[[Ending], None],
-        now_s: Callable[[], float],
-        ack_timeout_s: float,
     ) -> None:
         self._identity = identity
         self._downlinks = downlinks
         self._publish = publish
         self._end = end
-        self._now_s = now_s
-        self.ack_timeout_s = ack_timeout_s
         self._subscriptions = subscriptions
         self._attributes: tuple[Flavour, int] | None = None  # and the QoS
         self._commands: tuple[Flavour, int] | None = None
@@ -90,8 +86,14 @@ class Pushes:
         flavour, qos = self._attributes
         own = self._identity.options.attributes_subscribe_topic
         topic = own if flavour is Flavour.V1 else topics.ATTRIBUTES_PUSH[flavour]
-        if not self._publish(topic, self.codec(flavour).render_attributes_change(change), qos, None):
-            log.warn("A change of attributes of {device} was not sent", device=self._identity.device_name)
+        device = self._identity.device_name
+        try:
+            payload = downlink_codec(self._identity, flavour).render_attributes_change(change)
+        except PlatformError as error:
+            log.warn("A change of attributes of {device} cannot be written: {error}", device=device, error=str(error))
+            return
+        if not self._publish(topic, payload, qos, None):
+            log.warn("A change of attributes of {device} was not sent", device=device)
 
     def command(self, command: RpcCommand, delivery: Delivery) -> None:
         if self._commands is None:
@@ -102,13 +104,19 @@ class Pushes:
         def fate(is_accepted: bool) -> None:
             delivery.delivered() if is_accepted else delivery.failed()
 
-        payload = self.codec(flavour).render_command(command, with_id=False)
+        try:
+            payload = downlink_codec(self._identity, flavour).render_command(command, with_id=False)
+        except PlatformError as error:
+            log.warn("A command for {device} cannot be written: {error}", device=self._identity.device_name,
+                     error=str(error))  # fmt: skip
+            delivery.failed()
+            return
         if not self.send(topics.command_topic(flavour, command.number), payload, qos, fate):
             delivery.failed()
 
     def send(self, topic: str, payload: bytes, qos: int, fate: Callable[[bool], None] | None) -> bool:
         """Sends a message; its fate is known with the acknowledgement, for QoS 0 at once. False: it was dropped."""
-        receipt = Receipt(fate, self._now_s() + self.ack_timeout_s) if qos and fate is not None else None
+        receipt = Receipt(fate) if qos and fate is not None else None
         if not self._publish(topic, payload, qos, receipt):
             return False
         if receipt is not None:
@@ -128,12 +136,6 @@ class Pushes:
             self._awaited.discard(receipt)
             receipt.fate(is_accepted)
 
-    def check(self, now_s: float) -> None:
-        """Called about once a second: what is overdue has failed."""
-        for receipt in [one for one in self._awaited if now_s >= one.due_s]:
-            self._awaited.discard(receipt)
-            receipt.fate(False)
-
     def close(self) -> None:
         """The session is over; what was not acknowledged has failed."""
         self._downlinks.close(self._identity.device_id, self)
@@ -141,6 +143,14 @@ class Pushes:
         for receipt in waiting:
             receipt.fate(False)
 
-    def codec(self, flavour: Flavour) -> Codec:
-        """`/j` is JSON; everything else is written as the profile says."""
-        return JSON if flavour is Flavour.V2_JSON else self._identity.options.codec
+
+def uplink_codec(identity: Identity, flavour: Flavour) -> Codec:
+    """What the device sends: `/j` is JSON, `/p` protobuf, everything else as the profile says (section 2.11)."""
+    if flavour is Flavour.V2_JSON:
+        return JSON
+    return identity.options.protobuf_codec if flavour is Flavour.V2_PROTOBUF else identity.options.codec
+
+
+def downlink_codec(identity: Identity, flavour: Flavour) -> Codec:
+    """What goes to the device; on v1 topics the profile may ask for JSON although the device sends protobuf."""
+    return identity.options.v1_downlink_codec if flavour is Flavour.V1 else uplink_codec(identity, flavour)

@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.logger import Logger
+
 from cloud_core.core.api import DeviceApi
 from cloud_core.model import Identity
+from cloud_core.transports.mqtt.pushes import downlink_codec, uplink_codec
 from shared import topics
 from shared.codecs import Codec
 from shared.errors import PlatformError
 from shared.messages import AttributesAnswer
 from shared.operations import Operation
 from shared.topics import Target
+
+log = Logger()
 
 Done = Callable[[Any], None]
 Publish = Callable[[str, bytes], None]
@@ -32,8 +37,9 @@ class Requests:
         self._identity = identity
         self._publish = publish
 
-    def perform(self, target: Target, codec: Codec, payload: bytes, done: Done) -> None:
-        """Raises: MalformedRequest, RequestTooLarge, before `done` was called."""
+    def perform(self, target: Target, payload: bytes, done: Done) -> None:
+        """Raises: MalformedRequest, RequestTooLarge, Unavailable, before `done` was called."""
+        codec = uplink_codec(self._identity, target.flavour)
         _OPERATIONS[target.operation](self, target, codec, payload, done)
 
     def _post_attributes(self, target: Target, codec: Codec, payload: bytes, done: Done) -> None:
@@ -45,8 +51,9 @@ class Requests:
         def found(outcome: AttributesAnswer | PlatformError) -> None:
             done(outcome)
             if isinstance(outcome, AttributesAnswer):
-                body = codec.render_attributes_answer(outcome, target.request_id)
-                self._publish(topics.attributes_response_topic(target), body)
+                writer = downlink_codec(self._identity, target.flavour)
+                topic = topics.attributes_response_topic(target)
+                self._write(topic, lambda: writer.render_attributes_answer(outcome, target.request_id))
 
         self._api.attributes.request(self._identity, request, found)
 
@@ -58,14 +65,22 @@ class Requests:
         done(None)
 
         def answered(outcome: Any) -> None:
-            if isinstance(outcome, PlatformError):
-                outcome = {"error": str(outcome)}
-            self._publish(topics.call_response_topic(target), codec.render_call_answer(outcome, target.request_id))
+            answer = {"error": str(outcome)} if isinstance(outcome, PlatformError) else outcome
+            writer = downlink_codec(self._identity, target.flavour)
+            topic = topics.call_response_topic(target)
+            self._write(topic, lambda: writer.render_call_answer(answer, target.request_id))
 
         self._api.server_methods.call(self._identity, request, answered)
 
     def _claim(self, target: Target, codec: Codec, payload: bytes, done: Done) -> None:
         self._api.claims.offer(self._identity, codec.claim(payload), done)
+
+    def _write(self, topic: str, render: Callable[[], bytes]) -> None:
+        try:
+            self._publish(topic, render())
+        except PlatformError as error:
+            device = self._identity.device_name
+            log.warn("An answer to {device} cannot be written: {error}", device=device, error=str(error))
 
 
 _OPERATIONS: dict[Operation, Callable[[Requests, Target, Codec, bytes, Done], None]] = {
