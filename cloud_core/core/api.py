@@ -115,9 +115,7 @@ class DeviceApi:
             store=store, now_ms=now_ms, inactivity_s=options.inactivity_s, flush_s=options.presence_flush_s
         )
         self.rates = RateLimits(options.rates, wall_clock=self._wall_clock)
-        self.attributes = AttributesApi(
-            store=store, downlinks=self.downlinks, presence=self.presence, rates=self.rates, now_ms=now_ms
-        )
+        self.attributes = AttributesApi(store=store, downlinks=self.downlinks, presence=self.presence, now_ms=now_ms)
         self.rpc = RpcApi(
             store=store, downlinks=self.downlinks, now_ms=now_ms, call_later=call_later, options=options.rpc
         )
@@ -318,7 +316,6 @@ class DeviceApi:
         if not may(identity.role, Operation.POST_TELEMETRY):
             done(NotAuthorized())
             return
-        self.presence.seen(identity.device_id)
         if samples:
             self._store.append(identity.device_id, samples, done)
         else:

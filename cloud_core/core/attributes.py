@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from cloud_core.core.downlinks import Downlinks
 from cloud_core.core.permissions import may
 from cloud_core.core.presence import Presence
-from cloud_core.core.rates import RateLimits
 from cloud_core.model import INACTIVITY_TIMEOUT, PRESENCE_KEYS, Identity, Scope, inactivity_timeout_ms
 from cloud_core.storage.interface import Done, ReadTx, Store, Tx
 from shared.errors import InvalidArgument, NotAuthorized, PlatformError
@@ -21,22 +20,18 @@ from shared.operations import Operation
 class AttributesApi:
     """What devices and operators can do with attributes. Answers through `done`, as `DeviceApi` does."""
 
-    def __init__(
-        self, *, store: Store, downlinks: Downlinks, presence: Presence, rates: RateLimits, now_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, *, store: Store, downlinks: Downlinks, presence: Presence, now_ms: Callable[[], int]) -> None:
         self._store = store
         self._downlinks = downlinks
         self._presence = presence
-        self._rates = rates
         self._now_ms = now_ms
 
     # -- devices ----------------------------------------------------------------------------------
 
     def post(self, identity: Identity, values: Attributes, done: Done[None]) -> None:
         """Stores client-scope attributes of the device itself; `done(None)` once they are on disk."""
-        refusal = self._refusal(identity, Operation.POST_ATTRIBUTES)
-        if refusal is not None:
-            done(refusal)
+        if not may(identity.role, Operation.POST_ATTRIBUTES):
+            done(NotAuthorized())
         elif values:
             self._store.submit(_put, (identity.device_id, Scope.CLIENT, values, self._now_ms()), done)
         else:
@@ -44,20 +39,10 @@ class AttributesApi:
 
     def request(self, identity: Identity, request: AttributesRequest, done: Done[AttributesAnswer]) -> None:
         """Client-scope and shared attributes of the device itself."""
-        refusal = self._refusal(identity, Operation.REQUEST_ATTRIBUTES)
-        if refusal is not None:
-            done(refusal)
-        else:
+        if may(identity.role, Operation.REQUEST_ATTRIBUTES):
             self.read(identity.device_id, request, done)
-
-    def _refusal(self, identity: Identity, operation: Operation) -> PlatformError | None:
-        """Why not; otherwise the message is counted, and the device was heard of."""
-        if not may(identity.role, operation):
-            return NotAuthorized()
-        limited = self._rates.message(identity) if self._rates.is_on else None
-        if limited is None:
-            self._presence.seen(identity.device_id)
-        return limited
+        else:
+            done(NotAuthorized())
 
     def read(self, device_id: int, request: AttributesRequest, done: Done[AttributesAnswer]) -> None:
         """As `request`, for a device that somebody else speaks for."""

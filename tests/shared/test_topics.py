@@ -11,11 +11,20 @@ from shared.operations import Operation
 from shared.topics import (
     DevicePath,
     Feature,
+    Flavour,
+    Target,
+    attributes_push_of,
+    attributes_response_topic,
+    call_response_topic,
+    chunk_topic,
+    command_push_of,
+    command_topic,
+    download_error_topic,
     operation_for_path,
-    operation_for_publish,
     operation_for_subscribe,
     parse_device_path,
     provision_response_topic,
+    target_of,
 )
 
 
@@ -39,7 +48,91 @@ from shared.topics import (
     ],
 )
 def test_a_published_topic_names_one_operation(topic: str, operation: Operation | None) -> None:
-    assert operation_for_publish(topic) is operation
+    target = target_of(topic)
+    assert (None if target is None else target.operation) is operation
+
+
+@pytest.mark.parametrize(
+    ("topic", "target"),
+    [
+        ("v1/devices/me/attributes/request/1", Target(Operation.REQUEST_ATTRIBUTES, Flavour.V1, 1)),
+        ("v1/devices/me/rpc/request/-7", Target(Operation.CALL_SERVER, Flavour.V1, -7)),
+        ("v1/devices/me/rpc/response/2147483647", Target(Operation.ANSWER_RPC, Flavour.V1, 2**31 - 1)),
+        ("v1/devices/me/claim", Target(Operation.CLAIM)),
+        ("v2/t/p", Target(Operation.POST_TELEMETRY, Flavour.V2_PROTOBUF)),
+        ("v2/a/p", Target(Operation.POST_ATTRIBUTES, Flavour.V2_PROTOBUF)),
+        ("v2/a/req/3", Target(Operation.REQUEST_ATTRIBUTES, Flavour.V2, 3)),
+        ("v2/a/req/j/3", Target(Operation.REQUEST_ATTRIBUTES, Flavour.V2_JSON, 3)),
+        ("v2/a/req/p/3", Target(Operation.REQUEST_ATTRIBUTES, Flavour.V2_PROTOBUF, 3)),
+        ("v2/r/req/4", Target(Operation.CALL_SERVER, Flavour.V2, 4)),
+        ("v2/r/req/j/4", Target(Operation.CALL_SERVER, Flavour.V2_JSON, 4)),
+        ("v2/r/res/p/5", Target(Operation.ANSWER_RPC, Flavour.V2_PROTOBUF, 5)),
+        ("v2/fw/request/6/chunk/0", Target(Operation.DOWNLOAD, Flavour.V2, 6, 0)),
+        ("v2/sw/request/6/chunk/2", Target(Operation.DOWNLOAD, Flavour.V2, 6, 2, is_software=True)),
+        ("v1/gateway/rpc", Target(Operation.GATEWAY_ANSWER_RPC)),
+        ("v1/gateway/unknown", None),
+        ("v2/fw/request/6/chunk", None),
+        ("v2/x/req/1", None),
+    ],
+)
+def test_a_topic_with_numbers_is_taken_apart(topic: str, target: Target | None) -> None:
+    """Operation, family, number of the request and of the chunk (O6's twin for MQTT)."""
+    assert target_of(topic) == target
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "v1/devices/me/rpc/request/", "v1/devices/me/rpc/request/x", "v1/devices/me/rpc/response/2147483648",
+        "v1/devices/me/attributes/request/1/2", "v2/a/req/1.0", "v2/fw/request/a/chunk/0",
+        "v2/fw/request/1/chunk/-1", "v2/r/res/j/",
+    ],
+)  # fmt: skip
+def test_a_number_that_is_none_is_malformed(topic: str) -> None:
+    """32 bits, decimal; a chunk counts from 0."""
+    with pytest.raises(MalformedRequest):
+        target_of(topic)
+
+
+def test_answers_go_to_the_family_of_the_request() -> None:
+    """With the request's number."""
+    asked = [Target(Operation.REQUEST_ATTRIBUTES, flavour, 9) for flavour in Flavour]
+    assert [attributes_response_topic(one) for one in asked] == [
+        "v1/devices/me/attributes/response/9", "v2/a/res/9", "v2/a/res/j/9", "v2/a/res/p/9",
+    ]  # fmt: skip
+    assert [call_response_topic(one) for one in asked] == [
+        "v1/devices/me/rpc/response/9", "v2/r/res/9", "v2/r/res/j/9", "v2/r/res/p/9",
+    ]  # fmt: skip
+    assert [command_topic(flavour, 9) for flavour in Flavour] == [
+        "v1/devices/me/rpc/request/9", "v2/r/req/9", "v2/r/req/j/9", "v2/r/req/p/9",
+    ]  # fmt: skip
+    download = Target(Operation.DOWNLOAD, Flavour.V2, 1, 2, is_software=True)
+    assert (chunk_topic(download), download_error_topic(download)) == ("v2/sw/response/1/chunk/2", "v2/sw/error")
+
+
+@pytest.mark.parametrize(
+    ("topic_filter", "attributes", "commands"),
+    [
+        ("v1/devices/me/attributes", Flavour.V1, None),
+        ("v1/devices/me/attributes/response/+", None, None),
+        ("v1/devices/me/rpc/request/+", None, Flavour.V1),
+        ("v1/devices/me/rpc/response/+", None, None),
+        ("v2/a", Flavour.V2, None),
+        ("v2/a/j", Flavour.V2_JSON, None),
+        ("v2/a/p", Flavour.V2_PROTOBUF, None),
+        ("v2/r/req/+", None, Flavour.V2),
+        ("v2/r/req/j/+", None, Flavour.V2_JSON),
+        ("v1/devices/me/#", Flavour.V1, Flavour.V1),
+        ("v1/devices/me/rpc/+/+", None, Flavour.V1),
+        ("v2/fw/error", None, None),
+    ],
+)
+def test_a_subscription_turns_on_its_pushes(
+    topic_filter: str, attributes: Flavour | None, commands: Flavour | None
+) -> None:
+    """Exact names and wildcards."""
+    assert attributes_push_of(topic_filter, "v1/devices/me/attributes") is attributes
+    assert command_push_of(topic_filter) is commands
 
 
 @pytest.mark.parametrize(

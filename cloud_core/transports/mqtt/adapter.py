@@ -172,9 +172,7 @@ class MqttAdapter:
         """The socket side has registered the session: from here on the core can reach the device through it."""
         identity = self._identity
         assert identity is not None, "only a session that has logged in is registered"
-        self._pushes = Pushes(
-            identity, self._subscriptions, self._api.downlinks, publish=self._send, end=self._ended
-        )
+        self._pushes = Pushes(identity, self._subscriptions, self._api.downlinks, publish=self._send, end=self._ended)
         if identity.role is Role.GATEWAY:
             self._gateway = GatewayAdapter(self._api, identity, self)
 

@@ -9,8 +9,7 @@ import pytest
 from cloud_core.core import presence as module
 from cloud_core.core.api import Options
 from cloud_core.model import INACTIVITY_TIMEOUT, PRESENCE_KEYS, Scope
-from shared.errors import InvalidArgument, PlatformError, Unavailable
-from shared.messages import AttributesRequest
+from shared.errors import InvalidArgument, Unavailable
 from tests.support.api import ApiUnderTest
 from tests.support.stores import StoreUnderTest
 
@@ -276,19 +275,3 @@ def test_operators_cannot_write_or_delete_presence(fleet: Fleet, key: str) -> No
         assert isinstance(refusal, InvalidArgument) and key in str(refusal)
     assert fleet.put(device_id, Scope.SHARED, **{key: False}) is None
     assert fleet.store.read(lambda tx: tx.attribute(device_id, Scope.SHARED, key)) is False
-
-
-def test_posts_and_requests_of_a_device_count_as_activity(fleet: Fleet) -> None:
-    """Telemetry, attributes and requests for attributes each wake it."""
-    api = fleet.under.api
-    calls = [
-        lambda one, done: api.post_telemetry(one, [(1, {"a": 1})], done),
-        lambda one, done: api.attributes.post(one, {"a": 1}, done),
-        lambda one, done: api.attributes.request(one, AttributesRequest(), done),
-    ]
-    for number, call in enumerate(calls):
-        device_id = fleet.add(f"d{number}")
-        identity = fleet.under.log_in(username=f"token-d{number}")
-        assert not isinstance(fleet.under.outcome(lambda done, c=call, i=identity: c(i, done)), PlatformError)
-        fleet.flush()
-        assert fleet.shown(device_id) == {"active": True, "lastActivityTime": 0}

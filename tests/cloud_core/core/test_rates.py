@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from cloud_core.core.api import Options
 from cloud_core.core.rates import Limit, RateLimits, RatePolicy, Rates, Window, parse_rate
 from cloud_core.model import Identity, Role
 from shared.errors import RateLimited
-from shared.messages import AttributesRequest
-from tests.support.api import ApiUnderTest
-from tests.support.stores import StoreUnderTest
 
 DEVICE = Identity(Role.DEVICE, device_id=1)
 OTHER = Identity(Role.DEVICE, device_id=2)
@@ -160,31 +154,3 @@ def test_a_gateway_is_told_its_own_limits_and_those_of_its_devices() -> None:
     answer = it.rates.session_limits(GATEWAY, max_payload_bytes=1, max_inflight=2)
     assert answer["rateLimits"] == nothing | {"messages": "5:1"}
     assert answer["gatewayRateLimits"] == nothing | {"telemetryDataPoints": "7:1"}
-
-
-def test_the_device_api_refuses_what_is_beyond_the_limit_and_stores_nothing_of_it(sqlite_store: StoreUnderTest) -> None:
-    """Telemetry by its limits, everything else by that of messages; a deleted device is forgotten."""
-    policy = RatePolicy(device=Rates(messages="2:60", telemetry_data_points="1:60"))
-    under = ApiUnderTest(sqlite_store, options=Options(rates=policy))
-    device_id = sqlite_store.add_device("d", sqlite_store.add_profile())
-    identity = under.log_in(username="token-d")
-    api = under.api
-
-    def outcomes(*starts: Any) -> list[Any]:
-        return [type(under.outcome(start)) for start in starts]
-
-    def post(done: Any) -> None:
-        api.post_telemetry(identity, [(1, {"a": 1})], done)
-
-    def post_attributes(done: Any) -> None:
-        api.attributes.post(identity, {"b": 1}, done)
-
-    def request(done: Any) -> None:
-        api.attributes.request(identity, AttributesRequest(), done)
-
-    assert outcomes(post, post, post_attributes) == [type(None), RateLimited, type(None)]
-    assert RateLimited not in outcomes(request)
-    assert outcomes(post_attributes, request) == [RateLimited, RateLimited]
-    assert sqlite_store.read(lambda tx: tx.latest(device_id)) == {"a": (1, 1)}
-    api.rates.forget(device_id)
-    assert outcomes(post_attributes) == [type(None)]
