@@ -67,6 +67,15 @@ def test_a_broken_file_is_one_sentence(tmp_path: Path, content: bytes) -> None:
         load(file, {}, {}, data_dir=None)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("ack_timeout_s", "0"), ("max_waiting_per_device", "0"), ("submit_strategy", "RANDOM")]
+)
+def test_settings_that_let_no_command_through_are_refused(key: str, value: str) -> None:
+    """At start, not when the first command is sent."""
+    with pytest.raises(ConfigError, match=rf"\[rpc\] {key}"):
+        load(None, {f"CLOUD_CORE__RPC__{key.upper()}": value}, {}, data_dir=None)
+
+
 def test_the_example_lists_every_option_with_its_default() -> None:
     """The file in deploy/ cannot drift from the program."""
     document = tomllib.loads(EXAMPLE.read_text())
