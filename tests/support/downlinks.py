@@ -48,3 +48,20 @@ class RecordingDownlink:
 
     def ended(self, why: Ending) -> None:
         self.endings.append(why)
+
+
+class ListeningDownlink:
+    """An open way to one device that hears of attributes and expects no commands."""
+
+    def __init__(self) -> None:
+        self.changes: list[AttributesChange] = []
+        self.endings: list[Ending] = []
+
+    def attributes_changed(self, change: AttributesChange) -> None:
+        self.changes.append(change)
+
+    def command(self, command: RpcCommand, delivery: Delivery) -> None:
+        raise AssertionError("no commands are expected here")
+
+    def ended(self, why: Ending) -> None:
+        self.endings.append(why)

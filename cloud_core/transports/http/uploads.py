@@ -14,7 +14,7 @@ from shared.errors import InvalidArgument, MalformedRequest, RequestTooLarge
 
 FIELD = "file"
 MAX_IN_MEMORY_BYTES = 1_048_576
-MAX_OTHER_FIELD_BYTES = 65_536
+MAX_OTHER_FIELD_BYTES = 524_288  # werkzeug reads 64 KiB at a time, which must fit
 MAX_PARTS = 20
 OVERHEAD_BYTES = 1_048_576  # boundaries, headers and other fields around the file
 
