@@ -10,10 +10,11 @@ from uuid import UUID
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from cloud_core.core import inventory
+from cloud_core.core import inventory, relations
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.logins import Operator, Tokens, hash_password, is_password_right
+from cloud_core.core.relations import DeviceSearch
 from cloud_core.model import (
     Attempt,
     AttributeEntry,
@@ -21,6 +22,7 @@ from cloud_core.model import (
     DeviceProfile,
     Page,
     ProvisionConfiguration,
+    Relation,
     Scope,
     StoredCredentials,
 )
@@ -120,12 +122,14 @@ class AdminApi:
     ) -> Device:
         """Creates or updates from REST members (`id`, `name`, `type`, `label`, `deviceProfileId`, …)."""
         brought = credentials or (AccessToken(access_token) if access_token else None)
-        saved = await self._decide(inventory.save_device, operator.tenant_id, members, brought, self._api.now_ms())
-        if not saved.is_new or brought is not None:
-            self._api.device_changed(saved.device.id, Ending.DEVICE_CHANGED)
-        if saved.gateway_id:
-            self._api.gateways.renamed(operator.tenant_id, saved.gateway_id, saved.former_name, saved.device.name)
-        return saved.device
+        device, is_new, renamed = await self._decide(
+            inventory.save_device_and_names, operator.tenant_id, members, brought, self._api.now_ms()
+        )
+        if not is_new or brought is not None:
+            self._api.device_changed(device.id, Ending.DEVICE_CHANGED)
+        if renamed is not None:
+            self._api.gateways.renamed(operator.tenant_id, renamed.gateway_id, renamed.former_name, device.name)
+        return device
 
     async def save_devices(self, operator: Operator, rows: Sequence[Any], *, is_plan: bool) -> list[dict[str, Any]]:
         """One outcome per row: `{index, name, status, id, error}` (product.md section 5, REST)."""
@@ -159,6 +163,26 @@ class AdminApi:
         )
         self._api.device_changed(stored.device_id, Ending.CREDENTIALS_CHANGED)
         return stored
+
+    # -- relations --------------------------------------------------------------------------------
+
+    async def save_relation(self, relation: Relation) -> None:
+        await self._decide(relations.save, relation)
+
+    async def relation(self, relation: Relation) -> Relation:
+        """The stored one with the same ends, type and group. Raises: NotFound."""
+        return await self._read(relations.find, relation)
+
+    async def delete_relation(self, relation: Relation) -> None:
+        await self._decide(relations.delete, relation)
+
+    async def relations(
+        self, operator: Operator, from_uuid: UUID | None, to_uuid: UUID | None, type_: str, type_group: str
+    ) -> list[Relation]:
+        return await self._read(relations.of_end, operator.tenant_id, from_uuid, to_uuid, type_, type_group)
+
+    async def related_devices(self, operator: Operator, wanted: DeviceSearch) -> list[Device]:
+        return await self._read(relations.search, operator.tenant_id, wanted)
 
     # -- data -------------------------------------------------------------------------------------
 

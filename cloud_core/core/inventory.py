@@ -130,6 +130,7 @@ def delete_profile(tx: Tx, tenant_id: int, uuid: UUID) -> None:
         raise InvalidArgument("Deletion of Default Device Profile is prohibited!")
     if tx.profile_users(profile.id):
         raise InvalidArgument("The device profile referenced by the devices cannot be deleted!")
+    tx.delete_relations_of(tenant_id, profile.uuid)
     tx.delete_profile(profile.id)
 
 
@@ -169,25 +170,10 @@ _OWN_MEMBERS = frozenset(
 )
 
 
-class Saved(NamedTuple):
-    """A device as it is now; of one that was renamed, its former name and its gateway (0 for none)."""
-
-    device: Device
-    is_new: bool
-    former_name: str = ""
-    gateway_id: int = 0
-
-
-class Deleted(NamedTuple):
-    """A device that was; `gateway_id` 0 for none."""
-
-    device_id: int
-    name: str
-    gateway_id: int
-
-
-def save_device(tx: Tx, tenant_id: int, members: dict[str, Any], credentials: Credentials | None, now_ms: int) -> Saved:
-    """Creates or updates; all checks before the first write."""
+def save_device(
+    tx: Tx, tenant_id: int, members: dict[str, Any], credentials: Credentials | None, now_ms: int
+) -> tuple[Device, bool]:
+    """The device and whether it is new; all checks before the first write."""
     name, kind, label = (_text(members, one) for one in ("name", "type", "label"))
     _check_texts(name, kind, label)
     uuid = _entity_uuid(members.get("id"), "id")
@@ -214,16 +200,13 @@ def save_device(tx: Tx, tenant_id: int, members: dict[str, Any], credentials: Cr
         device_id = tx.insert_device(device)
         token = credentials or AccessToken(new_secret())
         tx.put_credentials(device_id, token, now_ms=now_ms, is_new_device=True)
-        return Saved(found(tx.device(tenant_id, device.uuid), "Device", device.uuid), is_new=True)
-    is_renamed = name != stored.name
-    gateway_id = sub_devices.keep_former_name(tx, stored) if is_renamed else 0
+        return found(tx.device(tenant_id, device.uuid), "Device", device.uuid), True
     tx.update_device(
         replace(stored, name=name, label=label, profile_id=profile_id, is_gateway=is_gateway, document=document)
     )
     if credentials is not None:
         tx.put_credentials(stored.id, credentials, now_ms=now_ms)
-    saved = found(tx.device(tenant_id, stored.uuid), "Device", stored.uuid)
-    return Saved(saved, is_new=False, former_name=stored.name if is_renamed else "", gateway_id=gateway_id)
+    return found(tx.device(tenant_id, stored.uuid), "Device", stored.uuid), False
 
 
 def _check_texts(name: str, kind: str, label: str) -> None:
@@ -295,7 +278,7 @@ def _save_row(tx: Tx, tenant_id: int, row: dict[str, Any], is_plan: bool, now_ms
     if stored is None:
         if is_plan:
             return "CREATED", None
-        device = save_device(tx, tenant_id, {k: v for k, v in row.items() if k != "id"}, None, now_ms).device
+        device, _ = save_device(tx, tenant_id, {k: v for k, v in row.items() if k != "id"}, None, now_ms)
         return "CREATED", str(device.uuid)
     is_same = (not kind or kind == stored.type) and ("label" not in row or label == stored.label)
     if is_same:
@@ -304,6 +287,34 @@ def _save_row(tx: Tx, tenant_id: int, row: dict[str, Any], is_plan: bool, now_ms
         members = {**stored.document, "label": stored.label, **row, "id": str(stored.uuid)}
         save_device(tx, tenant_id, members, None, now_ms)
     return "UPDATED", str(stored.uuid)
+
+
+class Renamed(NamedTuple):
+    """The former name of a device, by which its gateway still calls it."""
+
+    gateway_id: int
+    former_name: str
+
+
+class Deleted(NamedTuple):
+    """A device that was; `gateway_id` 0 for none."""
+
+    device_id: int
+    name: str
+    gateway_id: int
+
+
+def save_device_and_names(
+    tx: Tx, tenant_id: int, members: dict[str, Any], credentials: Credentials | None, now_ms: int
+) -> tuple[Device, bool, Renamed | None]:
+    """As `save_device`; where that renames a device behind a gateway, its former name goes on leading to it."""
+    uuid = _entity_uuid(members.get("id"), "id")
+    before = tx.device(tenant_id, uuid) if uuid else None
+    device, is_new = save_device(tx, tenant_id, members, credentials, now_ms)
+    if before is None or before.name == device.name:
+        return device, is_new, None
+    gateway_id = sub_devices.keep_former_name(tx, before)
+    return device, is_new, Renamed(gateway_id, before.name) if gateway_id else None
 
 
 def delete_device(tx: Tx, tenant_id: int, uuid: UUID, now_ms: int) -> Deleted:

@@ -23,12 +23,14 @@ from cloud_core.transports.http.calls import (
     json_body,
     json_object,
     keys_of,
+    mounted,
     no_route,
     page_of,
     query,
     raw_body,
 )
 from cloud_core.transports.http.device_routes import DeviceRoutes
+from cloud_core.transports.http.relation_routes import RelationRoutes, device_search_from
 from shared import payloads
 from shared.errors import InvalidArgument, MalformedRequest, NotFound
 
@@ -45,10 +47,16 @@ class AdminRoutes(CallSupport):
     def __init__(self, admin: AdminApi, devices: DeviceRoutes) -> None:
         super().__init__(admin)
         self._device_routes = devices
+        self._relation_routes = RelationRoutes(admin)
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
         return self._device_routes.app.resource()
+
+    @app.route("/api/relation", branch=True)
+    @app.route("/api/relations", branch=True)
+    def relation_routes(self, request: Request) -> Any:
+        return mounted(request, self._relation_routes)
 
     @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
     def no_route(self, request: Request, failure: Failure) -> bytes:
@@ -156,11 +164,12 @@ class AdminRoutes(CallSupport):
     @app.route("/api/devices", methods=["POST"])
     @answers
     async def save_devices(self, request: Request) -> Any:
-        """An array creates or updates; an object is ThingsBoard's relation query, and there are no relations."""
+        """An array creates or updates; an object is ThingsBoard's search by relations."""
         operator = self.operator(request)
         rows = json_body(request)
         if isinstance(rows, dict):
-            return []
+            found = await self._admin.related_devices(operator, device_search_from(rows))
+            return [shapes.device_json(one, operator.tenant_uuid) for one in found]
         if not isinstance(rows, list):
             raise MalformedRequest("The body must be an array of devices")
         return await self._admin.save_devices(operator, rows, is_plan=query(request, "plan").lower() == "true")

@@ -38,6 +38,12 @@ class CallSupport:
         return operator
 
 
+def mounted(request: Any, routes: Any) -> Any:  # Any: Twisted's server.Request; a route class, klein's resource
+    """Hands a request on to routes that name their whole paths."""
+    request.prepath, request.postpath = [], request.prepath + request.postpath
+    return routes.app.resource()
+
+
 Route = Callable[..., Coroutine[Any, Any, Any]]
 Refusal = Callable[[Request, PlatformError], bytes]
 

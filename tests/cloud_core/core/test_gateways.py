@@ -32,9 +32,9 @@ def rename(one: GatewaysUnderTest, old: str, new: str) -> None:
     device = one.device(old)
     assert device is not None
     members = {**device.document, "id": str(device.uuid), "name": new}
-    saved = one.store.run(inventory.save_device, TENANT, members, None, 5)
-    one.api.device_changed(saved.device.id, Ending.DEVICE_CHANGED)
-    one.api.gateways.renamed(TENANT, saved.gateway_id, saved.former_name, saved.device.name)
+    saved, _, renamed = one.store.run(inventory.save_device_and_names, TENANT, members, None, 5)
+    one.api.device_changed(saved.id, Ending.DEVICE_CHANGED)
+    one.api.gateways.renamed(TENANT, renamed.gateway_id, renamed.former_name, saved.name)
 
 
 def delete(one: GatewaysUnderTest, name: str) -> None:
