@@ -9,13 +9,14 @@ from uuid import UUID
 
 from twisted.internet.threads import deferToThread
 
-from cloud_core.core import inventory
+from cloud_core.core import inventory, relations
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.asking import Asking
 from cloud_core.core.asking import answered as answered  # others find it here
 from cloud_core.core.customers import CustomersApi
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.logins import Operator, Tokens, hash_password, is_password_right
+from cloud_core.core.relations import DeviceSearch
 from cloud_core.model import (
     Attempt,
     AttributeEntry,
@@ -24,6 +25,7 @@ from cloud_core.model import (
     DeviceProfile,
     Page,
     ProvisionConfiguration,
+    Relation,
     Scope,
     StoredCredentials,
     User,
@@ -171,6 +173,26 @@ class AdminApi(Asking):
         )
         self._api.device_changed(stored.device_id, Ending.CREDENTIALS_CHANGED)
         return stored
+
+    # -- relations --------------------------------------------------------------------------------
+
+    async def save_relation(self, relation: Relation) -> None:
+        await self._decide(relations.save, relation)
+
+    async def relation(self, relation: Relation) -> Relation:
+        """The stored one with the same ends, type and group. Raises: NotFound."""
+        return await self._read(relations.find, relation)
+
+    async def delete_relation(self, relation: Relation) -> None:
+        await self._decide(relations.delete, relation)
+
+    async def relations(
+        self, operator: Operator, from_uuid: UUID | None, to_uuid: UUID | None, type_: str, type_group: str
+    ) -> list[Relation]:
+        return await self._read(relations.of_end, operator.tenant_id, from_uuid, to_uuid, type_, type_group)
+
+    async def related_devices(self, operator: Operator, wanted: DeviceSearch) -> list[Device]:
+        return await self._read(relations.search, operator.tenant_id, wanted)
 
     # -- data -------------------------------------------------------------------------------------
 

@@ -140,6 +140,7 @@ def delete_profile(tx: Tx, tenant_id: int, uuid: UUID) -> None:
         raise InvalidArgument("Deletion of Default Device Profile is prohibited!")
     if tx.profile_users(profile.id):
         raise InvalidArgument("The device profile referenced by the devices cannot be deleted!")
+    tx.delete_relations_of(tenant_id, profile.uuid)
     tx.delete_profile(profile.id)
 
 

@@ -50,6 +50,20 @@ def ingest(name: str, window: int, target: Target) -> Callable[[Bench], list[Row
     return measure
 
 
+def gateway_ingest(bench: Bench) -> list[Row]:
+    """Gateway messages of ten devices with one sample each, QoS 1, from 20 gateways with 10 in flight each."""
+    name = "gateway_ingest"
+    with bench.core(name, gateways=20) as (core, gateways):
+
+        def publish(round_number: int) -> Result:
+            ts_base = BASE_TS_MS + round_number * ROUND_MS
+            load = ("--connections", 20, "--in-flight", 10, "--tokens", gateways.tokens_file, "--ts-base", ts_base)
+            return bench.load("gateway_load publish", *load, to=core.mqtt, watch=core)
+
+        results = bench.alternate({"core": publish})
+        return [row(name, results["core"], Target(rate=8_000), memory_bytes=core.memory_bytes())]
+
+
 def telemetry(name: str, client: str, connections: int, target: Target) -> Callable[[Bench], list[Row]]:
     """Telemetry over HTTP or CoAP from `connections` devices, one request outstanding each."""
 
@@ -290,6 +304,7 @@ class Figure:
 FIGURES = (
     Figure("ingest_10", ingest("ingest_10", 10, Target(rate=80_000))),
     Figure("ingest_1", ingest("ingest_1", 1, Target(rate=25_000, p99_ms=10))),
+    Figure("gateway_ingest", gateway_ingest),
     Figure("provision_mqtt", provision("provision_mqtt", "mqtt_load", 100, Target(rate=6_000))),
     Figure("provision_http", provision("provision_http", "http_load", 100, Target(rate=10_000))),
     Figure("provision_coap", provision("provision_coap", "coap_load", 100, Target(rate=8_000))),

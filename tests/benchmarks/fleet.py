@@ -23,8 +23,8 @@ class Fleet:
     device_count: int
 
 
-def prepare(endpoint: Endpoint, *, devices: int, tokens_file: Path) -> Fleet:
-    """One profile that lets new devices in, and `devices` with known tokens. Raises: ServerFailed."""
+def prepare(endpoint: Endpoint, *, devices: int, tokens_file: Path, gateways: int = 0) -> Fleet:
+    """One profile that lets new devices in, and `devices` with known tokens, or `gateways`. Raises: ServerFailed."""
     connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=TIMEOUT_S)
     try:
         answer = _post(connection, "/api/auth/login", {"username": ADMIN[0], "password": ADMIN[1]}, jwt=None)
@@ -33,10 +33,14 @@ def prepare(endpoint: Endpoint, *, devices: int, tokens_file: Path) -> Fleet:
         tokens = [f"benchtoken{number:010d}" for number in range(devices)]
         if tokens:
             _make_devices(connection, tokens, jwt=jwt)
+        for number in range(gateways):
+            tokens.append(f"benchgatew{number:010d}")
+            gateway = {"name": f"gateway-{number:05d}", "type": PROFILE, "additionalInfo": {"gateway": True}}
+            _post(connection, f"/api/device?accessToken={tokens[-1]}", gateway, jwt=jwt)
     finally:
         connection.close()
     tokens_file.write_text("\n".join(tokens) + "\n")
-    return Fleet(tokens_file, devices)
+    return Fleet(tokens_file, len(tokens))
 
 
 class Operator:

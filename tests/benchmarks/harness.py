@@ -70,13 +70,15 @@ class Bench:
         self.load_cpu = cores[-1] if options.pinned and len(cores) > 1 else None
 
     @contextmanager
-    def core(self, name: str, *, devices: int = 0, keep: bool = False) -> Iterator[tuple[Core, Fleet]]:
-        """A core with an empty database and `devices` devices; its data is removed unless `keep`."""
+    def core(
+        self, name: str, *, devices: int = 0, gateways: int = 0, keep: bool = False
+    ) -> Iterator[tuple[Core, Fleet]]:
+        """A core with an empty database and `devices` devices or `gateways`; its data is removed unless `keep`."""
         data_dir = self.options.work_dir / name
         try:
             with self.start_core(data_dir) as core:
                 tokens_file = self.options.work_dir / f"{name}.tokens"
-                yield core, fleet.prepare(core.http, devices=devices, tokens_file=tokens_file)
+                yield core, fleet.prepare(core.http, devices=devices, gateways=gateways, tokens_file=tokens_file)
         finally:
             if not keep:
                 shutil.rmtree(data_dir, ignore_errors=True)

@@ -34,6 +34,7 @@ from cloud_core.transports.http.claim_routes import ClaimRoutes
 from cloud_core.transports.http.customer_routes import CustomerRoutes
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.package_routes import PackageRoutes
+from cloud_core.transports.http.relation_routes import RelationRoutes, device_search_from
 from cloud_core.transports.http.rpc_routes import RpcRoutes
 from cloud_core.transports.http.server_method_routes import ServerMethodRoutes
 from shared import payloads
@@ -69,6 +70,7 @@ class AdminRoutes(CallSupport):
         self._customer_routes = customers
         self._claim_routes = claims
         self._package_routes = packages
+        self._relation_routes = RelationRoutes(admin)
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -102,6 +104,11 @@ class AdminRoutes(CallSupport):
     @app.route("/api/otaPackages", branch=True)
     def package_routes(self, request: Request) -> Any:
         return mounted(request, self._package_routes)
+
+    @app.route("/api/relation", branch=True)
+    @app.route("/api/relations", branch=True)
+    def relation_routes(self, request: Request) -> Any:
+        return mounted(request, self._relation_routes)
 
     @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
     def no_route(self, request: Request, failure: Failure) -> bytes:
@@ -210,11 +217,12 @@ class AdminRoutes(CallSupport):
     @app.route("/api/devices", methods=["POST"])
     @answers
     async def save_devices(self, request: Request) -> Any:
-        """An array creates or updates; an object is ThingsBoard's relation query, and there are no relations."""
+        """An array creates or updates; an object is ThingsBoard's search by relations."""
         operator = self.operator(request)
         rows = json_body(request)
         if isinstance(rows, dict):
-            return []
+            found = await self._admin.related_devices(operator, device_search_from(rows))
+            return [shapes.device_json(one, operator.tenant_uuid) for one in found]
         if not isinstance(rows, list):
             raise MalformedRequest("The body must be an array of devices")
         return await self._admin.save_devices(operator, rows, is_plan=query(request, "plan").lower() == "true")

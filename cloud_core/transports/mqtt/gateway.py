@@ -2,15 +2,15 @@
 
 Every message has one acknowledgement, after everything it says is on disk. A wrong message is acknowledged
 and dropped with its reason, and the connection stays. Above its rates a v5 gateway is refused (0x97, and a
-notice for each device); a v3 gateway, which no refusal can reach, is read more slowly.
+notice for each device); a v3 gateway, which no refusal can reach, is read more slowly by the MQTT adapter, which
+brings the message again.
 
 Source: wire-contract.md sections 5.2 to 5.6.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from twisted.logger import Logger
@@ -31,7 +31,7 @@ from shared.errors import (
     Unavailable,
 )
 from shared.gateway_json import ByDevice
-from shared.messages import AttributesAnswer, AttributesChange, RpcCommand
+from shared.messages import AttributesAnswer, AttributesChange, RpcCommand, Sample
 from shared.mqtt.packets import Publish
 
 log = Logger()
@@ -47,55 +47,59 @@ CLAIM = "v1/gateway/claim"
 
 CONNECT_COST = 2  # messages: one to find or create the device, one to subscribe for it
 DEFAULT_PAUSE_S = 1.0
-MAX_PAUSES = 5  # of one message; one that is above the limit by itself would wait for ever
 
-Acknowledge = Callable[[object], None]
+Acknowledge = Callable[[Any], None]
 
 
 class GatewayPort(Protocol):
     """What the gateway's side needs of the MQTT adapter of its connection."""
 
     @property
-    def is_v5(self) -> bool: ...
+    def is_v5(self) -> bool:
+        """Whether the connection speaks MQTT 5, so that refusals and notices reach the gateway."""
 
-    def publish(self, topic: str, payload: bytes, qos: int, on_acknowledged: Callable[[bool], None] | None) -> None:
-        """`on_acknowledged(True)` once the peer has it (QoS 0: once written), False when the connection ends before."""
+    def publish(
+        self, topic: str, payload: bytes, qos: int, on_acknowledged: Callable[[bool], None] | None = None
+    ) -> bool:
+        """Whether it was sent. `on_acknowledged(True)` once the peer has it (QoS 0: once written), else False."""
 
     def slot(self, packet: Publish) -> Acknowledge:
         """Called once for each packet, in order. What it returns is called once: with None for success or with a
-        PlatformError, whose reason code is sent (v5), by which a session may end (Unavailable on v3, and
-        MalformedRequest where the profile says so). Acknowledgements leave in the order of the packets; those of
-        QoS 0 have none."""
+        PlatformError, which is logged and whose reason code is sent (v5). RateLimited, said at once, makes the
+        packet come again after its time on v3. Acknowledgements leave in the order of the packets."""
 
     def subscribed_qos(self, topic: str) -> int:
         """Of the subscription that the topic matches; 1 where there is none."""
 
-    def pause(self, seconds: float, resumed: Callable[[], None]) -> None:
-        """Stops reading for so long, then calls `resumed` and reads on; not called when the connection ends."""
+    def pause(self, seconds: float) -> None:
+        """Reads nothing for so long."""
 
 
 class GatewayAdapter:
     """Translates for one gateway; it is the `GatewayLink` of the session that it opens."""
 
-    __slots__ = ("_api", "_held", "_identity", "_pauses", "_port", "_session")
+    __slots__ = ("_api", "_identity", "_port", "_session")
 
     def __init__(self, api: DeviceApi, identity: Identity, port: GatewayPort) -> None:
         self._api = api
         self._identity = identity
         self._port = port
         self._session = api.gateways.open(identity, self)
-        self._held: deque[tuple[Publish, Acknowledge]] | None = None  # waits for the end of a pause, v3
-        self._pauses = 0  # of the first held message
 
     # -- from the gateway -------------------------------------------------------------------------
 
     def publish(self, packet: Publish) -> None:
         """Acts on one message to `v1/gateway/…`."""
         done = self._port.slot(packet)
-        if self._held:
-            self._held.append((packet, done))
-        else:
-            self._act(packet, done)
+        act = _TOPICS.get(packet.topic)
+        if act is None:
+            done(NotFound("no such gateway topic"))  # 0x90: topic name invalid
+            return
+        try:
+            act(self, packet, done)
+        except PlatformError as error:
+            self._session.skipped(1)
+            done(error)
 
     def pinged(self) -> None:
         """The gateway sent a PINGREQ."""
@@ -104,40 +108,20 @@ class GatewayAdapter:
     def close(self) -> None:
         """The connection is gone."""
         self._session.close()
-        held, self._held = self._held, None
-        for _, done in held or ():
-            done(Unavailable())
-
-    def _act(self, packet: Publish, done: Acknowledge) -> None:
-        act = _TOPICS.get(packet.topic)
-        if act is None:
-            done(NotFound("no such gateway topic"))  # 0x90: topic name invalid
-            return
-        try:
-            act(self, packet, done)
-        except RateLimited as error:
-            self._hold(packet, done, error)
-        except PlatformError as error:
-            log.warn(
-                "Message on {topic} dropped: {error}",
-                topic=packet.topic, error=str(error), device=self._identity.device_name,
-            )  # fmt: skip
-            self._session.skipped(1)
-            done(error)
 
     def _connect(self, packet: Publish, done: Acknowledge) -> None:
         connect = gateway_json.parse_connect(packet.payload)
-        refused = None
+        devices, refusal = [connect.device], None
         if self._api.rates.is_on and not self._session.is_expected(connect.device):
-            if not self._spend_messages([connect.device], done, 1):
+            if self._is_refused(packet, devices, done, self._message(1)):
                 return
-            refused = self._api.rates.sub_device_message(self._identity, CONNECT_COST - 1)
-        if refused is not None and self._port.is_v5:
-            self._session.drop(connect.device, Dropped.RATE_LIMITED, str(refused))
-        elif refused is not None:
-            self._pause(refused)
-        limited = refused if self._port.is_v5 else None
-        self._session.connect(connect.device, connect.type, lambda outcome: self._answer(outcome or limited, done))
+            refusal = self._message(CONNECT_COST - 1)
+        if refusal is not None and not self._port.is_v5:
+            self._port.pause(refusal.retry_after_s or DEFAULT_PAUSE_S)
+            refusal = None
+        if refusal is not None:  # it is connected all the same
+            self._session.drop(connect.device, Dropped.RATE_LIMITED, str(refusal))
+        self._session.connect(connect.device, connect.type, lambda outcome: self._answer(outcome or refusal, done))
 
     def _disconnect(self, packet: Publish, done: Acknowledge) -> None:
         self._session.disconnect(gateway_json.parse_disconnect(packet.payload), done)
@@ -147,26 +131,20 @@ class GatewayAdapter:
             packet.payload, received_ms=self._api.now_ms(), on_bad_key=self._session.skip_key
         )
         entries = message.entries
-        if self._api.rates.is_on:
-            points = sum(len(values) for samples in entries.values() for _, values in samples)
-            if not self._spend_connects(entries, done):
-                return
-            refusal = self._api.rates.sub_device_telemetry(self._identity, len(entries), points)
-            if refusal is not None:
-                self._limited(entries, done, refusal)
-                return
+        if self._api.rates.is_on and self._is_refused(packet, entries, done, self._telemetry_refusal(entries)):
+            return
         if message.latencies:
             self._session.measured(message.latencies)
         self._post(message, self._session.post_telemetry, done)
 
     def _attributes(self, packet: Publish, done: Acknowledge) -> None:
         message = gateway_json.parse_attributes(packet.payload, on_bad_key=self._session.skip_key)
-        if self._spend_messages(message.entries, done, len(message.entries)):
+        if not self._is_refused(packet, message.entries, done, self._message(len(message.entries))):
             self._post(message, self._session.post_attributes, done)
 
     def _claim(self, packet: Publish, done: Acknowledge) -> None:
         message = gateway_json.parse_claims(packet.payload)
-        if self._spend_messages(message.entries, done, len(message.entries)):
+        if not self._is_refused(packet, message.entries, done, self._message(len(message.entries))):
             self._post(message, self._session.claim, done)
 
     def _post(self, message: ByDevice[Any], post: Callable[..., None], done: Acknowledge) -> None:
@@ -185,7 +163,7 @@ class GatewayAdapter:
 
     def _request_attributes(self, packet: Publish, done: Acknowledge) -> None:
         asked = gateway_json.parse_attributes_request(packet.payload)
-        if not self._spend_messages([asked.device], done, 1):
+        if self._is_refused(packet, [asked.device], done, self._message(1)):
             return
 
         def answer(outcome: AttributesAnswer | PlatformError) -> None:
@@ -199,13 +177,13 @@ class GatewayAdapter:
 
     def _reply(self, packet: Publish, done: Acknowledge) -> None:
         reply = gateway_json.parse_reply(packet.payload)
-        if self._spend_messages([reply.device], done, 1):
+        if not self._is_refused(packet, [reply.device], done, self._message(1)):
             self._session.reply(reply.device, reply.number, reply.value, lambda outcome: self._answer(outcome, done))
 
     def _answer(self, outcome: PlatformError | None, done: Acknowledge) -> None:
         """Acknowledges. Refusals that only provisioning has become those that a PUBACK can tell."""
         if isinstance(outcome, QuotaExceeded):
-            done(RateLimited(str(outcome)) if self._port.is_v5 else None)  # 0x97; v3 looks like success
+            done(Unavailable(str(outcome)) if self._port.is_v5 else None)  # 0x97; v3 looks like success
         elif isinstance(outcome, InvalidDeviceName | InvalidArgument):
             done(MalformedRequest(str(outcome)))
         elif isinstance(outcome, NotFound):
@@ -215,49 +193,29 @@ class GatewayAdapter:
 
     # -- rates ------------------------------------------------------------------------------------
 
-    def _spend_connects(self, devices: Collection[str], done: Acknowledge) -> bool:
-        new = sum(not self._session.is_expected(device) for device in devices)
-        refusal = self._api.rates.sub_device_message(self._identity, CONNECT_COST * new) if new else None
-        if refusal is not None:
-            self._limited(devices, done, refusal)
-        return refusal is None
+    def _message(self, count: int) -> RateLimited | None:
+        return self._api.rates.sub_device_message(self._identity, count) if self._api.rates.is_on else None
 
-    def _spend_messages(self, devices: Collection[str], done: Acknowledge, count: int) -> bool:
-        """Whether the message may go on; otherwise it is answered, or held (v3)."""
-        if not self._api.rates.is_on:
-            return True
-        refusal = self._api.rates.sub_device_message(self._identity, count)
-        if refusal is not None:
-            self._limited(devices, done, refusal)
-        return refusal is None
+    def _telemetry_refusal(self, entries: Mapping[str, list[Sample]]) -> RateLimited | None:
+        """Spends for the samples, and for connecting the devices that are new."""
+        new = sum(not self._session.is_expected(device) for device in entries)
+        refusal = self._message(CONNECT_COST * new) if new else None
+        if refusal is None:
+            points = sum(len(values) for samples in entries.values() for _, values in samples)
+            refusal = self._api.rates.sub_device_telemetry(self._identity, len(entries), points)
+        return refusal
 
-    def _limited(self, devices: Collection[str], done: Acknowledge, refusal: RateLimited) -> None:
-        """Refuses (v5). Raises: RateLimited, for v3, where the message is held instead."""
-        if not self._port.is_v5 and self._pauses < MAX_PAUSES:
-            raise refusal
-        for device in devices:
+    def _is_refused(
+        self, packet: Publish, devices: Iterable[str], done: Acknowledge, refusal: RateLimited | None
+    ) -> bool:
+        """Answers a message above the rates. One that comes again is not counted as dropped."""
+        if refusal is None:
+            return False
+        comes_again = not self._port.is_v5 and packet.qos > 0 and refusal.retry_after_s is not None
+        for device in () if comes_again else devices:
             self._session.drop(device, Dropped.RATE_LIMITED, str(refusal))
-        done(refusal if self._port.is_v5 else None)
-
-    def _hold(self, packet: Publish, done: Acknowledge, refusal: RateLimited) -> None:
-        """Keeps the message, unacknowledged, until the pause is over; what comes behind it waits as well."""
-        if self._held is None:
-            self._held = deque()
-        self._held.appendleft((packet, done))
-        self._pauses += 1
-        self._pause(refusal)
-
-    def _pause(self, refusal: RateLimited) -> None:
-        self._port.pause(refusal.retry_after_s or DEFAULT_PAUSE_S, self._resumed)
-
-    def _resumed(self) -> None:
-        while self._held:
-            packet, done = self._held.popleft()
-            pauses = self._pauses
-            self._act(packet, done)
-            if self._pauses > pauses:
-                return  # held again
-            self._pauses = 0
+        done(refusal)
+        return True
 
     # -- to the gateway ---------------------------------------------------------------------------
 

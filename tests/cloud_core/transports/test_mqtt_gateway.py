@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cloud_core.core.gateways import Dropped
 from cloud_core.core.provisioning import Policy
 from cloud_core.model import Scope
 from cloud_core.transports.mqtt.errors import REASONS
@@ -28,13 +29,16 @@ class Port:
         self.qos: dict[str, int] = {}
         self.reasons: list[int] = []
         self.outcomes: list[object] = []
-        self.pauses: list[tuple[float, Callable[[], None]]] = []
+        self.pauses: list[float] = []
         self.acknowledgers: list[Callable[[bool], None]] = []
 
-    def publish(self, topic: str, payload: bytes, qos: int, on_acknowledged: Callable[[bool], None] | None) -> None:
+    def publish(
+        self, topic: str, payload: bytes, qos: int, on_acknowledged: Callable[[bool], None] | None = None
+    ) -> bool:
         self.sent.append((topic, json.loads(payload), qos))
         if on_acknowledged is not None:
             self.acknowledgers.append(on_acknowledged)
+        return True
 
     def slot(self, packet: Publish) -> Callable[[object], None]:
         answers = 0
@@ -51,8 +55,8 @@ class Port:
     def subscribed_qos(self, topic: str) -> int:
         return self.qos.get(topic, 1)
 
-    def pause(self, seconds: float, resumed: Callable[[], None]) -> None:
-        self.pauses.append((seconds, resumed))
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
 
 
 class Ration:
@@ -321,48 +325,41 @@ def test_v5_is_refused_above_its_rates(v5: Gateway) -> None:
         assert v5.say(topic, body) == 0x97
 
 
-def test_v3_is_read_more_slowly_above_its_rates(v3: Gateway) -> None:
-    """The message waits unacknowledged, those behind it too, and all are stored in order after the pause (G7)."""
+def test_v3_is_refused_without_being_told(v3: Gateway) -> None:
+    """The MQTT adapter is, at once, so that it brings the message again; nothing counts as dropped yet (G7)."""
     ration = v3.ration(points=1)
     v3.say("telemetry", {"A": [{"ts": 1, "values": {"t": 1}}]})
     v3.tell("telemetry", {"A": [{"ts": 2, "values": {"t": 2}}]})
-    v3.tell("connect", {"device": "B", "type": "meter"})
-    v3.under_test.settle()
-    assert len(v3.port.reasons) == 1
-    assert [seconds for seconds, _ in v3.port.pauses] == [7.0]
+    refusal = v3.port.outcomes[-1]
+    assert isinstance(refusal, RateLimited)
+    assert refusal.retry_after_s == 7.0
+    assert not v3.under_test.api.gateways.dropped
     ration.points = 1
-    v3.port.pauses[-1][1]()
-    v3.store.reactor.run_until(lambda: len(v3.port.reasons) == 3)
-    assert v3.port.outcomes == [None] * 3
-    device = v3.under_test.device("B")
-    assert device is not None
-    assert device.type == "meter"
+    v3.say("telemetry", {"A": [{"ts": 2, "values": {"t": 2}}]})
     number = v3.number("A")
     assert v3.store.read(lambda tx: tx.latest(number)) == {"t": (2, 2)}
 
 
-def test_a_v3_message_that_is_above_the_limit_by_itself_does_not_wait_for_ever(v3: Gateway) -> None:
-    """After some pauses it is acknowledged and dropped, and what is behind it goes on."""
-    ration = v3.ration(points=1)
-    v3.tell("telemetry", {"A": [{"t": 1, "h": 2}]})
-    v3.tell("telemetry", {"B": [{"t": 1}]})
-    for number in range(5):
-        assert len(v3.port.pauses) == number + 1
-        v3.port.pauses[-1][1]()
-    v3.store.reactor.run_until(lambda: len(v3.port.reasons) == 2)
-    assert v3.under_test.device("A") is None
-    assert v3.under_test.latest("B") == {"t": 1}
-    assert ration.points == 0
+def test_a_v3_gateway_waits_for_the_second_message_of_a_connect(v3: Gateway) -> None:
+    """The device is connected and acknowledged; what comes next is read later (G7)."""
+    v3.ration(messages=1)
+    assert v3.say("connect", {"device": "A"}) == 0
+    assert v3.port.pauses == [7.0]
+    assert v3.under_test.device("A") is not None
 
 
-def test_closing_answers_what_waits_as_not_taken(v3: Gateway) -> None:
-    """The gateway sends it again when it comes back."""
+def test_what_is_dropped_for_good_is_counted(v3: Gateway) -> None:
+    """QoS 0 does not come again."""
     v3.ration(points=0)
-    v3.say("connect", {"device": "A"})
-    v3.tell("telemetry", {"A": [{"t": 1}]})
-    v3.adapter.close()
-    assert isinstance(v3.port.outcomes[-1], Unavailable)
-    assert not v3.under_test.api.downlinks.is_open(v3.number("A"))
+    v3.adapter.publish(Publish("v1/gateway/telemetry", b'{"A":[{"t":1}],"B":[{"t":1}]}', 0, 0))
+    assert v3.under_test.api.gateways.dropped == {Dropped.RATE_LIMITED: 2}
+
+
+def test_closing_ends_the_sub_sessions(gateway: Gateway) -> None:
+    """With the connection."""
+    gateway.say("connect", {"device": "A"})
+    gateway.adapter.close()
+    assert not gateway.under_test.api.downlinks.is_open(gateway.number("A"))
 
 
 def test_a_ping_is_passed_on(sqlite_store: StoreUnderTest) -> None:
