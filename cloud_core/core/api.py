@@ -298,7 +298,14 @@ class DeviceApi:
         """Stores samples of the device itself; `done(None)` once they are on disk."""
         if not may(identity.role, Operation.POST_TELEMETRY):
             done(NotAuthorized())
-        elif samples:
+            return
+        if self.rates.is_on:
+            limited = self.rates.telemetry(identity, 1, sum([len(values) for _, values in samples]))
+            if limited is not None:
+                done(limited)
+                return
+        self.presence.seen(identity.device_id)
+        if samples:
             self._store.append(identity.device_id, samples, done)
         else:
             done(None)

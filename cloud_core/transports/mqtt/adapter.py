@@ -1,99 +1,67 @@
 """One MQTT connection's packets to `DeviceApi` calls and back; no sockets, no protocol rules.
 
-Acknowledgements leave in the order of the publishes [MQTT-4.6.0-2]: each read's consecutive
-telemetry is one unit of storage with one slot in `_slots`; a slot that is ready waits for those
-before it.
+Each read's consecutive telemetry is one unit of storage with one slot among the acknowledgements (`slots.py`).
+Requests are handled in `requests.py`, what the core sends by itself in `pushes.py`, gateways in `gateway.py`.
+
+There are no persistent sessions: CONNACK never says "session present", MQTT 5 clients that ask for a session expiry
+are answered 0, and what could not be delivered before the connection ended is not kept here. Commands that must survive
+that are persistent ones; they wait in the core.
+
+What a client may not say, or says above its rate, costs the message and not the connection (wire-contract.md section
+2.3, Ours). Above its rate a v5 client hears 0x97. A v3 client cannot be told: nothing more is read from it until its
+rate allows the message, which is then taken and acknowledged.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
 from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
+from cloud_core.core.downlinks import Delivery
 from cloud_core.core.tokens import new_secret
 from cloud_core.model import Identity, Peer, PresentedCredentials, Role
-from cloud_core.transports.mqtt.errors import REASONS, connack_codes
-from shared import payloads, topics
+from cloud_core.transports.mqtt.conversation import GoneSession, Session
+from cloud_core.transports.mqtt.errors import REASONS, UNAVAILABLE, connack_codes
+from cloud_core.transports.mqtt.exchange import MAX_LOGGED_TOPIC, QUOTA_EXCEEDED, SUCCESS, Exchange
+from cloud_core.transports.mqtt.flavours import NO_TELEMETRY, target_of, telemetry_parsers
+from cloud_core.transports.mqtt.gateway import GatewayAdapter
+from cloud_core.transports.mqtt.pushes import Pushes, is_own_attributes_filter
+from cloud_core.transports.mqtt.requests import COUNTED_HERE, HANDLERS
+from cloud_core.transports.mqtt.settings import Counters, Settings
+from shared import topics
 from shared.errors import PlatformError, Unavailable
-from shared.messages import ProvisionResponse, Sample
+from shared.messages import AttributesChange, RpcCommand, Sample
 from shared.mqtt.codes import ConnectReturnCode, ReasonCode
-from shared.mqtt.connection import ServerConnection
+from shared.mqtt.connection import Delivered, ServerConnection
 from shared.mqtt.errors import RemoteProtocolError
-from shared.mqtt.packets import Connect, Disconnect, Publish, Subscribe, Unsubscribe
+from shared.mqtt.packets import Connect, Disconnect, Pingreq, Publish, Subscribe, Subscription, Unsubscribe
 from shared.operations import Operation
 
 log = Logger()
 
-SUCCESS = 0x00
+NO_SUBSCRIPTION = 0x11
 NOT_AUTHORIZED = 0x87
 TOPIC_FILTER_INVALID = 0x8F
 TOPIC_NAME_INVALID = 0x90
-NO_SUBSCRIPTION = 0x11
 
-_RESPONSES = Operation.RECEIVE_PROVISION_RESPONSE
-
-Packet = Connect | Publish | Subscribe | Unsubscribe | Disconnect
+MAX_SUBSCRIPTIONS = 100  # of one session
+_TRANSPORT_TYPES = ("DEFAULT", "MQTT")
 
 
-class Session(Protocol):
-    """What the adapter needs of the socket side."""
-
-    peer: Peer
-
-    def flush_soon(self) -> None:
-        """Something is in the connection's outbound buffer."""
-
-    def logged_in(self, identity: Identity) -> None:
-        """CONNECT was accepted; register the session."""
-
-    def end(self) -> None:
-        """Send what is buffered, then close."""
-
-
-class _GoneSession:
-    """Stands in for a socket that is closed while answers are still awaited."""
-
-    __slots__ = ("peer",)
-
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-
-    def flush_soon(self) -> None:
-        """Nobody listens."""
-
-    def logged_in(self, identity: Identity) -> None:
-        """Such a session never takes over a living one."""
-
-    def end(self) -> None:
-        """It has ended."""
-
-
-class _Slot:
-    """Acknowledgements that wait for one outcome."""
-
-    __slots__ = ("packet_ids", "reason")
-
-    def __init__(self, packet_ids: list[int]) -> None:
-        self.packet_ids = packet_ids
-        self.reason = -1  # not known yet
-
-
-class MqttAdapter:
+class MqttAdapter(Exchange):
     """Translates for one connection."""
 
-    __slots__ = ("_api", "_connection", "_identity", "_session", "_slots", "_subscriptions")
+    __slots__ = ("_gateway", "_pushes", "_telemetry")
 
-    def __init__(self, api: DeviceApi, connection: ServerConnection, session: Session) -> None:
-        self._api = api
-        self._connection = connection
-        self._session: Session = session
-        self._identity: Identity | None = None
-        self._slots: deque[_Slot] | None = None  # made when first needed: most connections idle
-        self._subscriptions: dict[str, int] | None = None
+    def __init__(
+        self, api: DeviceApi, connection: ServerConnection, session: Session, *, settings: Settings, counters: Counters
+    ) -> None:
+        super().__init__(api, connection, session, settings=settings, counters=counters)
+        self._telemetry = NO_TELEMETRY  # topics of the fast path
+        self._pushes: Pushes | None = None
+        self._gateway: GatewayAdapter | None = None
 
     @property
     def identity(self) -> Identity | None:
@@ -110,27 +78,53 @@ class MqttAdapter:
 
     def peer_is_gone(self, peer: Peer) -> None:
         """Lets go of the socket side: without the circle both are freed at once, and no collector has to run."""
-        self._session = _GoneSession(peer)
+        self._session = GoneSession(peer)
+        self._held = None
+        self._close_gateway()
 
-    def handle(self, packets: list[Packet]) -> None:
-        """Acts on the packets of one read, in order; consecutive telemetry is joined."""
+    def handle(self, packets: Iterable[Delivered], received_ms: int = 0) -> None:
+        """Acts on the packets of one read, in order; consecutive telemetry is joined.
+
+        `received_ms` is when they came; 0 for now.
+        """
         samples: list[Sample] = []
         ids: list[int] = []
-        received_ms = self._api.now_ms()
-        for packet in packets:
+        self.received_ms = received_ms = received_ms or self.api.now_ms()
+        rest = iter(packets)
+        for packet in rest:
             if type(packet) is Publish:
-                operation = topics.operation_for_publish(packet.topic)
-                if operation is Operation.POST_TELEMETRY and self._is_allowed(operation):
-                    self._collect(packet, samples, ids, received_ms)
-                    continue
-                self._post(samples, ids)
-                samples, ids = [], []
-                self._publish(packet, operation)
+                parse = self._telemetry.get(packet.topic)
+                if parse is not None:
+                    try:
+                        samples += parse(packet.payload, received_ms=received_ms)
+                    except PlatformError as error:
+                        self._post(samples, ids)  # the good ones before go first
+                        samples, ids = [], []
+                        self._drop(packet, error)
+                    else:
+                        if packet.qos:
+                            ids.append(packet.packet_id)
+                        continue
+                else:
+                    self._post(samples, ids)
+                    samples, ids = [], []
+                    self._publish(packet)
+                if self._held is not None:
+                    self._held += rest
+                    return
             else:
                 self._post(samples, ids)
                 samples, ids = [], []
                 _HANDLERS[type(packet)](self, packet)
         self._post(samples, ids)
+
+    def resume(self) -> None:
+        """The time of a pause is over, or the peer takes again what is written to it."""
+        held, self._held = self._held, None
+        if held:
+            self.handle(held, self.received_ms)
+        if self._downloads is not None:
+            self._downloads.proceed(self)
 
     # -- login ------------------------------------------------------------------------------------
 
@@ -141,21 +135,28 @@ class MqttAdapter:
             password=(packet.password or b"").decode("utf-8", "surrogateescape"),
             has_password=packet.password is not None,
         )
-        identity = self._api.provisioning_identity(presented)
+        identity = self.api.provisioning_identity(presented)
         if identity is not None:
             self._accept(identity)
             return
 
         def known(outcome: Identity | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
-                anonymous = self._api.anonymous_identity(presented)
+                anonymous = self.api.anonymous_identity(presented)
                 if anonymous is None or isinstance(outcome, Unavailable):
-                    self._refuse(outcome, presented)
+                    self._refuse(str(outcome), connack_codes(outcome, presented))
                     return
                 outcome = anonymous
+            if outcome.options.transport_type not in _TRANSPORT_TYPES:
+                self._refuse(
+                    f"the profile of {outcome.device_name} is for the transport {outcome.options.transport_type};"
+                    " choose DEFAULT or MQTT there",
+                    UNAVAILABLE,
+                )
+                return
             self._accept(outcome)
 
-        self._api.authenticate(presented, known)
+        self.api.authenticate(presented, known)
 
     def _accept(self, identity: Identity) -> None:
         if self._connection.is_closed:
@@ -165,181 +166,172 @@ class MqttAdapter:
             assigned = None if self._connection.client_id else f"muster-{new_secret()}"
             queued = self._connection.accept(assigned_client_id=assigned)
         except RemoteProtocolError as error:  # among the packets that were sent before CONNACK
-            log.warn("MQTT peer {source} broke the rules: {error}", source=self._session.peer.address, error=str(error))
+            log.warn("MQTT peer {source} broke the rules: {error}", source=self.peer.address, error=str(error))
+            self._begin(identity)
             self.handle(error.packets)
+            self._close_gateway()
             self._session.end()
             return
         self._session.logged_in(identity)
+        self._begin(identity)
         self._session.flush_soon()
         if queued:
             self.handle(queued)
+        if isinstance(self._session, GoneSession):
+            self._close_gateway()
 
-    def _refuse(self, error: PlatformError, presented: PresentedCredentials) -> None:
+    def _begin(self, identity: Identity) -> None:
+        """What the session may say. Where rates are limited, messages are counted one by one and not joined."""
+        if identity.role is Role.PROVISIONING:
+            return
+        if not self.api.rates.is_on:
+            self._telemetry = telemetry_parsers(identity.options)
+        if identity.role is Role.GATEWAY:
+            self._gateway = GatewayAdapter(self.api, identity, self)
+
+    def _refuse(self, why: str, codes: tuple[int, int]) -> None:
         if self._connection.is_closed:
             return
-        v3_code, v5_code = connack_codes(error, presented)
-        log.warn("MQTT login refused: {error}", error=str(error), source=self._session.peer.address)
-        self._connection.refuse(ConnectReturnCode(v3_code), ReasonCode(v5_code))
+        log.warn("MQTT login from {source} refused: {why}", source=self.peer.address, why=why)
+        v3_code, v5_code = ConnectReturnCode(codes[0]), ReasonCode(codes[1])
+        self._connection.refuse(v3_code, v5_code, is_repeated=self.settings.repeats_refusal)
         self._session.end()
 
-    def _is_allowed(self, operation: Operation) -> bool:
-        return self._identity is not None and self._api.may(self._identity, operation)
+    def _close_gateway(self) -> None:
+        gateway, self._gateway = self._gateway, None
+        if gateway is not None:
+            gateway.close()
 
     # -- publishes --------------------------------------------------------------------------------
-
-    def _collect(self, packet: Publish, samples: list[Sample], ids: list[int], received_ms: int) -> None:
-        try:
-            samples += payloads.parse_telemetry(packet.payload, received_ms=received_ms)
-        except PlatformError as error:
-            # Acknowledge and drop (wire-contract.md section 2.3, Ours); the good ones before go first.
-            self._post(samples[:], ids[:])
-            samples.clear()
-            ids.clear()
-            self._drop(packet, error)
-            return
-        if packet.qos:
-            ids.append(packet.packet_id)
 
     def _post(self, samples: list[Sample], ids: list[int]) -> None:
         if not samples and not ids:
             return
         assert self._identity is not None
-        self._api.post_telemetry(self._identity, samples, self._slot(ids))
+        slots = self._all_slots()
+        slot = slots.take(ids)
 
-    def _publish(self, packet: Publish, operation: Operation | None) -> None:
-        if operation is None:
-            self._unknown_topic(packet, TOPIC_NAME_INVALID)
-        elif not self._is_allowed(operation):
-            reason = TOPIC_NAME_INVALID if self._is_provision_only else NOT_AUTHORIZED
-            self._unknown_topic(packet, reason)
-        elif operation is Operation.PROVISION:
-            self._provision(packet)
-        elif operation is Operation.POST_ATTRIBUTES:
-            self._post_attributes(packet)
-        else:
-            self._unknown_topic(packet, TOPIC_NAME_INVALID)
+        def done(outcome: PlatformError | None) -> None:
+            if outcome is None:
+                slots.settle(slot, SUCCESS)
+                self._session.flush_soon()
+            else:
+                self._conclude_failure(slot, None, outcome)
+
+        self.api.post_telemetry(self._identity, samples, done)
+
+    def _publish(self, packet: Publish) -> None:
+        """Any publish that is not plain telemetry."""
+        identity = self.device
+        if packet.topic.startswith(topics.GATEWAY_PREFIX):
+            if self._gateway is None:
+                self._refuse_topic(packet, NOT_AUTHORIZED)
+            else:
+                self._gateway.publish(packet)
+            return
+        try:
+            target = target_of(identity.options, packet.topic)
+            if target is None or (self._is_provision_only and target.operation is not Operation.PROVISION):
+                self._refuse_topic(packet, TOPIC_NAME_INVALID)
+            elif not self.api.may(identity, target.operation):
+                self._refuse_topic(packet, NOT_AUTHORIZED)
+            else:
+                self._current = packet
+                limited = self.api.rates.message(identity) if target.operation in COUNTED_HERE else None
+                if limited is not None:
+                    self.conclude(self.take(packet), packet, limited)
+                else:
+                    HANDLERS[target.operation](self, packet, target)
+        except PlatformError as error:
+            self._drop(packet, error)
+        finally:
+            self._current = None
 
     @property
     def _is_provision_only(self) -> bool:
         return self._identity is not None and self._identity.role is Role.PROVISIONING
 
-    def _unknown_topic(self, packet: Publish, reason: int) -> None:
+    def _refuse_topic(self, packet: Publish, reason: int) -> None:
         """Acknowledged with the reason; a provision-only session ends (section 2.3)."""
-        self._acknowledge(packet, reason)
+        if reason == NOT_AUTHORIZED and not self._is_provision_only:
+            self.counters.not_authorized += 1
+            why = "this device may not publish there"
+        else:
+            self.counters.unknown_topic += 1
+            reason = TOPIC_NAME_INVALID
+            why = "there is no such topic"
+        topic = packet.topic[:MAX_LOGGED_TOPIC]
+        log.warn("Message of {device} on {topic} dropped: {why}", device=self._name, topic=topic, why=why)
+        self._settle(self.take(packet), reason)
         if self._is_provision_only:
-            log.warn("A provision-only session published to {topic}", topic=packet.topic[:100])
-            self._connection.disconnect(ReasonCode.TOPIC_NAME_INVALID)
-            self._session.end()
+            log.warn("A provision-only session published to {topic}", topic=topic)
+            self._end(ReasonCode.TOPIC_NAME_INVALID)
 
     def _drop(self, packet: Publish, error: PlatformError) -> None:
-        log.warn(
-            "Message on {topic} dropped: {error}",
-            topic=packet.topic,
-            error=str(error),
-            device=self._identity.device_name if self._identity else "",
-        )
-        self._acknowledge(packet, REASONS[type(error)])
-
-    def _post_attributes(self, packet: Publish) -> None:
-        assert self._identity is not None
-        try:
-            values = payloads.parse_attributes(packet.payload)
-        except PlatformError as error:
-            self._drop(packet, error)
+        """A message that cannot be read: dropped, counted, logged, and acknowledged, unless the profile closes."""
+        if self._is_provision_only:  # an id that is none, on a topic that is not for this session
+            self._refuse_topic(packet, TOPIC_NAME_INVALID)
             return
-        self._api.attributes.post(self._identity, values, self._slot([packet.packet_id] if packet.qos else []))
+        self.counters.malformed += 1
+        self._log_drop(packet, error)
+        is_refusable = self._connection.version >= 5 and packet.qos > 0
+        if self.device.options.closes_on_malformed and not is_refusable:
+            self._end(ReasonCode.PAYLOAD_FORMAT_INVALID)
+        else:
+            self._settle(self.take(packet), REASONS[type(error)])
 
-    def _provision(self, packet: Publish) -> None:
-        """PUBACK first, then the answer (section 2.2); a malformed request is answered too."""
-        slot = self._slot([packet.packet_id] if packet.qos else [])
-        encoding = payloads.ProvisionEncoding.JSON
+    def attributes_changed(self, change: AttributesChange) -> None:
+        """As `Downlink.attributes_changed`."""
+        if self._pushes is not None:
+            self._pushes.attributes_changed(self, change)
 
-        def answer(outcome: ProvisionResponse | PlatformError) -> None:
-            slot(None)
-            is_refused = isinstance(outcome, PlatformError)
-            response = payloads.refusal_response(outcome) if isinstance(outcome, PlatformError) else outcome
-            if is_refused:
-                log.info("Provision request refused: {reason} {ref}", reason=response.reason, ref=response.ref)
-            topic = self._response_topic(packet.topic)
-            qos = min((self._subscriptions or {}).get(topic, 1), 1)
-            if not self._connection.is_closed:
-                self._connection.publish(topic, payloads.render_provision_response(response, encoding), qos)
-                self._session.flush_soon()
-
-        try:
-            request, encoding = payloads.decode_provision(packet.payload)
-        except PlatformError as error:
-            self._api.refuse_provision(error, self._session.peer, answer)
-            return
-        self._api.provision(request, self._session.peer, answer)
-
-    def _response_topic(self, request_topic: str) -> str:
-        wanted = topics.provision_response_topic(request_topic)
-        subscribed = self._subscriptions or {}
-        if not subscribed or wanted in subscribed:
-            return wanted
-        return next((one for one in subscribed if topics.operation_for_subscribe(one) is _RESPONSES), wanted)
-
-    # -- acknowledgements in order ----------------------------------------------------------------
-
-    def _acknowledge(self, packet: Publish, reason: int) -> None:
-        if packet.qos:
-            slot = self._take_slot([packet.packet_id])
-            slot.reason = reason
-            self._release()
-
-    def _slot(self, ids: list[int]) -> Callable[[object], None]:
-        """A `done` that acknowledges `ids` once everything before them is acknowledged."""
-        slot = self._take_slot(ids)
-
-        def done(outcome: object) -> None:
-            slot.reason = REASONS[type(outcome)] if isinstance(outcome, PlatformError) else SUCCESS
-            if isinstance(outcome, Unavailable) and self._connection.version < 5:
-                self._session.end()  # no negative PUBACK in 3.1.1: the client re-sends after reconnecting
-            else:
-                self._release()
-
-        return done
-
-    def _take_slot(self, ids: list[int]) -> _Slot:
-        slot = _Slot(ids)
-        if self._slots is None:
-            self._slots = deque()
-        self._slots.append(slot)
-        return slot
-
-    def _release(self) -> None:
-        slots, connection = self._slots, self._connection
-        assert slots is not None
-        while slots and slots[0].reason >= 0:
-            slot = slots.popleft()
-            if slot.packet_ids and not connection.is_closed:
-                connection.acknowledge(slot.packet_ids, ReasonCode(slot.reason) if slot.reason else ReasonCode.SUCCESS)
-        self._session.flush_soon()
+    def command(self, command: RpcCommand, delivery: Delivery) -> None:
+        """As `Downlink.command`."""
+        if self._pushes is not None:
+            self._pushes.command(self, command, delivery)
+        else:
+            delivery.failed()
 
     # -- the rest ---------------------------------------------------------------------------------
 
     def _subscribe(self, packet: Subscribe) -> None:
-        if self._subscriptions is None:
-            self._subscriptions = {}
-        codes: list[int] = []
-        for wanted in packet.subscriptions:
-            topic_filter = wanted.topic_filter
-            operation = topics.operation_for_subscribe(topic_filter)
-            if operation is None or not self._is_allowed(operation):
-                codes.append(TOPIC_FILTER_INVALID)
-                continue
-            granted = min(wanted.qos, 1)
-            self._subscriptions[topic_filter] = granted
-            codes.append(granted)
+        codes = [self._grant(wanted) for wanted in packet.subscriptions]
         self._connection.suback(packet.packet_id, codes)
+        self._follow_subscriptions()
         self._session.flush_soon()
 
+    def _grant(self, wanted: Subscription) -> int:
+        """The granted QoS, or why not."""
+        topic_filter, granted = wanted.topic_filter, min(wanted.qos, 1)
+        operation = topics.operation_for_subscribe(topic_filter)
+        if operation is None and is_own_attributes_filter(topic_filter, self.device.options):
+            operation = Operation.RECEIVE_ATTRIBUTES
+        if operation is None or not self.api.may(self.device, operation):
+            return TOPIC_FILTER_INVALID
+        subscribed = self.subscriptions
+        if len(subscribed) >= MAX_SUBSCRIPTIONS and topic_filter not in subscribed:
+            return QUOTA_EXCEEDED
+        subscribed.pop(topic_filter, None)  # the last one decides the flavour of pushes
+        subscribed[topic_filter] = granted
+        return granted
+
     def _unsubscribe(self, packet: Unsubscribe) -> None:
-        known = self._subscriptions if self._subscriptions is not None else {}
+        known = self.subscriptions
         codes = [SUCCESS if known.pop(one, None) is not None else NO_SUBSCRIPTION for one in packet.topic_filters]
         self._connection.unsuback(packet.packet_id, codes)
+        self._follow_subscriptions()
         self._session.flush_soon()
+
+    def _follow_subscriptions(self) -> None:
+        if self._is_provision_only:
+            return
+        if self._pushes is None:
+            self._pushes = Pushes()
+        self._session.listen(self._pushes.follow(self.subscriptions, self.device.options))
+
+    def _pinged(self, _packet: Pingreq) -> None:
+        if self._gateway is not None:
+            self._gateway.pinged()
 
     def _disconnect(self, _packet: Disconnect) -> None:
         self._session.end()
@@ -349,5 +341,6 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     Connect: MqttAdapter._connect,
     Subscribe: MqttAdapter._subscribe,
     Unsubscribe: MqttAdapter._unsubscribe,
+    Pingreq: MqttAdapter._pinged,
     Disconnect: MqttAdapter._disconnect,
 }

@@ -1,4 +1,4 @@
-"""Which sessions live: one for each device; a newer one takes over (wire-contract.md section 2.6)."""
+"""Which sessions live: so many of each device; a newer one replaces the oldest (wire-contract.md section 2.6)."""
 
 from __future__ import annotations
 
@@ -15,24 +15,30 @@ class LiveSession(Protocol):
 
 
 class Sessions:
-    """Device number -> its live session."""
+    """Device number -> its live sessions, oldest first."""
 
     def __init__(self) -> None:
-        self._by_device: dict[int, LiveSession] = {}
+        self._by_device: dict[int, tuple[LiveSession, ...]] = {}
 
     def __len__(self) -> int:
+        """How many devices have a session."""
         return len(self._by_device)
 
-    def take_over(self, device_id: int, session: LiveSession) -> LiveSession | None:
-        """Registers `session`; returns the one it replaces."""
-        replaced = self._by_device.get(device_id)
-        self._by_device[device_id] = session
-        return replaced
+    def take_over(self, device_id: int, session: LiveSession, max_sessions: int = 1) -> tuple[LiveSession, ...]:
+        """Registers `session`; returns those that are too many now."""
+        live = (*self._by_device.get(device_id, ()), session)
+        self._by_device[device_id] = live[-max_sessions:]
+        return live[:-max_sessions]
 
-    def ended(self, device_id: int, session: LiveSession) -> None:
-        """Forgets `session`, unless a newer one has taken its place."""
-        if self._by_device.get(device_id) is session:
+    def ended(self, device_id: int, session: LiveSession) -> bool:
+        """Forgets `session`; whether it was the last of its device. One that was replaced is unknown already."""
+        live = self._by_device.get(device_id, ())
+        left = tuple(one for one in live if one is not session)
+        if left:
+            self._by_device[device_id] = left
+        elif live:
             del self._by_device[device_id]
+        return bool(live) and not left
 
-    def of(self, device_id: int) -> LiveSession | None:
-        return self._by_device.get(device_id)
+    def of(self, device_id: int) -> tuple[LiveSession, ...]:
+        return self._by_device.get(device_id, ())
