@@ -38,6 +38,9 @@ class Mqtt(Section, frozen=True, kw_only=True):
     bind: str = ""  # empty: as [http] bind
     anonymous_provisioning: bool = True
     max_payload_bytes: int = 65_536
+    max_whole_package_bytes: int = 16_777_216  # of firmware that is asked for without a chunk size; 0: only in chunks
+    disconnect_after_s_above_rate: float = 60.0  # of sending above its rate limit, where slowing down is no help
+    repeat_refusal: bool = False  # MQTT 5: a DISCONNECT behind the CONNACK that refuses, as ThingsBoard sends it
 
 
 class Coap(Section, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ from cloud_core.transports.coap.service import CoapService
 from cloud_core.transports.http.service import HttpService
 from cloud_core.transports.http.webhooks import Webhooks
 from cloud_core.transports.listener import ListenFailed, listen_tcp
-from cloud_core.transports.mqtt.service import MqttService, Timeouts
+from cloud_core.transports.mqtt.service import MqttService, Settings, Timeouts
 from cloud_core.transports.tcp import FastPort
 from shared.mqtt.connection import Limits as MqttLimits
 
@@ -127,6 +127,12 @@ class Program:
                 connect_s=limits.connect_timeout_s,
                 provision_session_s=limits.provision_session_s,
                 inactivity_s=limits.inactivity_s,
+            ),
+            settings=Settings(
+                repeats_refusal=config.mqtt.repeat_refusal,
+                max_chunk_bytes=config.mqtt.max_payload_bytes,
+                max_whole_package_bytes=config.mqtt.max_whole_package_bytes,
+                max_overrun_s=config.mqtt.disconnect_after_s_above_rate,
             ),
         )
         self._http = HttpService(

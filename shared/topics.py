@@ -1,6 +1,7 @@
 """What a topic or path asks for: MQTT topics and filters, HTTP and CoAP paths, in one table each.
 
-Pure look-ups. Who may do what is `permissions`' business, what a body holds is `payloads`'.
+Pure look-ups. Who may do what is `permissions`' business, what a body holds is `payloads`'; which codec a
+flavour of topic has, the device profile decides.
 
 Source: wire-contract.md sections 2.5, 2.7, 3.1 and 4.1.
 """
@@ -10,10 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
+from functools import lru_cache
 
 from shared.errors import MalformedRequest
-from shared.mqtt.filters import matches as matches
+from shared.messages import PackageKind
+from shared.mqtt.filters import is_valid_filter, matches
 from shared.operations import Operation
 
 PROVISION_RESPONSE_TOPIC = "/provision/response"
@@ -31,74 +34,92 @@ _MIN_INT32 = -(2**31)
 _MAX_INT32 = 2**31 - 1
 
 
+def _integer(text: str, what: str) -> int:
+    if _INTEGER.fullmatch(text) and _MIN_INT32 <= int(text) <= _MAX_INT32:
+        return int(text)
+    raise MalformedRequest(f"{what} must be a 32-bit integer.")
+
+
+def _natural(text: str, what: str) -> int:
+    number = _integer(text, what)
+    if number < 0:
+        raise MalformedRequest(f"{what} must not be negative.")
+    return number
+
+
 # --- MQTT ----------------------------------------------------------------------------------------
 
 
 class Flavour(Enum):
-    """Which family of topics a message belongs to: it decides the encoding and where the answer goes."""
+    """The families of device topics; each has an encoding of its own."""
 
-    V1 = auto()
-    """`v1/devices/me/…`, in the profile's encoding."""
-    V2 = auto()
-    """Short topics, in the profile's encoding."""
-    V2_JSON = auto()
-    """Short topics with `/j`: JSON whatever the profile says."""
-    V2_PROTOBUF = auto()
-    """Short topics with `/p`: protobuf whatever the profile says."""
+    V1 = "v1"
+    """`v1/devices/me/…`, in the encoding of the profile."""
+    V2 = "v2"
+    """Short names, in the encoding of the profile."""
+    V2_JSON = "v2/j"
+    """Short names that force JSON."""
+    V2_PROTOBUF = "v2/p"
+    """Short names that force protobuf."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """What a publish asks for. `request_id` is the number in the topic, `chunk` that of a download."""
+class DeviceTopic:
+    """A publish topic taken apart. `request_id` is the `{id}` of a parametrised one; `chunk` and `package` are
+    set for DOWNLOAD only."""
 
     operation: Operation
     flavour: Flavour = Flavour.V1
     request_id: int = 0
     chunk: int = 0
-    is_software: bool = False  # of a download
+    package: PackageKind | None = None
 
+
+V1_TELEMETRY = DeviceTopic(Operation.POST_TELEMETRY)
+V1_ATTRIBUTES = DeviceTopic(Operation.POST_ATTRIBUTES)
+GATEWAY_PREFIX = "v1/gateway/"
 
 _PUBLISH = {
-    "/provision/request": Target(Operation.PROVISION),
-    "provision/request": Target(Operation.PROVISION),
-    "/provision": Target(Operation.PROVISION),
-    "v1/devices/me/telemetry": Target(Operation.POST_TELEMETRY),
-    "v2/t": Target(Operation.POST_TELEMETRY, Flavour.V2),
-    "v2/t/j": Target(Operation.POST_TELEMETRY, Flavour.V2_JSON),
-    "v2/t/p": Target(Operation.POST_TELEMETRY, Flavour.V2_PROTOBUF),
-    "v1/devices/me/attributes": Target(Operation.POST_ATTRIBUTES),
-    "v2/a": Target(Operation.POST_ATTRIBUTES, Flavour.V2),
-    "v2/a/j": Target(Operation.POST_ATTRIBUTES, Flavour.V2_JSON),
-    "v2/a/p": Target(Operation.POST_ATTRIBUTES, Flavour.V2_PROTOBUF),
-    "v1/devices/me/claim": Target(Operation.CLAIM),
-    "v1/gateway/connect": Target(Operation.GATEWAY_CONNECT),
-    "v1/gateway/disconnect": Target(Operation.GATEWAY_DISCONNECT),
-    "v1/gateway/telemetry": Target(Operation.GATEWAY_TELEMETRY),
-    "v1/gateway/attributes": Target(Operation.GATEWAY_ATTRIBUTES),
-    "v1/gateway/attributes/request": Target(Operation.GATEWAY_REQUEST_ATTRIBUTES),
-    "v1/gateway/rpc": Target(Operation.GATEWAY_ANSWER_RPC),
-    "v1/gateway/claim": Target(Operation.GATEWAY_CLAIM),
+    "/provision/request": DeviceTopic(Operation.PROVISION),
+    "provision/request": DeviceTopic(Operation.PROVISION),
+    "/provision": DeviceTopic(Operation.PROVISION),
+    "v1/devices/me/telemetry": V1_TELEMETRY,
+    "v2/t": DeviceTopic(Operation.POST_TELEMETRY, Flavour.V2),
+    "v2/t/j": DeviceTopic(Operation.POST_TELEMETRY, Flavour.V2_JSON),
+    "v2/t/p": DeviceTopic(Operation.POST_TELEMETRY, Flavour.V2_PROTOBUF),
+    "v1/devices/me/attributes": V1_ATTRIBUTES,
+    "v2/a": DeviceTopic(Operation.POST_ATTRIBUTES, Flavour.V2),
+    "v2/a/j": DeviceTopic(Operation.POST_ATTRIBUTES, Flavour.V2_JSON),
+    "v2/a/p": DeviceTopic(Operation.POST_ATTRIBUTES, Flavour.V2_PROTOBUF),
+    "v1/devices/me/claim": DeviceTopic(Operation.CLAIM),
+    "v1/gateway/connect": DeviceTopic(Operation.GATEWAY_CONNECT),
+    "v1/gateway/disconnect": DeviceTopic(Operation.GATEWAY_DISCONNECT),
+    "v1/gateway/telemetry": DeviceTopic(Operation.GATEWAY_TELEMETRY),
+    "v1/gateway/attributes": DeviceTopic(Operation.GATEWAY_ATTRIBUTES),
+    "v1/gateway/attributes/request": DeviceTopic(Operation.GATEWAY_REQUEST_ATTRIBUTES),
+    "v1/gateway/rpc": DeviceTopic(Operation.GATEWAY_ANSWER_RPC),
+    "v1/gateway/claim": DeviceTopic(Operation.GATEWAY_CLAIM),
 }
 
-# Longer prefixes first: `v2/a/req/` would take those of the forced encodings.
-_PUBLISH_WITH_ID = (
-    ("v1/devices/me/attributes/request/", Operation.REQUEST_ATTRIBUTES, Flavour.V1),
-    ("v1/devices/me/rpc/response/", Operation.ANSWER_RPC, Flavour.V1),
-    ("v1/devices/me/rpc/request/", Operation.CALL_SERVER, Flavour.V1),
-    ("v2/a/req/j/", Operation.REQUEST_ATTRIBUTES, Flavour.V2_JSON),
-    ("v2/a/req/p/", Operation.REQUEST_ATTRIBUTES, Flavour.V2_PROTOBUF),
-    ("v2/a/req/", Operation.REQUEST_ATTRIBUTES, Flavour.V2),
-    ("v2/r/res/j/", Operation.ANSWER_RPC, Flavour.V2_JSON),
-    ("v2/r/res/p/", Operation.ANSWER_RPC, Flavour.V2_PROTOBUF),
-    ("v2/r/res/", Operation.ANSWER_RPC, Flavour.V2),
-    ("v2/r/req/j/", Operation.CALL_SERVER, Flavour.V2_JSON),
-    ("v2/r/req/p/", Operation.CALL_SERVER, Flavour.V2_PROTOBUF),
-    ("v2/r/req/", Operation.CALL_SERVER, Flavour.V2),
-)
-_DOWNLOAD = re.compile(r"v2/(fw|sw)/request/([^/]+)/chunk/([^/]+)")
+# What stands before `/{id}`.
+_PUBLISH_WITH_ID = {
+    "v1/devices/me/attributes/request": (Operation.REQUEST_ATTRIBUTES, Flavour.V1),
+    "v2/a/req": (Operation.REQUEST_ATTRIBUTES, Flavour.V2),
+    "v2/a/req/j": (Operation.REQUEST_ATTRIBUTES, Flavour.V2_JSON),
+    "v2/a/req/p": (Operation.REQUEST_ATTRIBUTES, Flavour.V2_PROTOBUF),
+    "v1/devices/me/rpc/response": (Operation.ANSWER_RPC, Flavour.V1),
+    "v2/r/res": (Operation.ANSWER_RPC, Flavour.V2),
+    "v2/r/res/j": (Operation.ANSWER_RPC, Flavour.V2_JSON),
+    "v2/r/res/p": (Operation.ANSWER_RPC, Flavour.V2_PROTOBUF),
+    "v1/devices/me/rpc/request": (Operation.CALL_SERVER, Flavour.V1),
+    "v2/r/req": (Operation.CALL_SERVER, Flavour.V2),
+    "v2/r/req/j": (Operation.CALL_SERVER, Flavour.V2_JSON),
+    "v2/r/req/p": (Operation.CALL_SERVER, Flavour.V2_PROTOBUF),
+}
 
-_INFIX = {Flavour.V2: "", Flavour.V2_JSON: "j/", Flavour.V2_PROTOBUF: "p/"}
-
+_PACKAGES = {"fw": PackageKind.FIRMWARE, "sw": PackageKind.SOFTWARE}
+_PACKAGE_NAMES = {kind: name for name, kind in _PACKAGES.items()}
+MAX_REMEMBERED_TOPICS = 4_096  # parametrised ones: clients count their requests up
 
 _SUBSCRIBE = {
     **dict.fromkeys(PROVISION_RESPONSE_TOPICS, Operation.RECEIVE_PROVISION_RESPONSE),
@@ -146,76 +167,31 @@ _WILDCARD_TREES = (
 )
 
 
-def target_of(topic: str) -> Target | None:
+def parse_topic(topic: str) -> DeviceTopic | None:
     """What publishing to `topic` asks for; None for a topic that a device may not publish to.
 
-    Raises: MalformedRequest, where a number in the topic is none of 32 bits.
+    Raises: MalformedRequest for an id or chunk number that is no 32-bit integer.
     """
     known = _PUBLISH.get(topic)
-    if known is not None:
-        return known
-    for prefix, operation, flavour in _PUBLISH_WITH_ID:
-        if topic.startswith(prefix):
-            return Target(operation, flavour, _number(topic[len(prefix) :]))
-    download = _DOWNLOAD.fullmatch(topic)
-    if download is None:
-        return None
-    kind, request_id, chunk = download.groups()
-    number = _number(chunk)
-    if number < 0:
-        raise MalformedRequest("The number of a chunk cannot be negative.")
-    return Target(Operation.DOWNLOAD, Flavour.V2, _number(request_id), number, kind == "sw")
+    return known if known is not None else _parse_parameters(topic)
 
 
-def attributes_response_topic(target: Target) -> str:
-    """Where the answer to an attribute request goes."""
-    if target.flavour is Flavour.V1:
-        return f"v1/devices/me/attributes/response/{target.request_id}"
-    return f"v2/a/res/{_INFIX[target.flavour]}{target.request_id}"
-
-
-def call_response_topic(target: Target) -> str:
-    """Where the answer to a call of the server goes."""
-    if target.flavour is Flavour.V1:
-        return f"v1/devices/me/rpc/response/{target.request_id}"
-    return f"v2/r/res/{_INFIX[target.flavour]}{target.request_id}"
-
-
-def command_topic(flavour: Flavour, number: int) -> str:
-    """Where a command of the server goes."""
-    if flavour is Flavour.V1:
-        return f"v1/devices/me/rpc/request/{number}"
-    return f"v2/r/req/{_INFIX[flavour]}{number}"
-
-
-def chunk_topic(target: Target) -> str:
-    """Where a chunk of firmware or software goes."""
-    return f"v2/{'sw' if target.is_software else 'fw'}/response/{target.request_id}/chunk/{target.chunk}"
-
-
-def download_error_topic(target: Target) -> str:
-    return "v2/sw/error" if target.is_software else "v2/fw/error"
-
-
-ATTRIBUTES_PUSH = {
-    Flavour.V1: "v1/devices/me/attributes",
-    Flavour.V2: "v2/a",
-    Flavour.V2_JSON: "v2/a/j",
-    Flavour.V2_PROTOBUF: "v2/a/p",
-}
-_COMMAND_PUSH = {flavour: command_topic(flavour, 0) for flavour in Flavour}
-
-
-def attributes_push_of(topic_filter: str, own_topic: str) -> Flavour | None:
-    """Which changes of shared attributes a subscription turns on; `own_topic` is the profile's name for V1."""
-    if matches(topic_filter, own_topic):
-        return Flavour.V1
-    return next((one for one, topic in ATTRIBUTES_PUSH.items() if matches(topic_filter, topic)), None)
-
-
-def command_push_of(topic_filter: str) -> Flavour | None:
-    """Which commands a subscription turns on."""
-    return next((one for one, topic in _COMMAND_PUSH.items() if matches(topic_filter, topic)), None)
+@lru_cache(MAX_REMEMBERED_TOPICS)
+def _parse_parameters(topic: str) -> DeviceTopic | None:
+    prefix, _, last = topic.rpartition("/")
+    found = _PUBLISH_WITH_ID.get(prefix)
+    if found is not None:
+        return DeviceTopic(*found, request_id=_integer(last, "The id at the end of the topic"))
+    match topic.split("/"):
+        case ["v2", name, "request", request_id, "chunk", chunk] if name in _PACKAGES:
+            return DeviceTopic(
+                Operation.DOWNLOAD,
+                Flavour.V2,
+                _natural(request_id, "The request id in the topic"),
+                _natural(chunk, "The chunk number in the topic"),
+                _PACKAGES[name],
+            )
+    return None
 
 
 def operation_for_subscribe(topic_filter: str) -> Operation | None:
@@ -225,14 +201,93 @@ def operation_for_subscribe(topic_filter: str) -> Operation | None:
 
 
 def _operation_of_wildcard(topic_filter: str) -> Operation | None:
-    levels = tuple(topic_filter.split("/"))
-    wildcards = [level for level in levels if "+" in level or "#" in level]
-    if not wildcards or not set(wildcards) <= {"+", "#"} or "#" in levels[:-1]:  # [MQTT-4.7.1-2], -3
+    if not is_valid_filter(topic_filter) or ("+" not in topic_filter and "#" not in topic_filter):
         return None
+    levels = tuple(topic_filter.split("/"))
     for tree, operation in _WILDCARD_TREES:
         if len(levels) > len(tree) and levels[: len(tree)] == tree:
             return operation
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class PushFlavours:
+    """What a subscription turns on: the flavour in which the news come, None for none."""
+
+    attributes: Flavour | None = None
+    commands: Flavour | None = None
+
+
+# A topic that a push in each flavour has; the first that a filter selects decides.
+_ATTRIBUTE_PUSHES = {
+    Flavour.V1: "v1/devices/me/attributes",
+    Flavour.V2: "v2/a",
+    Flavour.V2_JSON: "v2/a/j",
+    Flavour.V2_PROTOBUF: "v2/a/p",
+}
+_COMMAND_PUSHES = {
+    Flavour.V1: "v1/devices/me/rpc/request/0",
+    Flavour.V2: "v2/r/req/0",
+    Flavour.V2_JSON: "v2/r/req/j/0",
+    Flavour.V2_PROTOBUF: "v2/r/req/p/0",
+}
+
+
+@lru_cache(MAX_REMEMBERED_TOPICS)
+def push_flavours(topic_filter: str) -> PushFlavours:
+    """Which pushes a granted filter turns on, and in which flavour; wildcards count."""
+    return PushFlavours(_selected(topic_filter, _ATTRIBUTE_PUSHES), _selected(topic_filter, _COMMAND_PUSHES))
+
+
+def _selected(topic_filter: str, pushes: dict[Flavour, str]) -> Flavour | None:
+    return next((flavour for flavour, topic in pushes.items() if matches(topic_filter, topic)), None)
+
+
+# --- MQTT, from the server to the device ---
+
+
+def attributes_topic(flavour: Flavour) -> str:
+    """Where changes of shared attributes go."""
+    return _ATTRIBUTE_PUSHES[flavour]
+
+
+_ATTRIBUTES_ANSWERS = {
+    Flavour.V1: "v1/devices/me/attributes/response/",
+    Flavour.V2: "v2/a/res/",
+    Flavour.V2_JSON: "v2/a/res/j/",
+    Flavour.V2_PROTOBUF: "v2/a/res/p/",
+}
+_CALL_ANSWERS = {
+    Flavour.V1: "v1/devices/me/rpc/response/",
+    Flavour.V2: "v2/r/res/",
+    Flavour.V2_JSON: "v2/r/res/j/",
+    Flavour.V2_PROTOBUF: "v2/r/res/p/",
+}
+
+
+def attributes_answer_topic(flavour: Flavour, request_id: int) -> str:
+    """Where the answer to an attribute request goes."""
+    return f"{_ATTRIBUTES_ANSWERS[flavour]}{request_id}"
+
+
+def command_topic(flavour: Flavour, number: int) -> str:
+    """Where a command of the server goes."""
+    return f"{_COMMAND_PUSHES[flavour][:-1]}{number}"
+
+
+def call_answer_topic(flavour: Flavour, request_id: int) -> str:
+    """Where the answer to a device's call goes."""
+    return f"{_CALL_ANSWERS[flavour]}{request_id}"
+
+
+def chunk_topic(kind: PackageKind, request_id: int, chunk: int) -> str:
+    """Where a piece of a package goes."""
+    return f"v2/{_PACKAGE_NAMES[kind]}/response/{request_id}/chunk/{chunk}"
+
+
+def package_error_topic(kind: PackageKind) -> str:
+    """Where a device hears why it gets no piece of a package."""
+    return f"v2/{_PACKAGE_NAMES[kind]}/error"
 
 
 def provision_response_topic(request_topic: str) -> str:
@@ -330,11 +385,9 @@ def _path(name: str, *, token: str | None = None, item: str | None = None) -> De
     if feature is Feature.ATTRIBUTES and item.lower() == "updates":
         return DevicePath(feature=Feature.ATTRIBUTE_UPDATES, token=token)
     if feature is Feature.RPC:
-        return DevicePath(feature=feature, token=token, request_id=_number(item, "The id of an RPC"))
+        return DevicePath(feature=feature, token=token, request_id=_request_id(item))
     return None
 
 
-def _number(text: str, what: str = "The number in the topic") -> int:
-    if _INTEGER.fullmatch(text) and _MIN_INT32 <= int(text) <= _MAX_INT32:
-        return int(text)
-    raise MalformedRequest(f"{what} must be a 32-bit integer.")
+def _request_id(text: str) -> int:
+    return _integer(text, "The id of an RPC")

@@ -115,6 +115,15 @@ class Poller:
 class FastServer(tcp.Server):
     """A connection whose `write()` sends immediately when it can."""
 
+    dataBuffer: bytes  # of twisted: what is being sent, of which `offset` bytes are gone, and what comes behind it
+    offset: int
+    _tempDataLen: int
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Written, and not taken by the system yet."""
+        return len(self.dataBuffer) - self.offset + self._tempDataLen
+
     def write(self, data: bytes) -> None:
         if (
             self.TLS

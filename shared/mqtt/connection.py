@@ -5,6 +5,7 @@ What it does
 - decides which packet may come when, by the tables of `legality.py`; anything else ends the connection
 - keeps packets that arrive before the CONNECT is accepted, within bounds
 - answers PINGREQ; runs the QoS 1 and 2 exchanges of both directions and allocates packet identifiers
+- says of each message that we send whether the client has acknowledged it
 - holds back what the client cannot take: its maximum packet size and its receive maximum
 
 What it refuses to do
@@ -34,6 +35,7 @@ from shared.mqtt.inflight import (
     Answer,
     InboundDelivery,
     InboundEvent,
+    OnSettled,
     OutboundDelivery,
     event_of,
     packet_for,
@@ -69,10 +71,11 @@ from shared.mqtt.packets import (
 )
 from shared.mqtt.properties import integer
 
-__all__ = ["Action", "Delivered", "Limits", "ServerConnection", "State"]
+__all__ = ["Action", "Delivered", "Limits", "OnSettled", "ServerConnection", "State"]
 
-Delivered = Connect | Publish | Subscribe | Unsubscribe | Disconnect
-"""The packets a caller has to act upon; the others are dealt with here."""
+Delivered = Connect | Publish | Subscribe | Unsubscribe | Disconnect | Pingreq
+"""The packets a caller has to act upon, and PINGREQ, which is answered here but tells that the client lives; the
+others are dealt with here."""
 
 
 class ServerConnection:
@@ -94,7 +97,6 @@ class ServerConnection:
         "_wants_session",
         "client_id",
         "keep_alive_s",
-        "ping_count",
         "state",
         "version",
     )
@@ -104,7 +106,6 @@ class ServerConnection:
         self.version = 0
         self.client_id = ""
         self.keep_alive_s = 0
-        self.ping_count = 0  # PINGREQs so far; answered here, but they are signs of life
         self._limits = limits
         self._decoder = Decoder(
             limits.max_packet_bytes,
@@ -233,12 +234,10 @@ class ServerConnection:
         elif isinstance(packet, Delivered):
             if isinstance(packet, Subscribe):
                 check_subscribe(packet)
+            elif isinstance(packet, Pingreq):
+                self._send(Pingresp())  # [MQTT-3.12.4-1]
             delivered.append(packet)
         return self.state
-
-    def _answer_ping(self, _packet: Pingreq) -> None:
-        self.ping_count += 1
-        self._send(Pingresp())  # [MQTT-3.12.4-1]
 
     def _release_inbound(self, packet: Pubrel) -> None:
         if self._inbound is None:
@@ -248,10 +247,12 @@ class ServerConnection:
     def _advance_outbound(self, packet: Puback | Pubrec | Pubcomp) -> None:
         """An acknowledgement of one of our messages; it may make room for those that wait."""
         outbound = self._outbound_delivery()
-        is_accepted = packet.reason_code < FIRST_FAILURE
-        self._answer(outbound.received(packet.packet_id, event_of(packet), is_accepted=is_accepted), packet.packet_id)
+        self._answer(outbound.received(packet.packet_id, event_of(packet)), packet.packet_id)
         for message in outbound.next_messages():
             self._send(message)
+        told = outbound.settled(packet.packet_id) if not isinstance(packet, Pubcomp) else None
+        if told is not None:  # last: it may send, or end the connection
+            told(packet.reason_code < FIRST_FAILURE)
 
     # The beginning
 
@@ -305,10 +306,16 @@ class ServerConnection:
         early, self._early = self._early, None
         return self._take(early.packets) if early else []
 
-    def refuse(self, v3_code: ConnectReturnCode, v5_code: ReasonCode) -> None:
-        """Refuse the client with the code of its version; the connection is CLOSED after the CONNACK."""
+    def refuse(self, v3_code: ConnectReturnCode, v5_code: ReasonCode, *, is_repeated: bool = False) -> None:
+        """Refuse the client with the code of its version; the connection is CLOSED after the CONNACK.
+
+        `is_repeated` says it to v5 clients again in a DISCONNECT, which the specification forbids (also the
+        codes: written as they are) and clients of other servers may read all the same.
+        """
         if self._moves(Action.REFUSE):
             self._send(Connack(v5_code if self.version == V5 else v3_code))
+            if is_repeated and self.version == V5:
+                self._outgoing.append(bytes((PacketKind.DISCONNECT << 4, 1, v5_code)))
             self._forget()
 
     # What we send
@@ -347,19 +354,13 @@ class ServerConnection:
         if self._moves(Action.SEND):
             self._send(Unsuback(packet_id, list(codes)))  # [MQTT-3.10.4-4]
 
-    def settled(self) -> list[tuple[object, bool]]:
-        """(receipt, whether the client took the message) of messages acknowledged since the last call."""
-        outbound = self._outbound
-        if outbound is None or not outbound.settled:
-            return []
-        settled, outbound.settled = outbound.settled, []
-        return settled
-
-    def publish(self, topic: str, payload: bytes, qos: int, receipt: object = None) -> bool:
-        """Send a message to the client; False if it was dropped. A `receipt` comes back by `settled` (not for QoS 0).
+    def publish(self, topic: str, payload: bytes, qos: int, on_settled: OnSettled | None = None) -> bool:
+        """Send a message to the client; False if it was dropped.
 
         Dropped are messages above the client's maximum packet size [MQTT-3.1.2-24], and those of QoS 1 and
         2 when its receive maximum and our queue are full. QoS 0 is sent at once, also past a full queue.
+        `on_settled` hears of a message of QoS 1 or 2 that was not dropped, once: True when the client owns it
+        (PUBACK, PUBREC), False when it refused it or the connection ended before.
 
         Raises: LocalProtocolError, if `topic` is no topic name or `qos` is not 0, 1 or 2.
         """
@@ -372,7 +373,7 @@ class ServerConnection:
             if len(encode(trial, self.version)) > self._client_max_packet_bytes:
                 return False
         message = Publish(topic, payload, qos)
-        ready = self._outbound_delivery().send(message, receipt) if qos else [message]
+        ready = self._outbound_delivery().send(message, on_settled) if qos else [message]
         for packet in ready or ():
             self._send(packet)
         return ready is not None
@@ -414,7 +415,8 @@ class ServerConnection:
     def _outbound_delivery(self) -> OutboundDelivery:
         if self._outbound is None:
             window = min(self._client_receive_maximum, self._limits.max_outbound_inflight)
-            self._outbound = OutboundDelivery(window, self._limits.max_outbound_queue)
+            limits = self._limits
+            self._outbound = OutboundDelivery(window, limits.max_outbound_queue, limits.max_outbound_queue_bytes)
         return self._outbound
 
     # The end
@@ -432,15 +434,17 @@ class ServerConnection:
         raise error
 
     def _forget(self) -> None:
-        """Give back what only a living connection needs."""
+        """Give back what only a living connection needs; CLOSED already, so that whoever is told can do no harm."""
+        outbound = self._outbound
         self._early = self._inbound = self._outbound = None
+        for told in outbound.abandon() if outbound else ():
+            told(False)
 
 
 _PUBACK_SUCCESS = 0x4002_0000  # with the packet identifier added: the four bytes of a PUBACK
 
 # Any: each entry takes the packet of its key, which a dict type cannot say.
 _CONSUMED: dict[type[Packet], Callable[[ServerConnection, Any], None]] = {
-    Pingreq: ServerConnection._answer_ping,
     Puback: ServerConnection._advance_outbound,
     Pubrec: ServerConnection._advance_outbound,
     Pubcomp: ServerConnection._advance_outbound,

@@ -10,7 +10,7 @@ Source: MQTT 5 section 4.3; the older versions differ only in having no refusals
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 from shared.mqtt.codes import FIRST_FAILURE, ReasonCode
@@ -258,50 +258,74 @@ def event_of(packet: Puback | Pubrec | Pubcomp) -> OutboundEvent:
     return OutboundEvent.PUBREC_REFUSED if is_refusal else OutboundEvent.PUBREC
 
 
+OnSettled = Callable[[bool], None]
+"""Told once what became of a message: True when the client owns it, False when it refused it or is gone."""
+
+
 class OutboundDelivery:
     """Messages of QoS 1 and 2 on their way to one client: `window` at once, `max_queue` waiting.
 
-    A message may have a receipt, any object of the caller's; `settled` gathers the receipts of messages that the
-    client has acknowledged, each with whether it took the message.
+    The payloads that wait have `max_queue_bytes` at most, unless a single one is larger. `on_settled` of a
+    message is called when the caller asks for it, by `settled` and `abandon`.
     """
 
-    __slots__ = ("_last_id", "_max_queue", "_queue", "_receipts", "_window", "settled", "states")
+    __slots__ = (
+        "_last_id",
+        "_max_queue",
+        "_max_queue_bytes",
+        "_on_settled",
+        "_queue",
+        "_queued_bytes",
+        "_window",
+        "states",
+    )
 
-    def __init__(self, window: int, max_queue: int) -> None:
+    def __init__(self, window: int, max_queue: int, max_queue_bytes: int = 1 << 30) -> None:
         self._window = min(window, MAX_PACKET_ID)
         self._max_queue = max_queue
+        self._max_queue_bytes = max_queue_bytes
         self._last_id = 0
-        self._queue: deque[tuple[Publish, object]] | None = None  # None when empty: most clients never need one
-        self._receipts: dict[int, object] = {}
-        self.settled: list[tuple[object, bool]] = []
+        # None when empty: most clients never need one.
+        self._queue: deque[tuple[Publish, OnSettled | None]] | None = None
+        self._queued_bytes = 0
+        self._on_settled: dict[int, OnSettled] | None = None
         self.states: dict[int, Outbound] = {}
 
-    def send(self, message: Publish, receipt: object = None) -> list[Publish] | None:
+    def send(self, message: Publish, on_settled: OnSettled | None = None) -> list[Publish] | None:
         """Take a message; the messages to send now, with identifiers, or None if there is no room."""
-        waiting = len(self._queue) if self._queue else 0
-        if waiting >= self._max_queue and len(self.states) >= self._window:
+        if len(self.states) >= self._window and not self._has_room(message):
             return None
         if self._queue is None:
             self._queue = deque()
-        self._queue.append((message, receipt))
+        self._queue.append((message, on_settled))
+        self._queued_bytes += len(message.payload)
         return self.next_messages()
+
+    def _has_room(self, message: Publish) -> bool:
+        if not self._queue:
+            return self._max_queue > 0
+        bytes_then = self._queued_bytes + len(message.payload)
+        return len(self._queue) < self._max_queue and bytes_then <= self._max_queue_bytes
 
     def next_messages(self) -> list[Publish]:
         """The waiting messages for which the window has room, in order, each with its identifier."""
         ready: list[Publish] = []
         while self._queue and len(self.states) < self._window:
-            message, receipt = self._queue.popleft()
+            message, on_settled = self._queue.popleft()
+            self._queued_bytes -= len(message.payload)
             message.packet_id = self._unused_id()
-            if receipt is not None:
-                self._receipts[message.packet_id] = receipt
             event = OutboundEvent.SEND_QOS1 if message.qos == 1 else OutboundEvent.SEND_QOS2
             self.states[message.packet_id] = OUTBOUND[Outbound.FREE, event][0]
+            if on_settled is not None:
+                if self._on_settled is None:
+                    self._on_settled = {}
+                self._on_settled[message.packet_id] = on_settled
             ready.append(message)
         if not self._queue:
             self._queue = None
         return ready
 
-    def received(self, packet_id: int, event: OutboundEvent, *, is_accepted: bool = True) -> Answer:
+    def received(self, packet_id: int, event: OutboundEvent) -> Answer:
         """Apply an acknowledgement of the peer.
 
         Raises: RemoteProtocolError, if the identifier is used for something else.
@@ -315,10 +339,17 @@ class OutboundDelivery:
             self.states[packet_id] = after
         else:
             self.states.pop(packet_id, None)
-            receipt = self._receipts.pop(packet_id, None)
-            if receipt is not None:
-                self.settled.append((receipt, is_accepted))
         return answer
+
+    def settled(self, packet_id: int) -> OnSettled | None:
+        """Who is to be told of the message with this identifier, once; call it after PUBACK or PUBREC has come."""
+        return self._on_settled.pop(packet_id, None) if self._on_settled else None
+
+    def abandon(self) -> list[OnSettled]:
+        """Who waits for messages that will never be acknowledged, oldest first: the connection is over."""
+        sent, self._on_settled = self._on_settled, None
+        queued, self._queue = self._queue, None
+        return [*(sent or {}).values(), *(told for _, told in queued or () if told is not None)]
 
     def _unused_id(self) -> int:
         """The next identifier that is not in use; there is one, because the window is smaller."""

@@ -33,6 +33,7 @@ class Limits:
     receive_maximum: int = 1_000  # unacknowledged messages from a v5 client; on v3 it is 65,535
     max_outbound_inflight: int = 100
     max_outbound_queue: int = 1_000
+    max_outbound_queue_bytes: int = 4_194_304  # of payloads that wait for acknowledgements
 
 
 class RefusedConnect(RemoteProtocolError):

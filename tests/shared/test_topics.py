@@ -7,132 +7,194 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import MalformedRequest
+from shared.messages import PackageKind
+from shared.mqtt.filters import matches
 from shared.operations import Operation
 from shared.topics import (
     DevicePath,
+    DeviceTopic,
     Feature,
     Flavour,
-    Target,
-    attributes_push_of,
-    attributes_response_topic,
-    call_response_topic,
+    PushFlavours,
+    attributes_answer_topic,
+    attributes_topic,
+    call_answer_topic,
     chunk_topic,
-    command_push_of,
     command_topic,
-    download_error_topic,
     operation_for_path,
     operation_for_subscribe,
+    package_error_topic,
     parse_device_path,
+    parse_topic,
     provision_response_topic,
-    target_of,
+    push_flavours,
 )
+
+V1, V2, V2_JSON, V2_PROTOBUF = Flavour
 
 
 @pytest.mark.parametrize(
-    ("topic", "operation"),
+    ("topic", "operation", "flavour"),
     [
-        ("/provision/request", Operation.PROVISION),
-        ("provision/request", Operation.PROVISION),
-        ("/provision", Operation.PROVISION),
-        ("v1/devices/me/telemetry", Operation.POST_TELEMETRY),
-        ("v2/t", Operation.POST_TELEMETRY),
-        ("v2/t/j", Operation.POST_TELEMETRY),
-        ("v1/devices/me/attributes", Operation.POST_ATTRIBUTES),
-        ("v2/a", Operation.POST_ATTRIBUTES),
-        ("v2/a/j", Operation.POST_ATTRIBUTES),
-        ("provision", None),
-        ("/provision/response", None),
-        ("v1/devices/me/telemetry/", None),
-        ("V1/devices/me/telemetry", None),
-        ("", None),
+        ("/provision/request", Operation.PROVISION, V1),
+        ("provision/request", Operation.PROVISION, V1),
+        ("/provision", Operation.PROVISION, V1),
+        ("v1/devices/me/telemetry", Operation.POST_TELEMETRY, V1),
+        ("v2/t", Operation.POST_TELEMETRY, V2),
+        ("v2/t/j", Operation.POST_TELEMETRY, V2_JSON),
+        ("v2/t/p", Operation.POST_TELEMETRY, V2_PROTOBUF),
+        ("v1/devices/me/attributes", Operation.POST_ATTRIBUTES, V1),
+        ("v2/a", Operation.POST_ATTRIBUTES, V2),
+        ("v2/a/j", Operation.POST_ATTRIBUTES, V2_JSON),
+        ("v2/a/p", Operation.POST_ATTRIBUTES, V2_PROTOBUF),
+        ("v1/devices/me/claim", Operation.CLAIM, V1),
+        ("v1/gateway/connect", Operation.GATEWAY_CONNECT, V1),
+        ("v1/gateway/disconnect", Operation.GATEWAY_DISCONNECT, V1),
+        ("v1/gateway/telemetry", Operation.GATEWAY_TELEMETRY, V1),
+        ("v1/gateway/attributes", Operation.GATEWAY_ATTRIBUTES, V1),
+        ("v1/gateway/attributes/request", Operation.GATEWAY_REQUEST_ATTRIBUTES, V1),
+        ("v1/gateway/rpc", Operation.GATEWAY_ANSWER_RPC, V1),
+        ("v1/gateway/claim", Operation.GATEWAY_CLAIM, V1),
     ],
 )
-def test_a_published_topic_names_one_operation(topic: str, operation: Operation | None) -> None:
-    target = target_of(topic)
-    assert (None if target is None else target.operation) is operation
+def test_a_published_topic_names_one_operation(topic: str, operation: Operation, flavour: Flavour) -> None:
+    assert parse_topic(topic) == DeviceTopic(operation, flavour)
 
 
 @pytest.mark.parametrize(
-    ("topic", "target"),
+    ("prefix", "operation", "flavour"),
     [
-        ("v1/devices/me/attributes/request/1", Target(Operation.REQUEST_ATTRIBUTES, Flavour.V1, 1)),
-        ("v1/devices/me/rpc/request/-7", Target(Operation.CALL_SERVER, Flavour.V1, -7)),
-        ("v1/devices/me/rpc/response/2147483647", Target(Operation.ANSWER_RPC, Flavour.V1, 2**31 - 1)),
-        ("v1/devices/me/claim", Target(Operation.CLAIM)),
-        ("v2/t/p", Target(Operation.POST_TELEMETRY, Flavour.V2_PROTOBUF)),
-        ("v2/a/p", Target(Operation.POST_ATTRIBUTES, Flavour.V2_PROTOBUF)),
-        ("v2/a/req/3", Target(Operation.REQUEST_ATTRIBUTES, Flavour.V2, 3)),
-        ("v2/a/req/j/3", Target(Operation.REQUEST_ATTRIBUTES, Flavour.V2_JSON, 3)),
-        ("v2/a/req/p/3", Target(Operation.REQUEST_ATTRIBUTES, Flavour.V2_PROTOBUF, 3)),
-        ("v2/r/req/4", Target(Operation.CALL_SERVER, Flavour.V2, 4)),
-        ("v2/r/req/j/4", Target(Operation.CALL_SERVER, Flavour.V2_JSON, 4)),
-        ("v2/r/res/p/5", Target(Operation.ANSWER_RPC, Flavour.V2_PROTOBUF, 5)),
-        ("v2/fw/request/6/chunk/0", Target(Operation.DOWNLOAD, Flavour.V2, 6, 0)),
-        ("v2/sw/request/6/chunk/2", Target(Operation.DOWNLOAD, Flavour.V2, 6, 2, is_software=True)),
-        ("v1/gateway/rpc", Target(Operation.GATEWAY_ANSWER_RPC)),
-        ("v1/gateway/unknown", None),
-        ("v2/fw/request/6/chunk", None),
-        ("v2/x/req/1", None),
+        ("v1/devices/me/attributes/request", Operation.REQUEST_ATTRIBUTES, V1),
+        ("v2/a/req", Operation.REQUEST_ATTRIBUTES, V2),
+        ("v2/a/req/j", Operation.REQUEST_ATTRIBUTES, V2_JSON),
+        ("v2/a/req/p", Operation.REQUEST_ATTRIBUTES, V2_PROTOBUF),
+        ("v1/devices/me/rpc/response", Operation.ANSWER_RPC, V1),
+        ("v2/r/res", Operation.ANSWER_RPC, V2),
+        ("v2/r/res/j", Operation.ANSWER_RPC, V2_JSON),
+        ("v2/r/res/p", Operation.ANSWER_RPC, V2_PROTOBUF),
+        ("v1/devices/me/rpc/request", Operation.CALL_SERVER, V1),
+        ("v2/r/req", Operation.CALL_SERVER, V2),
+        ("v2/r/req/j", Operation.CALL_SERVER, V2_JSON),
+        ("v2/r/req/p", Operation.CALL_SERVER, V2_PROTOBUF),
     ],
 )
-def test_a_topic_with_numbers_is_taken_apart(topic: str, target: Target | None) -> None:
-    """Operation, family, number of the request and of the chunk (O6's twin for MQTT)."""
-    assert target_of(topic) == target
+def test_a_topic_with_an_id_says_which_request_it_is(prefix: str, operation: Operation, flavour: Flavour) -> None:
+    for request_id in (0, 7, -1, 2**31 - 1, -(2**31)):
+        assert parse_topic(f"{prefix}/{request_id}") == DeviceTopic(operation, flavour, request_id)
+
+
+@pytest.mark.parametrize("request_id", ["", "x", "1.5", "2147483648", "-2147483649", "99999999999999999999", "٣", "+1"])
+@pytest.mark.parametrize("prefix", ["v1/devices/me/attributes/request", "v1/devices/me/rpc/response", "v2/r/req/j"])
+def test_an_id_that_is_no_32_bit_integer_is_a_malformed_request(prefix: str, request_id: str) -> None:
+    with pytest.raises(MalformedRequest, match="32-bit integer"):
+        parse_topic(f"{prefix}/{request_id}")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("fw", PackageKind.FIRMWARE), ("sw", PackageKind.SOFTWARE)])
+def test_a_download_names_request_and_chunk(name: str, kind: PackageKind) -> None:
+    assert parse_topic(f"v2/{name}/request/3/chunk/17") == DeviceTopic(Operation.DOWNLOAD, V2, 3, 17, kind)
+
+
+@pytest.mark.parametrize("topic", ["v2/fw/request/x/chunk/0", "v2/fw/request/1/chunk/-1", "v2/sw/request/-1/chunk/0"])
+def test_a_download_counts_from_zero(topic: str) -> None:
+    with pytest.raises(MalformedRequest):
+        parse_topic(topic)
 
 
 @pytest.mark.parametrize(
     "topic",
     [
-        "v1/devices/me/rpc/request/", "v1/devices/me/rpc/request/x", "v1/devices/me/rpc/response/2147483648",
-        "v1/devices/me/attributes/request/1/2", "v2/a/req/1.0", "v2/fw/request/a/chunk/0",
-        "v2/fw/request/1/chunk/-1", "v2/r/res/j/",
+        "provision",
+        "/provision/response",
+        "v1/devices/me/telemetry/",
+        "V1/devices/me/telemetry",
+        "v1/devices/me/attributes/response/1",
+        "v1/devices/me/rpc/request/1/2",
+        "v1/devices/me/rpc",
+        "v2/fw/request/1",
+        "v2/fw/response/1/chunk/1",
+        "v2/xw/request/1/chunk/1",
+        "v1/gateway/unknown",
+        "v1/gateway/rpc/1",
+        "",
     ],
-)  # fmt: skip
-def test_a_number_that_is_none_is_malformed(topic: str) -> None:
-    """32 bits, decimal; a chunk counts from 0."""
-    with pytest.raises(MalformedRequest):
-        target_of(topic)
+)
+def test_any_other_topic_is_none(topic: str) -> None:
+    assert parse_topic(topic) is None
 
 
-def test_answers_go_to_the_family_of_the_request() -> None:
-    """With the request's number."""
-    asked = [Target(Operation.REQUEST_ATTRIBUTES, flavour, 9) for flavour in Flavour]
-    assert [attributes_response_topic(one) for one in asked] == [
-        "v1/devices/me/attributes/response/9", "v2/a/res/9", "v2/a/res/j/9", "v2/a/res/p/9",
-    ]  # fmt: skip
-    assert [call_response_topic(one) for one in asked] == [
-        "v1/devices/me/rpc/response/9", "v2/r/res/9", "v2/r/res/j/9", "v2/r/res/p/9",
-    ]  # fmt: skip
-    assert [command_topic(flavour, 9) for flavour in Flavour] == [
-        "v1/devices/me/rpc/request/9", "v2/r/req/9", "v2/r/req/j/9", "v2/r/req/p/9",
-    ]  # fmt: skip
-    download = Target(Operation.DOWNLOAD, Flavour.V2, 1, 2, is_software=True)
-    assert (chunk_topic(download), download_error_topic(download)) == ("v2/sw/response/1/chunk/2", "v2/sw/error")
+@given(
+    st.text()
+    | st.lists(
+        st.sampled_from(["v1", "v2", "devices", "me", "attributes", "request", "rpc", "fw", "chunk", "1", "x"])
+    ).map("/".join)
+)
+def test_any_topic_gives_a_target_or_none_or_a_refusal(topic: str) -> None:
+    try:
+        target = parse_topic(topic)
+    except MalformedRequest:
+        return
+    assert target is None or target.operation in Operation
 
 
 @pytest.mark.parametrize(
     ("topic_filter", "attributes", "commands"),
     [
-        ("v1/devices/me/attributes", Flavour.V1, None),
+        ("v1/devices/me/attributes", V1, None),
+        ("v2/a", V2, None),
+        ("v2/a/j", V2_JSON, None),
+        ("v2/a/p", V2_PROTOBUF, None),
+        ("v1/devices/me/rpc/request/+", None, V1),
+        ("v2/r/req/+", None, V2),
+        ("v2/r/req/j/+", None, V2_JSON),
+        ("v2/r/req/p/+", None, V2_PROTOBUF),
         ("v1/devices/me/attributes/response/+", None, None),
-        ("v1/devices/me/rpc/request/+", None, Flavour.V1),
         ("v1/devices/me/rpc/response/+", None, None),
-        ("v2/a", Flavour.V2, None),
-        ("v2/a/j", Flavour.V2_JSON, None),
-        ("v2/a/p", Flavour.V2_PROTOBUF, None),
-        ("v2/r/req/+", None, Flavour.V2),
-        ("v2/r/req/j/+", None, Flavour.V2_JSON),
-        ("v1/devices/me/#", Flavour.V1, Flavour.V1),
-        ("v1/devices/me/rpc/+/+", None, Flavour.V1),
-        ("v2/fw/error", None, None),
+        ("v2/a/res/+", None, None),
+        ("v2/fw/response/+/chunk/+", None, None),
+        ("v1/gateway/attributes", None, None),
+        # wildcards
+        ("v1/devices/me/#", V1, V1),
+        ("v1/devices/me/+", V1, None),
+        ("v1/devices/me/attributes/#", V1, None),
+        ("v1/devices/me/rpc/#", None, V1),
+        ("v2/#", V2, V2),
+        ("v2/+", V2, None),
+        ("v2/a/+", V2_JSON, None),
+        ("v2/r/+/+", None, V2),
+        ("v2/r/req/+/+", None, V2_JSON),
     ],
 )
-def test_a_subscription_turns_on_its_pushes(
+def test_a_subscription_turns_on_the_pushes_that_it_selects(
     topic_filter: str, attributes: Flavour | None, commands: Flavour | None
 ) -> None:
-    """Exact names and wildcards."""
-    assert attributes_push_of(topic_filter, "v1/devices/me/attributes") is attributes
-    assert command_push_of(topic_filter) is commands
+    assert push_flavours(topic_filter) == PushFlavours(attributes, commands)
+
+
+@pytest.mark.parametrize("flavour", Flavour)
+def test_what_is_sent_matches_a_filter_of_its_flavour(flavour: Flavour) -> None:
+    """A client that subscribed in one flavour gets everything in that flavour."""
+    filters = {
+        V1: "v1/devices/me/attributes v1/devices/me/attributes/response/+ v1/devices/me/rpc/request/+"
+        " v1/devices/me/rpc/response/+",
+        V2: "v2/a v2/a/res/+ v2/r/req/+ v2/r/res/+",
+        V2_JSON: "v2/a/j v2/a/res/j/+ v2/r/req/j/+ v2/r/res/j/+",
+        V2_PROTOBUF: "v2/a/p v2/a/res/p/+ v2/r/req/p/+ v2/r/res/p/+",
+    }[flavour].split()
+    sent = [
+        attributes_topic(flavour),
+        attributes_answer_topic(flavour, -3),
+        command_topic(flavour, 12),
+        call_answer_topic(flavour, 5),
+    ]
+    assert all(matches(*pair) for pair in zip(filters, sent, strict=True))
+
+
+def test_packages_have_topics_of_their_kind() -> None:
+    assert chunk_topic(PackageKind.FIRMWARE, 1, 2) == "v2/fw/response/1/chunk/2"
+    assert chunk_topic(PackageKind.SOFTWARE, 1, 2) == "v2/sw/response/1/chunk/2"
+    assert package_error_topic(PackageKind.FIRMWARE) == "v2/fw/error"
+    assert package_error_topic(PackageKind.SOFTWARE) == "v2/sw/error"
 
 
 @pytest.mark.parametrize(

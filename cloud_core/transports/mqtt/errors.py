@@ -9,7 +9,7 @@ from shared.errors import PlatformError
 # PUBACK / DISCONNECT reason codes of MQTT 5.0 (OASIS section 2.4); a 3.1.1 client gets a plain PUBACK.
 REASONS: dict[type[PlatformError], int] = {
     errors.MalformedRequest: 0x99,
-    errors.RequestTooLarge: 0x95,
+    errors.RequestTooLarge: 0x99,  # PUBACK knows no 0x95
     errors.RateLimited: 0x97,
     errors.NotAuthenticated: 0x87,
     errors.NotAuthorized: 0x87,
@@ -33,11 +33,14 @@ REASONS: dict[type[PlatformError], int] = {
     errors.QuotaExceeded: 0x00,
 }
 
-UNAVAILABLE = (3, 0x88)
+UNAVAILABLE = (3, 0x88)  # also for a profile of another transport
+RATE_EXCEEDED = (3, 0x9F)
 
 
 def connack_codes(error: PlatformError, presented: PresentedCredentials) -> tuple[int, int]:
     """(3.1.1 return code, 5.0 reason code) of a refused CONNECT; wire-contract.md section 2.4."""
+    if isinstance(error, errors.RateLimited):
+        return RATE_EXCEEDED
     if not isinstance(error, errors.NotAuthenticated):
         return UNAVAILABLE
     if presented.certificate:

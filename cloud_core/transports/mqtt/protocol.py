@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from enum import Flag, auto
 from typing import Any
 from typing import Protocol as Contract
 
@@ -12,23 +12,31 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloud_core.core.api import DeviceApi
+from cloud_core.core.downlinks import Delivery, Ending, Interest
 from cloud_core.model import Identity, Peer, Role
 from cloud_core.transports.mqtt.adapter import MqttAdapter
-from cloud_core.transports.mqtt.ports import Counters
+from cloud_core.transports.mqtt.settings import Counters, Settings, Timeouts
+from shared.messages import AttributesChange, RpcCommand
 from shared.mqtt.codes import ReasonCode
-from shared.mqtt.connection import Limits, ServerConnection
+from shared.mqtt.connection import Delivered, Limits, ServerConnection
 from shared.mqtt.errors import RemoteProtocolError
 
 log = Logger()
 
+WATCHED_BYTES = 1_024  # a write of so many is watched: whoever does not take it is not read any more
+CLOSE_S = 10.0  # then a peer that does not take what is still to be sent is dropped
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
-    """Seconds (product.md section 5, "Limits"; wire-contract.md section 2.1)."""
 
-    connect_s: float = 10.0
-    provision_session_s: float = 60.0
-    inactivity_s: float = 600.0
+class Pause(Flag):
+    """Why nothing is read from a peer; all must be over before it is."""
+
+    NONE = 0
+    CONGESTED = auto()
+    """The store is busy."""
+    RATE = auto()
+    """It sent above its rate."""
+    UNREAD = auto()
+    """It does not read what we write."""
 
 
 class Host(Contract):
@@ -37,20 +45,21 @@ class Host(Contract):
     api: DeviceApi
     limits: Limits
     timeouts: Timeouts
+    settings: Settings
     counters: Counters
     now_s: Callable[[], float]
-
-    def later(self, delay_s: float, callback: Callable[[], None]) -> None:
-        """Calls back after so many seconds."""
 
     def opened(self, connection: MqttProtocol) -> None:
         """The socket is open."""
 
-    def closed(self, connection: MqttProtocol, identity: Identity | None) -> None:
-        """The socket is closed; `identity` had logged in."""
-
     def logged_in(self, connection: MqttProtocol, identity: Identity) -> None:
         """CONNECT was accepted: register the session."""
+
+    def ended(self, connection: MqttProtocol, identity: Identity) -> None:
+        """The session is over; called twice if the socket outlives it."""
+
+    def closed(self, connection: MqttProtocol) -> None:
+        """The socket is closed."""
 
     def dirty(self, connection: MqttProtocol) -> None:
         """Something is to be sent: call `flush` soon."""
@@ -58,12 +67,15 @@ class Host(Contract):
     def paused(self, connection: MqttProtocol) -> None:
         """The connection does not read any more: call `resume` when there is room."""
 
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> object:
+        """The reactor's."""
+
 
 class MqttProtocol(Protocol):
     """Bytes <-> `ServerConnection` <-> `MqttAdapter`."""
 
     __slots__ = (
-        "_adapter", "_connection", "_is_dirty", "_is_ending", "_is_paused", "_paused_until_s", "_pings", "_service",
+        "_adapter", "_connection", "_device_id", "_is_dirty", "_is_ending", "_pauses", "_service", "_unsent_bytes",
         "deadline_s", "idle_limit_s", "last_seen_s", "peer", "transport",
     )  # fmt: skip
     transport: Any  # ITCPTransport; mypy reads nothing from zope interfaces
@@ -72,12 +84,14 @@ class MqttProtocol(Protocol):
         self._service = service
         self.peer = peer
         self._connection = ServerConnection(service.limits)
-        self._adapter = MqttAdapter(service.api, self._connection, self, service.counters)
+        self._adapter = MqttAdapter(
+            service.api, self._connection, self, settings=service.settings, counters=service.counters
+        )
+        self._device_id = 0  # of a session that is registered
         self._is_dirty = False  # set: somebody will flush; during a read that is the read itself
         self._is_ending = False
-        self._is_paused = False
-        self._paused_until_s = 0.0
-        self._pings = 0
+        self._pauses = Pause.NONE
+        self._unsent_bytes = 0  # when last looked at, while UNREAD
         self.last_seen_s = service.now_s()
         self.idle_limit_s = service.timeouts.connect_s  # until CONNECT is complete
         self.deadline_s = self.last_seen_s + service.timeouts.connect_s  # absolute end; 0 when none
@@ -92,66 +106,95 @@ class MqttProtocol(Protocol):
             packets = self._connection.receive_data(data)
         except RemoteProtocolError as error:
             if error.packets:
-                self._adapter.handle(error.packets)
+                self._handle(error.packets)
             log.warn("MQTT peer {source} broke the rules: {error}", source=self.peer.address, error=str(error))
             self.end()
             return
         if packets:
-            self._adapter.handle(packets)
-        self._look_behind()
+            self._handle(packets)
+        if self._device_id:
+            self._service.api.presence.seen(self._device_id)
         self._is_dirty = is_flush_due
         if not self._adapter.is_answer_near:
             self.flush()
-        if self._service.api.is_congested and not self._is_paused and not self._is_ending:
-            self._is_paused = True
-            self.transport.pauseProducing()
+        if self._service.api.is_congested and not self._pauses & Pause.CONGESTED and not self._is_ending:
+            self._pause(Pause.CONGESTED)
             self._service.paused(self)
 
-    def _look_behind(self) -> None:
-        """What the connection dealt with by itself and others want to know: acknowledgements, pings, a sign of life."""
-        connection, adapter = self._connection, self._adapter
-        settled = connection.settled()
-        if settled:
-            adapter.settled(settled)
-        if connection.ping_count != self._pings:
-            self._pings = connection.ping_count
-            adapter.pinged()
-        identity = adapter.identity
-        if identity is not None and identity.role is not Role.PROVISIONING:
-            self._service.api.presence.seen(identity.device_id)
-
-    def pause(self, seconds: float, resumed: Callable[[], None] | None = None) -> None:
-        """Reads nothing for so long; what the peer sends meanwhile fills its own socket."""
-        if self._is_ending:
-            return
-        self.transport.pauseProducing()
-        self._paused_until_s = max(self._paused_until_s, self._service.now_s() + seconds)
-
-        def over() -> None:
-            if self._is_ending:
-                return
-            if not self._is_paused and self._service.now_s() >= self._paused_until_s:
-                self.transport.resumeProducing()
-            if resumed is not None:
-                resumed()
-
-        self._service.later(seconds, over)
-
-    def resume(self) -> None:
-        """The store has room again."""
-        if self._is_paused and not self._is_ending:
-            self._is_paused = False
-            if self._service.now_s() >= self._paused_until_s:
-                self.transport.resumeProducing()
+    def _handle(self, packets: list[Delivered]) -> None:
+        """An error of ours ends the connection: what was not acknowledged is sent again (section 2.3)."""
+        try:
+            self._adapter.handle(packets)
+        except Exception:
+            log.failure("Error while handling messages of {device}", device=self._device_name)
+            self.close_with(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._session_ended()
         self._is_ending = True
         # While the login is looked up the connection stays open for the packets behind CONNECT: a
         # client that publishes and closes at once loses nothing.
         if self._adapter.identity is not None and not self._connection.is_closed:
             self._connection.disconnect()
         self._adapter.peer_is_gone(self.peer)
-        self._service.closed(self, self._adapter.identity)
+        self._service.closed(self)
+
+    # -- back-pressure ----------------------------------------------------------------------------
+
+    def _pause(self, why: Pause) -> None:
+        if not self._pauses:
+            self.transport.pauseProducing()
+        self._pauses |= why
+
+    def _resume(self, why: Pause) -> None:
+        """One reason is over. What was held back comes first; it may be a new reason."""
+        if self._is_ending or not self._pauses & why:
+            return
+        self._pauses &= ~why
+        if not self._pauses & Pause.RATE:
+            try:
+                self._adapter.resume()
+            except Exception:
+                log.failure("Error while handling messages of {device}", device=self._device_name)
+                self.close_with(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
+        if not self._pauses and not self._is_ending:
+            self.last_seen_s = self._service.now_s()
+            self.transport.resumeProducing()
+
+    def resume(self) -> None:
+        """The store has room again."""
+        self._resume(Pause.CONGESTED)
+
+    def pause(self, seconds: float) -> None:
+        """The peer is above its rate: nothing is read for so long."""
+        if not self._is_ending and not self._pauses & Pause.RATE:
+            self._pause(Pause.RATE)
+            self._service.call_later(seconds, self._rate_allows)
+
+    def _rate_allows(self) -> None:
+        self._resume(Pause.RATE)
+
+    @property
+    def is_blocked(self) -> bool:
+        return bool(self._pauses & Pause.UNREAD)
+
+    def pauseProducing(self) -> None:
+        """The transport says: what was written piles up."""
+        if not self._is_ending:
+            self._unsent_bytes = self._count_unsent()
+            self._pause(Pause.UNREAD)
+
+    def resumeProducing(self) -> None:
+        """The transport says: all of it is on its way."""
+        self.transport.unregisterProducer()
+        self._resume(Pause.UNREAD)
+
+    def stopProducing(self) -> None:
+        """The transport says: the connection is gone; `connectionLost` follows."""
+
+    def _count_unsent(self) -> int:
+        count: int = getattr(self.transport, "unsent_bytes", 0)  # not every transport can tell
+        return count
 
     # -- what the adapter asks --------------------------------------------------------------------
 
@@ -166,7 +209,16 @@ class MqttProtocol(Protocol):
         if not self._is_ending:
             data = self._connection.data_to_send()
             if data:
-                self.transport.write(data)
+                self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        if len(data) < WATCHED_BYTES or self.is_blocked:
+            self.transport.write(data)
+            return
+        self.transport.registerProducer(self, True)
+        self.transport.write(data)
+        if not self.is_blocked:
+            self.transport.unregisterProducer()
 
     def logged_in(self, identity: Identity) -> None:
         if self._is_ending:
@@ -176,15 +228,32 @@ class MqttProtocol(Protocol):
         self.deadline_s = self.last_seen_s + timeouts.provision_session_s if is_provision_only else 0.0
         keep_alive_s = self._connection.keep_alive_s * 1.5  # [MQTT-3.1.2-24]
         self.idle_limit_s = min(keep_alive_s or timeouts.inactivity_s, timeouts.inactivity_s)
-        self._service.logged_in(self, identity)
+        if not is_provision_only:
+            self._device_id = identity.device_id
+            self._service.logged_in(self, identity)
+
+    def listen(self, interest: Interest) -> None:
+        """Tells the core what the session wants to hear, where that has changed."""
+        downlinks, device_id = self._service.api.downlinks, self._device_id
+        if device_id and downlinks.interest(device_id, self) != interest:
+            downlinks.open(device_id, self, interest)
 
     def end(self) -> None:
         if not self._is_ending:
             data = self._connection.data_to_send()
             if data:
                 self.transport.write(data)
+            self._session_ended()
             self._is_ending = True
+            self.last_seen_s = self._service.now_s()
+            if self.is_blocked:
+                self.transport.unregisterProducer()
             self.transport.loseConnection()
+
+    def _session_ended(self) -> None:
+        self._device_id = 0
+        if self._adapter.identity is not None and not self._is_ending:
+            self._service.ended(self, self._adapter.identity)
 
     # -- what the service asks --------------------------------------------------------------------
 
@@ -197,12 +266,42 @@ class MqttProtocol(Protocol):
             self._connection.disconnect(reason)
         self.end()
 
-    def register(self) -> None:
-        """The session counts: the core may send through it."""
-        self._adapter.register()
-
     def check_deadline(self, now_s: float) -> None:
         """Called about once a second."""
-        is_late = self.deadline_s and now_s >= self.deadline_s
-        if is_late or now_s - self.last_seen_s > self.idle_limit_s:
-            self.close_with(ReasonCode.KEEP_ALIVE_TIMEOUT)
+        if self._is_ending:
+            if now_s - self.last_seen_s > CLOSE_S:
+                self.transport.abortConnection()
+            return
+        if self._pauses:
+            self._check_while_paused(now_s)
+        if self.deadline_s and now_s >= self.deadline_s:
+            self.close_with(ReasonCode.MAXIMUM_CONNECT_TIME)
+        elif now_s - self.last_seen_s > self.idle_limit_s:
+            is_keep_alive = self.idle_limit_s < self._service.timeouts.inactivity_s
+            self.close_with(ReasonCode.KEEP_ALIVE_TIMEOUT if is_keep_alive else ReasonCode.MAXIMUM_CONNECT_TIME)
+
+    def _check_while_paused(self, now_s: float) -> None:
+        """A peer that is not read cannot be called silent; one that does not read must make progress."""
+        if not self._pauses & Pause.UNREAD:
+            self.last_seen_s = now_s
+            return
+        unsent_bytes = self._count_unsent()
+        if unsent_bytes < self._unsent_bytes:
+            self.last_seen_s = now_s
+        self._unsent_bytes = unsent_bytes
+
+    # -- what the core asks (core.downlinks.Downlink) ----------------------------------------------
+
+    def attributes_changed(self, change: AttributesChange) -> None:
+        self._adapter.attributes_changed(change)
+
+    def command(self, command: RpcCommand, delivery: Delivery) -> None:
+        self._adapter.command(command, delivery)
+
+    def ended(self, why: Ending) -> None:
+        log.info("Session of {device} closed: {why}", device=self._device_name, why=why.name)
+        self.close_with(ReasonCode.ADMINISTRATIVE_ACTION)
+
+    @property
+    def _device_name(self) -> str:
+        return self._adapter.identity.device_name if self._adapter.identity else ""

@@ -1,156 +1,101 @@
-"""What the core sends a device's MQTT session: attribute changes and commands, as its subscriptions ask.
+"""What the core sends a device by itself: changes of shared attributes and commands (wire-contract.md 2.2, 2.8, 2.9).
 
-The last subscription among the v1, v2, v2/j and v2/p forms decides topic and encoding (wire-contract.md section 2.7).
-A command of QoS 1 is delivered once the client has acknowledged it, one of QoS 0 once it is written (section 2.9).
+Topic, encoding and QoS are those of the last subscription that turns the push on. How long an acknowledgement may take
+is the core's business (`core.rpc`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.logger import Logger
-
-from cloud_core.core.downlinks import Delivery, Downlinks, Ending, Interest
-from cloud_core.model import Identity
-from cloud_core.transports.mqtt.subscriptions import Subscriptions
+from cloud_core.core.downlinks import Delivery, Interest
+from cloud_core.profile_options import ProfileOptions
+from cloud_core.transports.mqtt.conversation import Conversation
+from cloud_core.transports.mqtt.flavours import downlink_codec_of, has_codec
 from shared import topics
-from shared.codecs import JSON, Codec
 from shared.errors import PlatformError
 from shared.messages import AttributesChange, RpcCommand
-from shared.topics import Flavour
+from shared.mqtt.filters import matches
+from shared.topics import Flavour, PushFlavours
 
-log = Logger()
-
-# (topic, payload, QoS, receipt or None) -> whether it was sent; see `ServerConnection.publish`.
-Publish = Callable[[str, bytes, int, object], bool]
-
-
-class Receipt:
-    """A message that waits for the client's acknowledgement; `fate` is told whether it came."""
-
-    __slots__ = ("fate",)
-
-    def __init__(self, fate: Callable[[bool], None]) -> None:
-        self.fate = fate
+_Way = tuple[Flavour, int]  # and QoS
 
 
 class Pushes:
-    """The `Downlink` of one session."""
+    """The ways by which one session hears what nobody asked for."""
 
-    __slots__ = ("_attributes", "_awaited", "_commands", "_downlinks", "_end", "_identity", "_publish",
-                 "_subscriptions")  # fmt: skip
+    __slots__ = ("_attributes", "_commands")
 
-    def __init__(
-        self,
-        identity: Identity,
-        subscriptions: Subscriptions,
-        downlinks: Downlinks,
-        *,
-        publish: Publish,
-        end: Callable[[Ending], None],
-    ) -> None:
-        self._identity = identity
-        self._downlinks = downlinks
-        self._publish = publish
-        self._end = end
-        self._subscriptions = subscriptions
-        self._attributes: tuple[Flavour, int] | None = None  # and the QoS
-        self._commands: tuple[Flavour, int] | None = None
-        self._awaited: set[Receipt] = set()
-        downlinks.open(identity.device_id, self, Interest.NOTHING)
+    def __init__(self) -> None:
+        self._attributes: _Way | None = None
+        self._commands: _Way | None = None
 
-    def settle(self) -> None:
-        """After a SUBSCRIBE or UNSUBSCRIBE was answered: tells the core what this session wants to hear from now on."""
+    def follow(self, subscriptions: dict[str, int], options: ProfileOptions) -> Interest:
+        """Takes the ways that the subscriptions (oldest first) open; what the core is to send by them.
+
+        A flavour without codec in this profile opens none.
+        """
         self._attributes = self._commands = None
-        own_topic = self._identity.options.attributes_subscribe_topic
-        for topic_filter, qos in self._subscriptions.items():
-            flavour = topics.attributes_push_of(topic_filter, own_topic)
-            if flavour is not None:
-                self._attributes = flavour, qos
-            flavour = topics.command_push_of(topic_filter)
-            if flavour is not None:
-                self._commands = flavour, qos
+        for topic_filter, qos in reversed(subscriptions.items()):
+            flavours = _flavours(topic_filter, options)
+            if self._attributes is None and flavours.attributes and has_codec(options, flavours.attributes):
+                self._attributes = flavours.attributes, qos
+            if self._commands is None and flavours.commands and has_codec(options, flavours.commands):
+                self._commands = flavours.commands, qos
         interest = Interest.NOTHING
         if self._attributes is not None:
             interest |= Interest.ATTRIBUTES
         if self._commands is not None:
             interest |= Interest.COMMANDS
-        if self._downlinks.interest(self._identity.device_id, self) not in (None, interest):
-            self._downlinks.open(self._identity.device_id, self, interest)
+        return interest
 
-    # -- core.downlinks.Downlink ------------------------------------------------------------------
-
-    def attributes_changed(self, change: AttributesChange) -> None:
+    def attributes_changed(self, session: Conversation, change: AttributesChange) -> None:
+        """As `Downlink.attributes_changed`."""
         if self._attributes is None:
             return
         flavour, qos = self._attributes
-        own = self._identity.options.attributes_subscribe_topic
-        topic = own if flavour is Flavour.V1 else topics.ATTRIBUTES_PUSH[flavour]
-        device = self._identity.device_name
+        topic = topics.attributes_topic(flavour)
         try:
-            payload = downlink_codec(self._identity, flavour).render_attributes_change(change)
-        except PlatformError as error:
-            log.warn("A change of attributes of {device} cannot be written: {error}", device=device, error=str(error))
+            body = downlink_codec_of(session.device.options, flavour).render_attributes_change(change)
+        except PlatformError as error:  # the encoding cannot express it
+            session.unanswerable(topic, error)
             return
-        if not self._publish(topic, payload, qos, None):
-            log.warn("A change of attributes of {device} was not sent", device=device)
+        session.publish(topic, body, qos)
 
-    def command(self, command: RpcCommand, delivery: Delivery) -> None:
+    def command(self, session: Conversation, command: RpcCommand, delivery: Delivery) -> None:
+        """As `Downlink.command`. QoS 1: delivered when acknowledged; QoS 0: when written."""
         if self._commands is None:
             delivery.failed()
             return
         flavour, qos = self._commands
-
-        def fate(is_accepted: bool) -> None:
-            delivery.delivered() if is_accepted else delivery.failed()
-
+        topic = topics.command_topic(flavour, command.number)
         try:
-            payload = downlink_codec(self._identity, flavour).render_command(command, with_id=False)
+            body = downlink_codec_of(session.device.options, flavour).render_command(command, with_id=False)
         except PlatformError as error:
-            log.warn("A command for {device} cannot be written: {error}", device=self._identity.device_name,
-                     error=str(error))  # fmt: skip
+            session.unanswerable(topic, error)
             delivery.failed()
             return
-        if not self.send(topics.command_topic(flavour, command.number), payload, qos, fate):
+        session.publish(topic, body, qos, _telling(delivery))
+
+
+def _telling(delivery: Delivery) -> Callable[[bool], None]:
+    def told(is_acknowledged: bool) -> None:
+        if is_acknowledged:
+            delivery.delivered()
+        else:
             delivery.failed()
 
-    def send(self, topic: str, payload: bytes, qos: int, fate: Callable[[bool], None] | None) -> bool:
-        """Sends a message; its fate is known with the acknowledgement, for QoS 0 at once. False: it was dropped."""
-        receipt = Receipt(fate) if qos and fate is not None else None
-        if not self._publish(topic, payload, qos, receipt):
-            return False
-        if receipt is not None:
-            self._awaited.add(receipt)
-        elif fate is not None:
-            fate(True)
-        return True
-
-    def ended(self, why: Ending) -> None:
-        self._end(why)
-
-    # -- acknowledgements -------------------------------------------------------------------------
-
-    def acknowledged(self, receipt: Receipt, *, is_accepted: bool) -> None:
-        """The client has answered a command's PUBLISH."""
-        if receipt in self._awaited:
-            self._awaited.discard(receipt)
-            receipt.fate(is_accepted)
-
-    def close(self) -> None:
-        """The session is over; what was not acknowledged has failed."""
-        self._downlinks.close(self._identity.device_id, self)
-        waiting, self._awaited = self._awaited, set()
-        for receipt in waiting:
-            receipt.fate(False)
+    return told
 
 
-def uplink_codec(identity: Identity, flavour: Flavour) -> Codec:
-    """What the device sends: `/j` is JSON, `/p` protobuf, everything else as the profile says (section 2.11)."""
-    if flavour is Flavour.V2_JSON:
-        return JSON
-    return identity.options.protobuf_codec if flavour is Flavour.V2_PROTOBUF else identity.options.codec
+def is_own_attributes_filter(topic_filter: str, options: ProfileOptions) -> bool:
+    """Whether it is the profile's own name for changes of attributes. They still come on the v1 topic, as from
+    ThingsBoard."""
+    return matches(options.attributes_subscribe_topic, topic_filter)
 
 
-def downlink_codec(identity: Identity, flavour: Flavour) -> Codec:
-    """What goes to the device; on v1 topics the profile may ask for JSON although the device sends protobuf."""
-    return identity.options.v1_downlink_codec if flavour is Flavour.V1 else uplink_codec(identity, flavour)
+def _flavours(topic_filter: str, options: ProfileOptions) -> PushFlavours:
+    flavours = topics.push_flavours(topic_filter)
+    if is_own_attributes_filter(topic_filter, options):
+        return PushFlavours(attributes=Flavour.V1, commands=flavours.commands)
+    return flavours

@@ -1,7 +1,7 @@
-"""One-shot requests of a device: attributes, calls, replies to commands, claims.
+"""What a device asks for with one message, and the answers (wire-contract.md sections 2.7 to 2.10).
 
-Each is acknowledged first and answered afterwards (wire-contract.md section 2.2); a body that is wrong is
-acknowledged with its reason and answered by nothing.
+A handler parses first, and raises PlatformError for what it cannot read: nothing has been taken or done by then.
+The acknowledgement goes out before the answer.
 """
 
 from __future__ import annotations
@@ -9,85 +9,98 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.logger import Logger
-
-from cloud_core.core.api import DeviceApi
-from cloud_core.model import Identity
-from cloud_core.transports.mqtt.pushes import downlink_codec, uplink_codec
+from cloud_core.transports.mqtt import downloads
+from cloud_core.transports.mqtt.conversation import Conversation
+from cloud_core.transports.mqtt.flavours import codec_of, downlink_codec_of
+from cloud_core.transports.mqtt.provision import provision
 from shared import topics
-from shared.codecs import Codec
 from shared.errors import PlatformError
 from shared.messages import AttributesAnswer
+from shared.mqtt.packets import Publish
 from shared.operations import Operation
-from shared.topics import Target
+from shared.topics import DeviceTopic
 
-log = Logger()
-
-Done = Callable[[Any], None]
-Publish = Callable[[str, bytes], None]
+Handler = Callable[[Conversation, Publish, DeviceTopic], None]
 
 
-class Requests:
-    """Carries out the requests of one identity; keeps nothing between them."""
+def _post_telemetry(session: Conversation, packet: Publish, topic: DeviceTopic) -> None:
+    codec = codec_of(session.device.options, topic.flavour)
+    samples = codec.telemetry(packet.payload, received_ms=session.received_ms)
+    rates = session.api.rates
+    limited = rates.telemetry(session.device, 1, sum(len(values) for _, values in samples)) if rates.is_on else None
+    if limited is not None:
+        session.done(packet)(limited)
+        return
+    session.api.post_telemetry(session.device, samples, session.done(packet))
 
-    __slots__ = ("_api", "_identity", "_publish")
 
-    def __init__(self, api: DeviceApi, identity: Identity, publish: Publish) -> None:
-        self._api = api
-        self._identity = identity
-        self._publish = publish
+def _post_attributes(session: Conversation, packet: Publish, topic: DeviceTopic) -> None:
+    values = codec_of(session.device.options, topic.flavour).attributes(packet.payload)
+    session.api.attributes.post(session.device, values, session.done(packet))
 
-    def perform(self, target: Target, payload: bytes, done: Done) -> None:
-        """Raises: MalformedRequest, RequestTooLarge, Unavailable, before `done` was called."""
-        codec = uplink_codec(self._identity, target.flavour)
-        _OPERATIONS[target.operation](self, target, codec, payload, done)
 
-    def _post_attributes(self, target: Target, codec: Codec, payload: bytes, done: Done) -> None:
-        self._api.attributes.post(self._identity, codec.attributes(payload), done)
+def _request_attributes(session: Conversation, packet: Publish, topic: DeviceTopic) -> None:
+    codec = codec_of(session.device.options, topic.flavour)
+    request = codec.attributes_request(packet.payload)
+    slot = session.take(packet)
+    answer_topic = topics.attributes_answer_topic(topic.flavour, topic.request_id)
 
-    def _request_attributes(self, target: Target, codec: Codec, payload: bytes, done: Done) -> None:
-        request = codec.attributes_request(payload)
+    def answered(outcome: AttributesAnswer | PlatformError) -> None:
+        session.conclude(slot, packet, outcome)
+        if not isinstance(outcome, PlatformError):
+            try:
+                writer = downlink_codec_of(session.device.options, topic.flavour)
+                body = writer.render_attributes_answer(outcome, topic.request_id)
+            except PlatformError as error:  # the encoding cannot express it
+                session.unanswerable(answer_topic, error)
+                return
+            session.answer(slot, answer_topic, body)
 
-        def found(outcome: AttributesAnswer | PlatformError) -> None:
-            done(outcome)
-            if isinstance(outcome, AttributesAnswer):
-                writer = downlink_codec(self._identity, target.flavour)
-                topic = topics.attributes_response_topic(target)
-                self._write(topic, lambda: writer.render_attributes_answer(outcome, target.request_id))
+    session.api.attributes.request(session.device, request, answered)
 
-        self._api.attributes.request(self._identity, request, found)
 
-    def _answer_rpc(self, target: Target, codec: Codec, payload: bytes, done: Done) -> None:
-        self._api.rpc.reply(self._identity, target.request_id, codec.reply(payload), done)
+def _answer_rpc(session: Conversation, packet: Publish, topic: DeviceTopic) -> None:
+    value = codec_of(session.device.options, topic.flavour).reply(packet.payload)
+    session.api.rpc.reply(session.device, topic.request_id, value, session.done(packet))
 
-    def _call_server(self, target: Target, codec: Codec, payload: bytes, done: Done) -> None:
-        request = codec.call(payload)
-        done(None)
 
-        def answered(outcome: Any) -> None:
-            answer = {"error": str(outcome)} if isinstance(outcome, PlatformError) else outcome
-            writer = downlink_codec(self._identity, target.flavour)
-            topic = topics.call_response_topic(target)
-            self._write(topic, lambda: writer.render_call_answer(answer, target.request_id))
+def _call_server(session: Conversation, packet: Publish, topic: DeviceTopic) -> None:
+    """Acknowledged at once: the method may take its time."""
+    codec = codec_of(session.device.options, topic.flavour)
+    request = codec.call(packet.payload)
+    slot = session.take(packet)
+    session.conclude(slot, packet, None)
+    answer_topic = topics.call_answer_topic(topic.flavour, topic.request_id)
 
-        self._api.server_methods.call(self._identity, request, answered)
-
-    def _claim(self, target: Target, codec: Codec, payload: bytes, done: Done) -> None:
-        self._api.claims.offer(self._identity, codec.claim(payload), done)
-
-    def _write(self, topic: str, render: Callable[[], bytes]) -> None:
+    def answered(outcome: Any) -> None:  # Any: decoded JSON
+        value = {"error": str(outcome)} if isinstance(outcome, PlatformError) else outcome
         try:
-            self._publish(topic, render())
+            body = downlink_codec_of(session.device.options, topic.flavour).render_call_answer(value, topic.request_id)
         except PlatformError as error:
-            device = self._identity.device_name
-            log.warn("An answer to {device} cannot be written: {error}", device=device, error=str(error))
+            session.unanswerable(answer_topic, error)
+            return
+        session.answer(slot, answer_topic, body)
+
+    session.api.server_methods.call(session.device, request, answered)
 
 
-_OPERATIONS: dict[Operation, Callable[[Requests, Target, Codec, bytes, Done], None]] = {
-    Operation.POST_ATTRIBUTES: Requests._post_attributes,
-    Operation.REQUEST_ATTRIBUTES: Requests._request_attributes,
-    Operation.ANSWER_RPC: Requests._answer_rpc,
-    Operation.CALL_SERVER: Requests._call_server,
-    Operation.CLAIM: Requests._claim,
+def _claim(session: Conversation, packet: Publish, topic: DeviceTopic) -> None:
+    """ThingsBoard closes the connection when it refuses; here v5 hears 0x83, and the session goes on: a client that
+    reconnects would send the claim again, and again."""
+    request = codec_of(session.device.options, topic.flavour).claim(packet.payload)
+    session.api.claims.offer(session.device, request, session.done(packet))
+
+
+HANDLERS: dict[Operation, Handler] = {
+    Operation.PROVISION: provision,
+    Operation.POST_TELEMETRY: _post_telemetry,
+    Operation.POST_ATTRIBUTES: _post_attributes,
+    Operation.REQUEST_ATTRIBUTES: _request_attributes,
+    Operation.ANSWER_RPC: _answer_rpc,
+    Operation.CALL_SERVER: _call_server,
+    Operation.CLAIM: _claim,
+    Operation.DOWNLOAD: downloads.download,
 }
-ONE_SHOT = frozenset(_OPERATIONS)
+
+# Operations that each cost a message of the device's rate. Telemetry has rates of its own, provisioning its rations.
+COUNTED = frozenset(HANDLERS) - {Operation.PROVISION, Operation.POST_TELEMETRY}

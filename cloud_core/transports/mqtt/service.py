@@ -11,31 +11,35 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
+from cloud_core.core.downlinks import Interest
 from cloud_core.model import Identity, Peer, Role, Transport
-from cloud_core.transports.mqtt.ports import Counters
-from cloud_core.transports.mqtt.protocol import MqttProtocol, Timeouts
+from cloud_core.transports.mqtt.protocol import MqttProtocol
 from cloud_core.transports.mqtt.sessions import Sessions
+from cloud_core.transports.mqtt.settings import Counters, Settings, Timeouts
 from shared.mqtt.codes import ReasonCode
 from shared.mqtt.connection import Limits
 
-__all__ = ["MqttService", "Timeouts"]
+__all__ = ["Counters", "MqttService", "Settings", "Timeouts"]
 
 log = Logger()
 SWEEP_S = 1.0
 
 
 class MqttService(Factory[MqttProtocol]):
-    """Builds connections and looks after all of them."""
+    """Builds connections and looks after all of them. `counters` may be read at any time."""
 
     noisy = False
 
-    def __init__(self, *, api: DeviceApi, reactor: Any, limits: Limits, timeouts: Timeouts) -> None:
+    def __init__(
+        self, *, api: DeviceApi, reactor: Any, limits: Limits, timeouts: Timeouts, settings: Settings | None = None
+    ) -> None:
         # `reactor`: callLater and seconds; untyped because a test passes a Clock.
         self.api = api
         self.limits = limits
         self.timeouts = timeouts
-        self.sessions = Sessions()
+        self.settings = settings or Settings()
         self.counters = Counters()
+        self.sessions = Sessions()
         self._reactor = reactor
         self._connections: set[MqttProtocol] = set()
         self._dirty: list[MqttProtocol] = []
@@ -75,28 +79,31 @@ class MqttService(Factory[MqttProtocol]):
     def opened(self, connection: MqttProtocol) -> None:
         self._connections.add(connection)
 
-    def closed(self, connection: MqttProtocol, identity: Identity | None) -> None:
+    def closed(self, connection: MqttProtocol) -> None:
         self._connections.discard(connection)
-        if identity is None or identity.role is Role.PROVISIONING:
-            return
-        if self.sessions.ended(identity.device_id, connection):
-            self.api.presence.disconnected(identity.device_id)
 
     def logged_in(self, connection: MqttProtocol, identity: Identity) -> None:
-        if identity.role is Role.PROVISIONING:
-            return
-        for replaced in self.sessions.take_over(identity.device_id, connection, identity.options.max_sessions):
+        device_id = identity.device_id
+        for replaced in self.sessions.take_over(device_id, connection, identity.options.max_sessions):
             log.warn(
                 "Session of {device} replaced by a new one from {source}",
                 device=identity.device_name,
                 source=connection.peer.address,
             )
             replaced.close_with(ReasonCode.SESSION_TAKEN_OVER)
-        self.api.presence.connected(identity.device_id)
-        connection.register()
+        self.api.downlinks.open(device_id, connection, Interest.NOTHING)
+        self.api.presence.connected(device_id)
 
-    def later(self, delay_s: float, callback: Callable[[], None]) -> None:
-        self._reactor.callLater(delay_s, callback)
+    def ended(self, connection: MqttProtocol, identity: Identity) -> None:
+        if identity.role is Role.PROVISIONING:
+            return
+        self.api.downlinks.close(identity.device_id, connection)
+        if self.sessions.ended(identity.device_id, connection):
+            self.api.presence.disconnected(identity.device_id)
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> object:
+        called: object = self._reactor.callLater(delay_s, callback)
+        return called
 
     def dirty(self, connection: MqttProtocol) -> None:
         """`connection` has something to send; it goes out with the others, in one write each."""

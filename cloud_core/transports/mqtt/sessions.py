@@ -1,7 +1,4 @@
-"""Which sessions live: one for each device, or as many as its profile allows; newer ones take over.
-
-Source: wire-contract.md section 2.6; `ProfileOptions.max_sessions`.
-"""
+"""Which sessions live: so many of each device; a newer one replaces the oldest (wire-contract.md section 2.6)."""
 
 from __future__ import annotations
 
@@ -18,36 +15,30 @@ class LiveSession(Protocol):
 
 
 class Sessions:
-    """Device number -> its live sessions, oldest first. The single one of most devices stands by itself."""
+    """Device number -> its live sessions, oldest first."""
 
     def __init__(self) -> None:
-        self._by_device: dict[int, LiveSession | list[LiveSession]] = {}
+        self._by_device: dict[int, tuple[LiveSession, ...]] = {}
 
     def __len__(self) -> int:
+        """How many devices have a session."""
         return len(self._by_device)
 
-    def take_over(self, device_id: int, session: LiveSession, max_sessions: int = 1) -> list[LiveSession]:
-        """Registers `session`; returns those it replaces, which are forgotten here."""
-        known = self.of(device_id)
-        kept = known[len(known) - max_sessions + 1 :] if max_sessions > 1 else []
-        replaced = known[: len(known) - len(kept)]
-        self._by_device[device_id] = [*kept, session] if kept else session
-        return replaced
+    def take_over(self, device_id: int, session: LiveSession, max_sessions: int = 1) -> tuple[LiveSession, ...]:
+        """Registers `session`; returns those that are too many now."""
+        live = (*self._by_device.get(device_id, ()), session)
+        self._by_device[device_id] = live[-max_sessions:]
+        return live[:-max_sessions]
 
     def ended(self, device_id: int, session: LiveSession) -> bool:
-        """Forgets `session`; whether that was the device's last one."""
-        known = self.of(device_id)
-        if session not in known:
-            return False
-        kept = [one for one in known if one is not session]
-        if not kept:
+        """Forgets `session`; whether it was the last of its device. One that was replaced is unknown already."""
+        live = self._by_device.get(device_id, ())
+        left = tuple(one for one in live if one is not session)
+        if left:
+            self._by_device[device_id] = left
+        elif live:
             del self._by_device[device_id]
-            return True
-        self._by_device[device_id] = kept if len(kept) > 1 else kept[0]
-        return False
+        return bool(live) and not left
 
-    def of(self, device_id: int) -> list[LiveSession]:
-        known = self._by_device.get(device_id)
-        if known is None:
-            return []
-        return known if isinstance(known, list) else [known]
+    def of(self, device_id: int) -> tuple[LiveSession, ...]:
+        return self._by_device.get(device_id, ())

@@ -1,80 +1,66 @@
-"""Acknowledgements of one connection in the order of its publishes [MQTT-4.6.0-2].
-
-Each unit of work that a read starts has a slot; a slot that is ready waits for those before it.
-"""
+"""Acknowledgements in the order of the publishes [MQTT-4.6.0-2]: a slot that is ready waits for those before it."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
 
-from cloud_core.transports.mqtt.errors import REASONS
-from shared.errors import PlatformError, RateLimited, Unavailable
 from shared.mqtt.codes import ReasonCode
 from shared.mqtt.connection import ServerConnection
 
-SUCCESS = 0x00
-_PENDING = -1
-_WITHHELD = -2  # no acknowledgement, ever: an older client sends the message again after reconnecting
+_UNKNOWN = -1
 
 
-class _Slot:
-    """Acknowledgements that wait for one outcome."""
+class Slot:
+    """Acknowledgements that wait for one outcome, and what is to be sent right behind them."""
 
-    __slots__ = ("packet_ids", "reason")
+    __slots__ = ("packet_ids", "reason", "then")
 
     def __init__(self, packet_ids: list[int]) -> None:
         self.packet_ids = packet_ids
-        self.reason = _PENDING
+        self.reason = _UNKNOWN
+        self.then: Callable[[], None] | None = None
 
 
 class Slots:
-    """`on_release` runs after each outcome, when acknowledgements may be ready to send; `on_unavailable` when a
-    client of 3.1.1, which cannot be told, has to send a message again."""
+    """The slots of one connection. Nothing is sent once it is closed."""
 
-    __slots__ = ("_connection", "_on_release", "_on_unavailable", "_waiting")
+    __slots__ = ("_connection", "_waiting")
 
-    def __init__(
-        self, connection: ServerConnection, on_release: Callable[[], None], on_unavailable: Callable[[], None]
-    ) -> None:
+    def __init__(self, connection: ServerConnection) -> None:
         self._connection = connection
-        self._on_release = on_release
-        self._on_unavailable = on_unavailable
-        self._waiting: deque[_Slot] = deque()
+        self._waiting: deque[Slot] = deque()
 
     def __bool__(self) -> bool:
-        """Whether anything is awaited."""
         return bool(self._waiting)
 
-    def take(self, packet_ids: list[int]) -> Callable[[object], None]:
-        """A `done` that acknowledges `packet_ids` once everything before them is acknowledged."""
-        slot = _Slot(packet_ids)
+    def take(self, packet_ids: list[int]) -> Slot:
+        """The place behind all others; without identifiers it only keeps the order."""
+        slot = Slot(packet_ids)
         self._waiting.append(slot)
+        return slot
 
-        def done(outcome: object) -> None:
-            is_refused = isinstance(outcome, PlatformError)
-            slot.reason = REASONS[type(outcome)] if isinstance(outcome, PlatformError) else SUCCESS
-            if is_refused and self._connection.version < 5:
-                if isinstance(outcome, Unavailable):
-                    self._on_unavailable()  # no negative PUBACK in 3.1.1: the client re-sends after reconnecting
-                    return
-                if isinstance(outcome, RateLimited):
-                    slot.reason = _WITHHELD
-            self._release()
-
-        return done
-
-    def acknowledge(self, packet_id: int, reason: int) -> None:
-        """The outcome is known already."""
-        slot = _Slot([packet_id])
+    def settle(self, slot: Slot, reason: int) -> None:
+        """The outcome is known; sends what is ready now."""
         slot.reason = reason
-        self._waiting.append(slot)
-        self._release()
-
-    def _release(self) -> None:
         waiting, connection = self._waiting, self._connection
-        while waiting and waiting[0].reason != _PENDING:
-            slot = waiting.popleft()
-            if slot.packet_ids and slot.reason != _WITHHELD and not connection.is_closed:
-                connection.acknowledge(slot.packet_ids, ReasonCode(slot.reason) if slot.reason else ReasonCode.SUCCESS)
-        self._on_release()
+        while waiting and waiting[0].reason != _UNKNOWN:
+            ready = waiting.popleft()
+            if ready.packet_ids and not connection.is_closed:
+                code = ReasonCode(ready.reason) if ready.reason else ReasonCode.SUCCESS
+                connection.acknowledge(ready.packet_ids, code)
+            then, ready.then = ready.then, None
+            if then is not None:
+                then()
+
+    def withhold(self, slot: Slot) -> None:
+        """It is never acknowledged: the client sends the message again, and those behind do not wait for it."""
+        slot.packet_ids = []
+        self.settle(slot, ReasonCode.SUCCESS)
+
+    def after(self, slot: Slot, then: Callable[[], None]) -> None:
+        """Runs `then` once the slot's acknowledgement has been sent: at once if it has."""
+        if slot.reason != _UNKNOWN and slot not in self._waiting:
+            then()
+        else:
+            slot.then = then

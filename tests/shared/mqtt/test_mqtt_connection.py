@@ -98,6 +98,16 @@ def violation_of(call: Callable[[], object]) -> RemoteProtocolError:
     return caught.value
 
 
+class Told:
+    """Records what `on_settled` says of which message."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[tuple[int, bool]] = []
+
+    def of(self, number: int) -> Callable[[bool], None]:
+        return lambda is_acknowledged: self.outcomes.append((number, is_acknowledged))
+
+
 # States
 
 
@@ -328,7 +338,7 @@ def test_packets_before_connack_wait_for_it(version: int) -> None:
     wire = b"".join(encode(packet, version) for packet in (Connect("d", version), *early))
     assert connection.receive_data(wire) == [Connect("d", version)]
     assert connection.data_to_send() == b""
-    assert connection.accept() == [early[0], early[2], early[3]]
+    assert connection.accept() == early[:4]
     connack, ping = sent(connection)
     assert isinstance(connack, Connack)
     assert ping == Pingresp()
@@ -580,9 +590,9 @@ def test_the_inlined_transition_is_the_one_of_the_table() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_ping_is_answered_at_once(version: int) -> None:
-    """PINGRESP without the caller [MQTT-3.12.4-1]."""
+    """PINGRESP without the caller, who hears of it all the same [MQTT-3.12.4-1]."""
     connection = connected(version)
-    assert receive(connection, Pingreq(), Pingreq()) == []
+    assert receive(connection, Pingreq(), Pingreq()) == [Pingreq(), Pingreq()]
     assert sent(connection) == [Pingresp(), Pingresp()]
 
 
@@ -613,6 +623,64 @@ def test_a_message_goes_out_and_is_acknowledged(version: int) -> None:
     assert sent(connection) == [Pubrel(2)]
     assert receive(connection, Pubcomp(2)) == []
     assert connection.data_to_send() == b""
+
+
+def test_the_sender_hears_which_message_was_acknowledged() -> None:
+    """PUBACK and PUBREC settle, each once; a refusal of v5 is told as one."""
+    connection, told = connected(5), Told()
+    for number, qos in enumerate((1, 2, 1, 0)):
+        connection.publish("a", b"", qos, told.of(number))
+    receive(connection, Puback(1), Pubrec(2), Puback(3, 0x87), Pubcomp(2), Puback(1))
+    assert told.outcomes == [(0, True), (1, True), (2, False)]
+
+
+def test_a_message_that_waits_is_acknowledged_as_itself() -> None:
+    """Its identifier is chosen when the window has room."""
+    connection, told = connected(5, properties={Property.RECEIVE_MAXIMUM: 1}), Told()
+    for number in range(3):
+        connection.publish("a", b"", 1, told.of(number))
+    receive(connection, Puback(1), Puback(2))
+    assert told.outcomes == [(0, True), (1, True)]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda connection: connection.disconnect(),
+        lambda connection: receive(connection, Disconnect()),
+        lambda connection: violation_of(lambda: receive(connection, Connect("again", 5))),
+    ],
+    ids=["ours", "the client's", "a violation"],
+)
+def test_what_was_not_acknowledged_before_the_end_has_failed(end: Callable[[ServerConnection], object]) -> None:
+    """Sent or waiting; nobody is left without an outcome."""
+    connection, told = connected(5, properties={Property.RECEIVE_MAXIMUM: 1}), Told()
+    for number in range(2):
+        connection.publish("a", b"", 1, told.of(number))
+    end(connection)
+    assert told.outcomes == [(0, False), (1, False)]
+    assert not connection.publish("a", b"", 1, told.of(9))
+    assert len(told.outcomes) == 2, "a message that was dropped is the caller's to report"
+
+
+def test_whoever_hears_of_an_acknowledgement_may_send_or_end() -> None:
+    """The next message from inside the callback, and the end too."""
+    connection = connected(5)
+    connection.publish("a", b"", 1, lambda _: connection.publish("b", b"", 1, lambda _: connection.disconnect()))
+    sent(connection)
+    receive(connection, Puback(1))
+    assert sent(connection) == [Publish("b", b"", 1, 2)]
+    assert receive(connection, Puback(2), Publish("x", b"")) == []
+    assert connection.is_closed
+
+
+def test_payloads_that_wait_are_limited_in_bytes() -> None:
+    """A client that acknowledges nothing cannot fill our memory; a single large one may wait."""
+    limits = Limits(max_outbound_queue_bytes=100)
+    connection = connected(5, limits, {Property.RECEIVE_MAXIMUM: 1})
+    assert [connection.publish("a", b"x" * size, 1) for size in (500, 200, 1)] == [True, True, False]
+    receive(connection, Puback(1))
+    assert [connection.publish("a", b"x" * size, 1) for size in (60, 60)] == [True, False]
 
 
 def test_messages_wait_for_the_receive_maximum_of_the_client() -> None:
