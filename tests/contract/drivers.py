@@ -328,8 +328,8 @@ class CoapDevice:
             raise Refused("4.01")
 
     def close(self) -> None:
-        for request in self._observed:
-            self._loop.loop.call_soon_threadsafe(request.observation.cancel)
+        for following in self._observed:
+            self._loop.loop.call_soon_threadsafe(following.cancel)
 
     def _uri(self, path: str) -> str:
         return f"coap://127.0.0.1:{self._port}/api/v1/{self._token}/{path}"
@@ -363,12 +363,16 @@ class CoapDevice:
             message = aiocoap.Message(code=aiocoap.GET, uri=self._uri(what), observe=0)
             request = self._loop.context.request(message)
             first = await request.response
-            request.observation.register_callback(lambda answer: self._messages.put(answer.payload))
-            return request, first
+            following = asyncio.ensure_future(self._follow(request))
+            return following, first
 
-        request, first = self._loop.run(observe())
+        following, first = self._loop.run(observe())
+        self._observed.append(following)
         self._good(first)
-        self._observed.append(request)
+
+    async def _follow(self, request: Any) -> None:
+        async for notification in request.observation:
+            self._messages.put(notification.payload)
 
     def heard(self) -> Any:
         return json.loads(self._messages.get(timeout=WAIT_S))

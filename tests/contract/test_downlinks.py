@@ -1,0 +1,185 @@
+"""What reaches a device: attribute changes, commands, firmware; and claiming (M, R and O rows of section 10)."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from typing import Any
+
+import pytest
+import requests
+
+from tests.contract.drivers import Driver, Refused
+from tests.contract.test_data import attributes_of, telemetry_path
+from tests.support.server import CoreProcess
+
+
+def command(core: CoreProcess, name: str, kind: str, **members: Any) -> requests.Response:
+    url = f"{core.http}/api/rpc/{kind}/{core.device(name)['id']['id']}"
+    headers = {"X-Authorization": f"Bearer {core.jwt}"}
+    return requests.post(url, json={"method": "setGpio", "params": {"pin": 7}} | members, headers=headers, timeout=30)
+
+
+class Later(threading.Thread):
+    """A command whose answer comes when the device has done its part."""
+
+    def __init__(self, core: CoreProcess, name: str, kind: str, **members: Any) -> None:
+        super().__init__(daemon=True)
+        self._call = lambda: command(core, name, kind, **members)
+        self._answer: requests.Response | None = None
+        self.start()
+
+    def run(self) -> None:
+        self._answer = self._call()
+
+    def answer(self) -> requests.Response:
+        self.join(30)
+        assert self._answer is not None
+        return self._answer
+
+
+def test_changes_of_shared_attributes_arrive(driver: Driver, core: CoreProcess, token: str, name: str) -> None:
+    """What is written as one object, what is deleted by name (M7, O3)."""
+    path = f"{telemetry_path(core, name)}/SHARED_SCOPE"
+    with driver.device(token) as device:
+        device.listen("attributes")
+        core.rest.post(path, {"a": 1, "b": {"c": [2]}})
+        assert device.heard() == {"a": 1, "b": {"c": [2]}}
+        if driver.name.startswith("http"):
+            return  # between two long polls a change is not kept; the deletion is tested in memory
+        core.rest.delete(path, keys="b")
+        assert device.heard() == {"deleted": ["b"]}
+
+
+def test_a_one_way_command_is_delivered(driver: Driver, core: CoreProcess, token: str, name: str) -> None:
+    """REST answers 200 without a body; the device sees method and params (R2, O4)."""
+    with driver.device(token) as device:
+        device.listen("rpc")
+        later = Later(core, name, "oneway")
+        heard = device.heard()
+        assert (heard["method"], heard["params"]) == ("setGpio", {"pin": 7})
+        answer = later.answer()
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_the_reply_to_a_two_way_command_is_the_rest_answer(
+    driver: Driver, core: CoreProcess, token: str, name: str
+) -> None:
+    """Whatever JSON the device says (R3, O4)."""
+    with driver.device(token) as device:
+        device.listen("rpc")
+        later = Later(core, name, "twoway")
+        device.reply(device.heard()["id"], {"value": [1, "two"]})
+        assert later.answer().json() == {"value": [1, "two"]}
+
+
+def test_a_command_for_a_device_that_is_not_there_times_out_at_once(
+    driver: Driver, core: CoreProcess, token: str, name: str
+) -> None:
+    """504 (R1)."""
+    assert command(core, name, "twoway").status_code == 504
+
+
+def test_persistent_commands_wait_and_come_in_order(driver: Driver, core: CoreProcess, token: str, name: str) -> None:
+    """Queued while the device is away (R5, R8)."""
+    ids = [command(core, name, "oneway", persistent=True, params=n).json()["rpcId"] for n in range(3)]
+    with driver.device(token) as device:
+        device.listen("rpc")
+        assert [device.heard()["params"] for _ in range(3)] == [0, 1, 2]
+    for one in ids:
+        for _ in range(50):
+            if core.rest.get(f"/api/rpc/persistent/{one}")["status"] == "SUCCESSFUL":
+                break
+            threading.Event().wait(0.1)
+        assert core.rest.get(f"/api/rpc/persistent/{one}")["status"] == "SUCCESSFUL"
+
+
+def test_a_customer_claims_what_the_device_offers(driver: Driver, core: CoreProcess, token: str, name: str) -> None:
+    """Wrong secret: FAILURE, and the offer is gone; right: SUCCESS; again: CLAIMED (M9)."""
+    user = make_customer(core, name)
+    with driver.device(token) as device:
+        device.post("claim", {"secretKey": "s3cret", "durationMs": 60_000})
+        assert claim(core, user, name, "wrong") == (400, "FAILURE")
+        assert claim(core, user, name, "s3cret") == (400, "FAILURE")
+        device.post("claim", {"secretKey": "s3cret"})
+    status, outcome = claim(core, user, name, "s3cret")
+    assert (status, outcome["response"], outcome["device"]["name"]) == (200, "SUCCESS", name)
+    assert claim(core, user, name, "s3cret") == (400, "CLAIMED")
+
+
+def test_a_device_without_a_secret_is_claimed_without_one(
+    driver: Driver, core: CoreProcess, token: str, name: str
+) -> None:
+    """An empty body offers it too (M9)."""
+    user = make_customer(core, name)
+    with driver.device(token) as device:
+        device.post("claim", None)
+    assert claim(core, user, name, "")[0] == 200
+
+
+def make_customer(core: CoreProcess, name: str) -> str:
+    """A customer with one user; the user's JWT."""
+    customer = core.rest.post("/api/customer", {"title": f"customer of {name}"})
+    email = f"{name}@customer.test"
+    core.rest.post(
+        "/api/user",
+        {"email": email, "authority": "CUSTOMER_USER", "customerId": customer["id"], "password": "customer-password"},
+    )
+    login = {"username": email, "password": "customer-password"}
+    token: str = requests.post(f"{core.http}/api/auth/login", json=login, timeout=30).json()["token"]
+    return token
+
+
+def claim(core: CoreProcess, user: str, name: str, secret: str) -> tuple[int, Any]:
+    answer = requests.post(
+        f"{core.http}/api/customer/device/{name}/claim", json={"secretKey": secret} if secret else {},
+        headers={"X-Authorization": f"Bearer {user}"}, timeout=30,
+    )  # fmt: skip
+    return answer.status_code, answer.json()
+
+
+IMAGE = bytes(range(256)) * 20
+
+
+def assign_firmware(core: CoreProcess, name: str) -> str:
+    """A package of the device's profile, assigned to it; its title."""
+    device = core.device(name)
+    title = f"fw-{name}"
+    info = core.rest.post(
+        "/api/otaPackage",
+        {"type": "FIRMWARE", "title": title, "version": "1.1", "deviceProfileId": device["deviceProfileId"]},
+    )
+    answer = requests.post(
+        f"{core.http}/api/otaPackage/{info['id']['id']}",
+        params={"checksumAlgorithm": "SHA256", "checksum": hashlib.sha256(IMAGE).hexdigest()},
+        files={"file": ("image.bin", IMAGE, "application/octet-stream")},
+        headers={"X-Authorization": f"Bearer {core.jwt}"}, timeout=30,
+    )  # fmt: skip
+    assert answer.status_code == 200, answer.text
+    core.rest.post("/api/device", device | {"firmwareId": info["id"]})
+    return title
+
+
+def test_firmware_comes_in_chunks(driver: Driver, core: CoreProcess, token: str, name: str) -> None:
+    """Metadata as shared attributes, bytes by number, nothing past the end."""
+    title = assign_firmware(core, name)
+    with driver.device(token) as device:
+        told = device.attributes(shared="fw_title,fw_version,fw_size,fw_checksum,fw_checksum_algorithm")["shared"]
+        assert told == {
+            "fw_title": title, "fw_version": "1.1", "fw_size": len(IMAGE), "fw_checksum_algorithm": "SHA256",
+            "fw_checksum": hashlib.sha256(IMAGE).hexdigest(),
+        }  # fmt: skip
+        chunks = [
+            device.firmware(title=title, version="1.1", chunk_bytes=1000, chunk=number)
+            for number in range(-(-len(IMAGE) // 1000) + 1)
+        ]
+    assert b"".join(chunks) == IMAGE and chunks[-1] == b""
+    assert core.latest(name)["fw_state"] == "QUEUED"
+    assert "fw_title" in attributes_of(core, name, "SHARED_SCOPE")
+
+
+def test_without_a_package_there_is_no_firmware(driver: Driver, token: str) -> None:
+    """Refused in the transport's own way."""
+    with driver.device(token) as device, pytest.raises(Refused) as refusal:
+        device.firmware(title="x", version="1", chunk_bytes=100, chunk=0)
+    assert any(word in str(refusal.value) for word in ("404", "4.04", "NOT_FOUND"))
