@@ -177,8 +177,7 @@ class CommandQueue:
             return
         room = (1 if self._is_sequential else MAX_ON_THEIR_WAY) - len(line.on_their_way)
         if room <= 0:
-            line.has_more = True
-            return
+            return  # until one of them is settled
         line.is_taking, line.is_wanted = True, False
         count = min(line.count, room)
         on_their_way = frozenset(line.on_their_way)

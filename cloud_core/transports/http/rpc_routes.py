@@ -187,10 +187,14 @@ def command_json(command: PersistentCommand, tenant: UUID) -> dict[str, Any]:
         "request": {
             "id": str(command.uuid), "tenantId": tenant_id, "deviceId": device_id, "oneway": command.is_oneway,
             "expirationTime": command.expires_ms,
-            "body": {"method": command.method, "params": render_json(command.params).decode()},
+            "body": {"method": command.method, "params": _json_text(command.params)},
             "persisted": True, "retries": command.retries_left,
-            "additionalInfo": render_json(command.additional_info).decode(),
+            "additionalInfo": _json_text(command.additional_info),
         },
         "response": msgspec.Raw(render_json(command.response)), "status": command.status.value,
         "additionalInfo": msgspec.Raw(render_json(command.additional_info)),
     }  # fmt: skip
+
+
+def _json_text(value: Any) -> str | None:  # Any: decoded JSON
+    return None if value is None else render_json(value).decode()

@@ -134,7 +134,7 @@ def test_commands_that_wait_in_memory_are_bounded(
     assert core.send() == []
     monkeypatch.setattr(rpc_module, "MAX_WAITING", 2)
     downlink.deliveries[1].delivered()
-    core.send()
+    assert core.send() == []
     other = core.store.add_device("other", core.store.add_profile("p2"))
     RecordingDownlink(core.api.downlinks, other).open()
     outcomes: list[Any] = []

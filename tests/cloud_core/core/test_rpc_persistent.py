@@ -132,6 +132,24 @@ def test_a_long_poll_is_given_one_command_after_the_other(core: RpcUnderTest) ->
     assert core.states(uuids) == ["SUCCESSFUL"] * 3
 
 
+def test_a_downlink_that_closes_within_a_batch_leaves_the_rest_queued(core: RpcUnderTest) -> None:
+    """What was not written is not shown as sent."""
+    uuids = core.queue("a", "b", "c")
+    downlink = core.downlink(takes=2)
+    core.settle()
+    assert (downlink.methods, core.states(uuids)) == (["a", "b"], ["SENT", "SENT", "QUEUED"])
+
+
+def test_a_retry_is_not_missed_while_others_are_looked_for(core: RpcUnderTest) -> None:
+    """Two fail at once, and the first of them is gone by then."""
+    gone, kept = core.queue("a", "b", retries=1)
+    downlink = core.downlink()
+    core.settle()
+    core.under_test.outcome(lambda done: core.rpc.delete(TENANT, gone, done))
+    core.pass_time(10.1)
+    assert (downlink.methods, core.states([kept])) == (["a", "b", "b"], ["SENT"])
+
+
 def test_a_lost_connection_costs_no_retry(core: RpcUnderTest) -> None:
     """The command waits until the device is back."""
     uuids = core.queue("a", retries=0)
@@ -303,9 +321,12 @@ def test_commands_are_listed_by_state(core: RpcUnderTest) -> None:
 
 
 def test_devices_without_commands_come_and_go_without_a_look_up(core: RpcUnderTest) -> None:
-    """A fleet that reconnects does not wait for the disk."""
-    core.downlink().close()
-    core.settle()  # reads once who has something waiting
+    """A fleet that reconnects does not wait for the disk, nor do those whose commands have ended."""
+    core.queue("a")
+    for _ in range(2):
+        downlink = core.downlink(acknowledges=True)
+        core.settle()
+        downlink.close()
     work: list[Any] = []
     core.store.store.submit = lambda *args: work.append(args)  # type: ignore[method-assign]
     core.store.store.read = lambda *args: work.append(args)  # type: ignore[method-assign]
