@@ -38,7 +38,7 @@ from shared.errors import (
 from shared.messages import AttributesChange, PackageKind, PackageRequest
 from tests.cloud_core.core.test_admin import DOCUMENT, OPERATOR, AdminUnderTest
 from tests.support.api import ApiUnderTest
-from tests.support.downlinks import RecordingDownlink
+from tests.support.listening import ListeningDownlink
 from tests.support.stores import TENANT, StoreUnderTest
 
 FIRMWARE, SOFTWARE = PackageKind.FIRMWARE, PackageKind.SOFTWARE
@@ -54,7 +54,7 @@ class Packages(AdminUnderTest):
         self.api = self.devices.api.packages
         self.profile = self.save_profile("p", ProvisionConfiguration())
         self.device = self.save_device(name="d", type="p")
-        self.downlink = RecordingDownlink()
+        self.downlink = ListeningDownlink()
         self.devices.api.downlinks.open(self.device.id, self.downlink, Interest.ATTRIBUTES)
 
     @property
@@ -354,7 +354,7 @@ def test_a_profiles_package_reaches_all_its_devices_in_batches(ota: Packages) ->
         ]  # fmt: skip
 
     device_ids = ota.store.run(add)
-    last = RecordingDownlink()
+    last = ListeningDownlink()
     ota.devices.api.downlinks.open(device_ids[-1], last, Interest.ATTRIBUTES)
     ota.assign_to_profile(ota.make("all"))
     assert all(ota.shared(one)["fw_title"] == "all" for one in device_ids)

@@ -6,7 +6,7 @@ from cloud_core.core.downlinks import Delivery, Ending
 from shared.messages import AttributesChange, RpcCommand
 
 
-class RecordingDownlink:
+class ListeningDownlink:
     """An open way to a device, in memory."""
 
     def __init__(self) -> None:
