@@ -38,7 +38,7 @@ from shared.errors import (
 from shared.messages import AttributesChange, PackageKind, PackageRequest
 from tests.cloud_core.core.test_admin import DOCUMENT, OPERATOR, AdminUnderTest
 from tests.support.api import ApiUnderTest
-from tests.support.downlinks import ListeningDownlink
+from tests.support.listening import ListeningDownlink
 from tests.support.stores import TENANT, StoreUnderTest
 
 FIRMWARE, SOFTWARE = PackageKind.FIRMWARE, PackageKind.SOFTWARE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -289,15 +290,18 @@ OPEN_TO_CUSTOMERS = {
 }
 
 
-def routes_of(routes: Any) -> set[tuple[str, str]]:
-    """(method, path) of every REST route, those of mounted files included."""
+def routes_of(routes: Any, prefix: str = "") -> set[tuple[str, str]]:
+    """(method, path) of every REST route, those of mounted files included, by whatever path they are named there."""
     found = set()
     for rule in routes.app.url_map.iter_rules():
-        assert str(rule).startswith("/api/"), f"{rule} does not name its whole path; then this walk misses it"
-        found |= {(method, str(rule)) for method in set(rule.methods or ()) - {"HEAD", "OPTIONS"}}
-    for member in vars(routes).values():
-        if hasattr(member, "app") and not isinstance(member, DeviceRoutes):
-            found |= routes_of(member)
+        path = str(rule) if str(rule).startswith("/api/") else prefix.rstrip("/") + str(rule)
+        if rule.methods is not None:
+            found |= {(method, path) for method in set(rule.methods) - {"HEAD", "OPTIONS"}}
+        elif not rule.endpoint.endswith("_branch"):  # its twin, without the rest of the path, mounts the same
+            request = SimpleNamespace(prepath=[], postpath=[])
+            resource = routes.app.execute_endpoint(rule.endpoint, request, **dict.fromkeys(rule.arguments, ""))
+            if not isinstance(resource._app._instance, DeviceRoutes):
+                found |= routes_of(resource._app._instance, path)
     return found
 
 
