@@ -244,7 +244,7 @@ class GatewaySession:
         for name, said in by_name.items():
             one = devices.get(name)
             if one is None:
-                unknown.append(Wanted(name))
+                unknown.append(Wanted(name, is_under_way=name in self._joining))
             else:
                 known.append((one.device_id, said))
         self._parts.presence.all_seen([device_id for device_id, _ in known])

@@ -44,11 +44,15 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A sub-device that is to be connected: announced by its gateway, or only spoken for."""
+    """A sub-device that is to be connected: announced by its gateway, or only spoken for.
+
+    `is_under_way`: a decision before this one does so; here it has only to be found.
+    """
 
     name: str
     is_announced: bool = False
     type: str = ""  # empty: not given
+    is_under_way: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,9 @@ class _Joining:
             return refusal
         if device is None:
             return self._create(wanted)
+        is_found_only = wanted.is_under_way and not wanted.is_announced
+        if is_found_only and before is not None and before.gateway_id == self._gateway.id:
+            return self._joined(device, is_type_open=before.is_type_guessed)
         if not is_former_name and before is not None:
             self._tx.delete_aliases_of(self._gateway.id, device.id)  # it knows the present name
         return self._adopt(device, wanted, before)
@@ -228,6 +235,9 @@ class _Joining:
                 is_type_guessed=is_type_open,
             )
         )  # fmt: skip
+        return self._joined(device, is_type_open=is_type_open)
+
+    def _joined(self, device: Device, *, is_type_open: bool) -> Joined:
         return Joined(device.id, device.created_ms + self._rules.late_type_ms if is_type_open else 0)
 
     def _profile_id(self, type_: str) -> int:
