@@ -81,6 +81,11 @@ def settings_of(document: Mapping[str, Any]) -> PayloadSettings | None:
     )
 
 
+def has_schemas(document: Mapping[str, Any]) -> bool:
+    """Whether the profile's payloads are protobuf, so that there is something to compile."""
+    return settings_of(document) is not None
+
+
 def check_schemas(document: Mapping[str, Any]) -> None:
     """For a profile that is saved. Raises: InvalidArgument naming schema, line and fault."""
     settings = settings_of(document)

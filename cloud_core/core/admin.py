@@ -30,7 +30,7 @@ from cloud_core.model import (
     StoredCredentials,
     User,
 )
-from cloud_core.proto_schemas import check_schemas
+from cloud_core.proto_schemas import check_schemas, has_schemas
 from cloud_core.storage.interface import Store, TimeSeriesQuery
 from shared.credentials import AccessToken, Credentials
 from shared.errors import (
@@ -95,7 +95,8 @@ class AdminApi(Asking):
         document: dict[str, Any], version: int | None,
     ) -> DeviceProfile:  # fmt: skip
         """Creates (no uuid) or updates; key and secret are generated where the strategy needs them."""
-        await deferToThread(check_schemas, document)
+        if has_schemas(document):
+            await deferToThread(check_schemas, document)
         saved = await self._decide(
             inventory.save_profile, operator.tenant_id, uuid, name, provision, document, version, self._api.now_ms()
         )

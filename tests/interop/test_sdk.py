@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.contract.test_downlinks import Later, assign_firmware, claim, make_customer
+from tests.contract.operators import Later, assign_firmware, claim, make_customer
 from tests.support.server import CoreProcess
 
 pytestmark = pytest.mark.filterwarnings("default")

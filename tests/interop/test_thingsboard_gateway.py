@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.test_downlinks import command
+from tests.contract.operators import command
 from tests.support.server import CoreProcess
 
 WAIT_S = 60.0

@@ -4,38 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from typing import Any
 
 import pytest
-import requests
 
 from tests.contract.drivers import Driver, Refused
-from tests.contract.test_data import attributes_of, telemetry_path
+from tests.contract.operators import (
+    IMAGE,
+    Later,
+    assign_firmware,
+    attributes_of,
+    claim,
+    command,
+    make_customer,
+    telemetry_path,
+)
 from tests.support.server import CoreProcess
-
-
-def command(core: CoreProcess, name: str, kind: str, **members: Any) -> requests.Response:
-    url = f"{core.http}/api/rpc/{kind}/{core.device(name)['id']['id']}"
-    headers = {"X-Authorization": f"Bearer {core.jwt}"}
-    return requests.post(url, json={"method": "setGpio", "params": {"pin": 7}} | members, headers=headers, timeout=30)
-
-
-class Later(threading.Thread):
-    """A command whose answer comes when the device has done its part."""
-
-    def __init__(self, core: CoreProcess, name: str, kind: str, **members: Any) -> None:
-        super().__init__(daemon=True)
-        self._call = lambda: command(core, name, kind, **members)
-        self._answer: requests.Response | None = None
-        self.start()
-
-    def run(self) -> None:
-        self._answer = self._call()
-
-    def answer(self) -> requests.Response:
-        self.join(30)
-        assert self._answer is not None
-        return self._answer
 
 
 def test_changes_of_shared_attributes_arrive(driver: Driver, core: CoreProcess, token: str, name: str) -> None:
@@ -115,49 +98,6 @@ def test_a_device_without_a_secret_is_claimed_without_one(
     with driver.device(token) as device:
         device.post("claim", None)
     assert claim(core, user, name, "")[0] == 200
-
-
-def make_customer(core: CoreProcess, name: str) -> str:
-    """A customer with one user; the user's JWT."""
-    customer = core.rest.post("/api/customer", {"title": f"customer of {name}"})
-    email = f"{name}@customer.test"
-    core.rest.post(
-        "/api/user",
-        {"email": email, "authority": "CUSTOMER_USER", "customerId": customer["id"], "password": "customer-password"},
-    )
-    login = {"username": email, "password": "customer-password"}
-    token: str = requests.post(f"{core.http}/api/auth/login", json=login, timeout=30).json()["token"]
-    return token
-
-
-def claim(core: CoreProcess, user: str, name: str, secret: str) -> tuple[int, Any]:
-    answer = requests.post(
-        f"{core.http}/api/customer/device/{name}/claim", json={"secretKey": secret} if secret else {},
-        headers={"X-Authorization": f"Bearer {user}"}, timeout=30,
-    )  # fmt: skip
-    return answer.status_code, answer.json()
-
-
-IMAGE = bytes(range(256)) * 20
-
-
-def assign_firmware(core: CoreProcess, name: str) -> str:
-    """A package of the device's profile, assigned to it; its title."""
-    device = core.device(name)
-    title = f"fw-{name}"
-    info = core.rest.post(
-        "/api/otaPackage",
-        {"type": "FIRMWARE", "title": title, "version": "1.1", "deviceProfileId": device["deviceProfileId"]},
-    )
-    answer = requests.post(
-        f"{core.http}/api/otaPackage/{info['id']['id']}",
-        params={"checksumAlgorithm": "SHA256", "checksum": hashlib.sha256(IMAGE).hexdigest()},
-        files={"file": ("image.bin", IMAGE, "application/octet-stream")},
-        headers={"X-Authorization": f"Bearer {core.jwt}"}, timeout=30,
-    )  # fmt: skip
-    assert answer.status_code == 200, answer.text
-    core.rest.post("/api/device", device | {"firmwareId": info["id"]})
-    return title
 
 
 def test_firmware_comes_in_chunks(driver: Driver, core: CoreProcess, token: str, name: str) -> None:

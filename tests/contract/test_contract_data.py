@@ -7,19 +7,10 @@ from typing import Any
 import pytest
 
 from tests.contract.drivers import Driver, Refused
+from tests.contract.operators import attributes_of, telemetry_path
 from tests.support.server import CoreProcess
 
 FIVE = {"text": "value", "flag": True, "double": 3.5, "long": 4, "json": {"a": [1, {"b": "c"}]}}
-
-
-def telemetry_path(core: CoreProcess, name: str) -> str:
-    return f"/api/plugins/telemetry/DEVICE/{core.device(name)['id']['id']}"
-
-
-def attributes_of(core: CoreProcess, name: str, scope: str) -> dict[str, Any]:
-    return {
-        one["key"]: one["value"] for one in core.rest.get(f"{telemetry_path(core, name)}/values/attributes/{scope}")
-    }
 
 
 def test_five_kinds_of_values_are_stored(driver: Driver, core: CoreProcess, token: str, name: str) -> None:
