@@ -64,12 +64,12 @@ class StoreUnderTest:
     def close(self) -> None:
         self.store.close()
 
-    def add_profile(self, name: str = "sensor", **provision: Any) -> int:
+    def add_profile(self, name: str = "sensor", document: dict[str, Any] | None = None, **provision: Any) -> int:
         settings: dict[str, Any] = {
             "strategy": ProvisionStrategy.ALLOW_CREATE_NEW_DEVICES, "key": f"{name}-key", "secret": f"{name}-secret",
         }  # fmt: skip
         profile = NewProfile(
-            uuid=uuid4(), tenant_id=TENANT, name=name, created_ms=1, document={},
+            uuid=uuid4(), tenant_id=TENANT, name=name, created_ms=1, document=document or {},
             provision=ProvisionConfiguration(**(settings | provision)),
         )  # fmt: skip
         return int(self.run(lambda tx: tx.insert_profile(profile)))

@@ -23,7 +23,7 @@ from cloud_core.core.downlinks import Delivery
 from cloud_core.core.tokens import new_secret
 from cloud_core.model import Identity, Peer, PresentedCredentials, Role
 from cloud_core.transports.mqtt.conversation import GoneSession, Session
-from cloud_core.transports.mqtt.errors import REASONS, UNAVAILABLE, connack_codes
+from cloud_core.transports.mqtt.errors import UNAVAILABLE, connack_codes
 from cloud_core.transports.mqtt.exchange import MAX_LOGGED_TOPIC, QUOTA_EXCEEDED, SUCCESS, Exchange
 from cloud_core.transports.mqtt.flavours import NO_TELEMETRY, target_of, telemetry_parsers
 from cloud_core.transports.mqtt.gateway import GatewayAdapter
@@ -76,11 +76,14 @@ class MqttAdapter(Exchange):
         """Whether what is buffered may wait: a provisioning device gets SUBACK and response in one write."""
         return bool(self._slots) and self._is_provision_only
 
+    def session_ended(self) -> None:
+        """Nothing more is taken from the peer or sent to it."""
+        self._held = None
+        self._close_gateway()
+
     def peer_is_gone(self, peer: Peer) -> None:
         """Lets go of the socket side: without the circle both are freed at once, and no collector has to run."""
         self._session = GoneSession(peer)
-        self._held = None
-        self._close_gateway()
 
     def handle(self, packets: Iterable[Delivered], received_ms: int = 0) -> None:
         """Acts on the packets of one read, in order; consecutive telemetry is joined.
@@ -224,10 +227,7 @@ class MqttAdapter(Exchange):
         """Any publish that is not plain telemetry."""
         identity = self.device
         if packet.topic.startswith(topics.GATEWAY_PREFIX):
-            if self._gateway is None:
-                self._refuse_topic(packet, NOT_AUTHORIZED)
-            else:
-                self._gateway.publish(packet)
+            self._publish_to_gateway(packet)
             return
         try:
             target = target_of(identity.options, packet.topic)
@@ -244,6 +244,16 @@ class MqttAdapter(Exchange):
                     HANDLERS[target.operation](self, packet, target)
         except PlatformError as error:
             self._drop(packet, error)
+        finally:
+            self._current = None
+
+    def _publish_to_gateway(self, packet: Publish) -> None:
+        if self._gateway is None:
+            self._refuse_topic(packet, NOT_AUTHORIZED)
+            return
+        self._current = packet
+        try:
+            self._gateway.publish(packet)
         finally:
             self._current = None
 
@@ -268,17 +278,13 @@ class MqttAdapter(Exchange):
             self._end(ReasonCode.TOPIC_NAME_INVALID)
 
     def _drop(self, packet: Publish, error: PlatformError) -> None:
-        """A message that cannot be read: dropped, counted, logged, and acknowledged, unless the profile closes."""
+        """A message that cannot be read."""
         if self._is_provision_only:  # an id that is none, on a topic that is not for this session
             self._refuse_topic(packet, TOPIC_NAME_INVALID)
-            return
-        self.counters.malformed += 1
-        self._log_drop(packet, error)
-        is_refusable = self._connection.version >= 5 and packet.qos > 0
-        if self.device.options.closes_on_malformed and not is_refusable:
-            self._end(ReasonCode.PAYLOAD_FORMAT_INVALID)
         else:
-            self._settle(self.take(packet), REASONS[type(error)])
+            self._conclude_failure(self.take(packet), packet, error)
+
+    # -- what the core sends ----------------------------------------------------------------------
 
     def attributes_changed(self, change: AttributesChange) -> None:
         """As `Downlink.attributes_changed`."""

@@ -15,7 +15,7 @@ from cloud_core.transports.mqtt.errors import REASONS
 from cloud_core.transports.mqtt.overrun import Overrun
 from cloud_core.transports.mqtt.settings import Counters, Settings
 from cloud_core.transports.mqtt.slots import Slot, Slots
-from shared.errors import PlatformError, RateLimited, Unavailable
+from shared.errors import MalformedRequest, NotFound, PlatformError, RateLimited, RequestTooLarge, Unavailable
 from shared.mqtt.codes import ReasonCode
 from shared.mqtt.connection import Delivered, OnSettled, ServerConnection
 from shared.mqtt.filters import matches
@@ -105,13 +105,23 @@ class Exchange:
         """`packet` is None for telemetry that was joined."""
         if isinstance(error, RateLimited) and packet is not None:
             self._limit(slot, packet, error)
-        elif isinstance(error, Unavailable) and self._connection.version < 5:
-            self._withhold(slot)
-            self._session.end()  # no negative PUBACK in 3.1.1: the client re-sends after reconnecting
+            return
+        if isinstance(error, Unavailable) and not self.is_v5:
+            self._withhold(slot)  # no negative PUBACK in 3.1.1: the client re-sends after reconnecting
+            self._end(ReasonCode.SERVER_BUSY)
+            return
+        self._log_drop(packet, error)
+        if isinstance(error, MalformedRequest | RequestTooLarge):
+            self.counters.malformed += 1
+            if packet is not None and self.device.options.closes_on_malformed and not (self.is_v5 and packet.qos):
+                self._withhold(slot)
+                self._end(ReasonCode.PAYLOAD_FORMAT_INVALID)
+                return
+        elif isinstance(error, NotFound):  # of a gateway
+            self.counters.unknown_topic += 1
         else:
             self.counters.refused += 1
-            self._log_drop(packet, error)
-            self._settle(slot, REASONS[type(error)])
+        self._settle(slot, REASONS[type(error)])
 
     def _log_drop(self, packet: Publish | None, error: PlatformError) -> None:
         topic = packet.topic[:MAX_LOGGED_TOPIC] if packet else "telemetry"
@@ -123,7 +133,7 @@ class Exchange:
         if self._overrun is None:
             self._overrun = Overrun()
         wait_s = error.retry_after_s
-        is_slowed = self._connection.version < 5 and packet.qos > 0 and wait_s is not None
+        is_slowed = not self.is_v5 and packet.qos > 0 and wait_s is not None
         if self._overrun.is_worth_a_line(now_s):
             what = "it is not read until it may go on" if is_slowed else "what is above that is refused"
             log.warn("{device} sends too much; {what}: {error}", device=self._name, what=what, error=str(error))
@@ -209,5 +219,5 @@ class Exchange:
         """The connection is over because of what the peer sent; the rest of it is not looked at."""
         if not self._connection.is_closed:
             self._connection.disconnect(reason)
-        self._held = []
         self._session.end()
+        self._held = []  # whatever it was

@@ -252,6 +252,7 @@ class MqttProtocol(Protocol):
 
     def _session_ended(self) -> None:
         self._device_id = 0
+        self._adapter.session_ended()
         if self._adapter.identity is not None and not self._is_ending:
             self._service.ended(self, self._adapter.identity)
 
