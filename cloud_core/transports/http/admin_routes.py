@@ -85,9 +85,8 @@ class AdminRoutes(CallSupport):
         return self._plugins_rpc_routes.app.resource()
 
     @app.route("/api/serverMethods", branch=True)
-    def server_methods(self, request: Any) -> Any:
-        request.postpath = request.postpath or [b""]  # else the routes beneath redirect to a slash at the end
-        return self._server_method_routes.app.resource()
+    def server_methods(self, request: Request) -> Any:
+        return mounted(request, self._server_method_routes)
 
     @app.route("/api/customer", branch=True)
     @app.route("/api/customers")

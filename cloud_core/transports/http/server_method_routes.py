@@ -34,14 +34,14 @@ class ServerMethodRoutes(CallSupport):
     def no_route(self, request: Request, failure: Failure) -> bytes:
         return no_route(request, failure)
 
-    @app.route("/", methods=["GET"])
+    @app.route("/api/serverMethods", methods=["GET"])
     @answers
     async def bound(self, request: Request) -> Any:
         tenant_id = self._administrator(request).tenant_id
         methods = await answered(lambda done: self._api.server_methods.bound(tenant_id, done))
         return [_json(one) for one in methods]
 
-    @app.route("/", methods=["POST"])
+    @app.route("/api/serverMethods", methods=["POST"])
     @answers
     async def bind(self, request: Request) -> Any:
         operator = self._administrator(request)
@@ -54,7 +54,7 @@ class ServerMethodRoutes(CallSupport):
         await answered(lambda done: self._api.server_methods.bind(method, done))
         return _json(method) if given else _json(method) | {"secret": method.secret}
 
-    @app.route("/<method>", methods=["DELETE"])
+    @app.route("/api/serverMethods/<method>", methods=["DELETE"])
     @answers
     async def unbind(self, request: Request, method: str) -> Any:
         tenant_id = self._administrator(request).tenant_id

@@ -12,7 +12,7 @@ import jwt
 import pytest
 
 from cloud_core.core.permissions import ACTS, Act, operator_may
-from cloud_core.model import NIL_CUSTOMER, Identity, Role, Scope
+from cloud_core.model import NIL_CUSTOMER, DevicePresence, Identity, Role
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from shared.messages import ClaimRequest
 from tests.support.rest import Rest, id_of, without_threads
@@ -217,7 +217,7 @@ def test_the_info_of_a_device_names_its_customer(rest: Rest) -> None:
     assert info["deviceProfileName"] == "sensor"
     give(rest, customer, device)
     number = rest.api.store.read(lambda tx: tx.device(TENANT, UUID(id_of(device)))).id
-    rest.api.store.run(lambda tx: tx.put_attributes(number, Scope.SERVER, {"active": True}, now_ms=1))
+    rest.api.store.run(lambda tx: tx.put_presence([DevicePresence(device_id=number, is_active=True)]))
     _, info = rest.call("GET", path)
     assert (info["customerTitle"], info["customerIsPublic"], info["active"]) == ("ACME", True, True)
     assert rest.call("GET", f"/api/device/info/{uuid4()}")[0] == 404
