@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -55,11 +56,15 @@ class Operator:
             raise NotAuthorized
 
 
+MAX_VERIFIED = 10_000
+
+
 class Tokens:
     """Signs and verifies; the key survives a restart because it is derived from the master key."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
+        self._verified: dict[str, tuple[Operator, int]] = {}  # access token -> who, and until when (s since the epoch)
 
     def issue(self, operator: Operator, now_s: int) -> dict[str, str]:
         """`{"token", "refreshToken"}`."""
@@ -74,17 +79,32 @@ class Tokens:
         return {"token": self._sign(access), "refreshToken": self._sign(refresh)}
 
     def operator(self, token: str, *, is_refresh: bool = False) -> Operator:
-        """Raises: NotAuthenticated, with the text EXPIRED for a token that was good."""
+        """Raises: NotAuthenticated, with the text EXPIRED for a token that was good.
+
+        An access token is verified once and remembered until it expires: clients send it with every call.
+        """
+        known = None if is_refresh else self._verified.get(token)
+        if known is not None and time.time() < known[1]:
+            return known[0]
+        operator, until_s = self._verify(token, is_refresh=is_refresh)
+        if not is_refresh:
+            if len(self._verified) >= MAX_VERIFIED:
+                self._verified.clear()
+            self._verified[token] = operator, until_s
+        return operator
+
+    def _verify(self, token: str, *, is_refresh: bool) -> tuple[Operator, int]:
         try:
             claims = jwt.decode(token, self._key, algorithms=[ALGORITHM], options={"require": ["exp", "sub"]})
             if ("REFRESH_TOKEN" in claims["scopes"]) != is_refresh:
                 raise NotAuthenticated("this token is for another purpose")
             customer_id = claims.get("customerNumber")
-            return Operator(
+            operator = Operator(
                 claims["sub"], claims["authority"], claims["tenantNumber"],
                 UUID(claims["tenantId"]), UUID(claims["userId"]), customer_id,
                 None if customer_id is None else UUID(claims["customerId"]),
             )  # fmt: skip
+            return operator, int(claims["exp"])
         except jwt.ExpiredSignatureError as error:
             raise NotAuthenticated(EXPIRED) from error
         except (jwt.InvalidTokenError, KeyError, ValueError) as error:

@@ -301,6 +301,46 @@ class Figure:
     is_long: bool = False
 
 
+def commands(bench: Bench) -> list[Row]:
+    """Two-way commands from REST to 100 connected MQTT devices and back."""
+    with bench.core("commands", devices=100) as (core, devices):
+        who = ("--http-port", core.http.port, "--username", ADMIN[0], "--password", ADMIN[1])
+
+        def call(_: int) -> Result:
+            return bench.load("mqtt_devices commands", *who, "--tokens", devices.tokens_file, to=core.mqtt, watch=core)
+
+        results = bench.alternate({"core": call})
+        return [row("commands", results["core"], Target(rate=3_000), memory_bytes=core.memory_bytes())]
+
+
+def attribute_requests(bench: Bench) -> list[Row]:
+    """Attribute requests of 10 devices, one outstanding each, while 10,000 telemetry messages per second flow."""
+    with bench.core("attribute_requests", devices=110) as (core, devices):
+
+        def both(round_number: int) -> Result:
+            ts_base = BASE_TS_MS + round_number * ROUND_MS
+            telemetry_load = ("--rate", 10_000, "--tokens", devices.tokens_file, "--ts-base", ts_base)
+            background = bench.start_load(
+                "mqtt_load publish", *telemetry_load, "--connections", 100, to=core.mqtt, watch=core
+            )
+            asked = ("--tokens", devices.tokens_file, "--connections", 10)
+            result = bench.load("mqtt_devices requests", *asked, to=core.mqtt, watch=core)
+            finished(background, bench.options)
+            return result
+
+        results = bench.alternate({"core": both})
+        return [row("attribute_requests", results["core"], Target(p99_ms=10), memory_bytes=core.memory_bytes())]
+
+
+def fan_out(bench: Bench) -> list[Row]:
+    """One shared attribute for each of 10,000 subscribed sessions, written one by one over REST; p99 is the last's."""
+    with bench.core("fan_out", devices=IDLE_CONNECTIONS) as (core, devices):
+        who = ("--http-port", core.http.port, "--username", ADMIN[0], "--password", ADMIN[1])
+        load = ("--tokens", devices.tokens_file, "--connections", IDLE_CONNECTIONS)
+        result = bench.load("mqtt_devices fan_out", *who, *load, to=core.mqtt, watch=core)
+        return [row("fan_out", [result], Target(p99_ms=1_000), memory_bytes=core.memory_bytes())]
+
+
 FIGURES = (
     Figure("ingest_10", ingest("ingest_10", 10, Target(rate=80_000))),
     Figure("ingest_1", ingest("ingest_1", 1, Target(rate=25_000, p99_ms=10))),
@@ -315,6 +355,9 @@ FIGURES = (
     Figure("idle", idle),
     Figure("long_poll", long_poll),
     Figure("coap_observe", observe),
+    Figure("commands", commands),
+    Figure("attribute_requests", attribute_requests),
+    Figure("fan_out", fan_out),
     Figure("start", start),
     Figure("growth", growth, is_long=True),
 )

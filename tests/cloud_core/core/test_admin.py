@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 from cloud_core.core import admin as admin_module
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.downlinks import Ending
-from cloud_core.core.logins import EXPIRED, Operator, Tokens
+from cloud_core.core.logins import EXPIRED, TOKEN_S, Operator, Tokens
 from cloud_core.model import (
     DEFAULT_TENANT,
     PROVISION_STATE,
@@ -248,3 +248,19 @@ def test_a_reference_leads_to_its_attempt_and_an_unknown_one_says_why(one: Admin
     assert (attempt.outcome, attempt.device_name) == ("INVALID_PROVISION_CREDENTIALS", "d")
     with pytest.raises(NotFound, match="expired"):
         one.run(one.admin.attempt(OPERATOR, "NOSUCHREF"))
+
+
+def test_a_remembered_token_still_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verified once, taken until its time is over, and never as a refresh token."""
+    tokens, now_s = Tokens(KEY), int(time.time())
+    issued = tokens.issue(OPERATOR, now_s)
+    assert tokens.operator(issued["token"]) == tokens.operator(issued["token"]) == OPERATOR
+    for token, is_refresh in ((issued["token"], True), (issued["refreshToken"], False)):
+        with pytest.raises(NotAuthenticated):
+            tokens.operator(token, is_refresh=is_refresh)
+    over = tokens.issue(OPERATOR, now_s - TOKEN_S - 5)["token"]
+    tokens._verified[over] = (OPERATOR, now_s + 100)  # as if it had been verified while it was good
+    assert tokens.operator(over) == OPERATOR
+    monkeypatch.setattr(time, "time", lambda: now_s + 200.0)
+    with pytest.raises(NotAuthenticated, match=EXPIRED):
+        tokens.operator(over)
