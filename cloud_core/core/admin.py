@@ -13,6 +13,7 @@ from cloud_core.core import inventory, relations
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.asking import Asking
 from cloud_core.core.asking import answered as answered  # others find it here
+from cloud_core.core.attributes import check_writable
 from cloud_core.core.customers import CustomersApi
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.logins import Operator, Tokens, hash_password, is_password_right
@@ -216,6 +217,14 @@ class AdminApi(Asking):
     async def put_attributes(self, operator: Operator, uuid: UUID, scope: Scope, values: Attributes) -> None:
         device = await self.device(operator, uuid)
         await answered(lambda done: self._api.attributes.put(device.id, scope, values, done))
+
+    async def put_attributes_of(
+        self, operator: Operator, uuids: Sequence[UUID], scope: Scope, values: Attributes
+    ) -> None:
+        """The same attributes for many devices; all must exist. Raises: NotFound, InvalidArgument."""
+        check_writable(scope, values)
+        numbers = await self._read(inventory.device_ids, operator.tenant_id, uuids)
+        await answered(lambda done: self._api.attributes.put_all(numbers, scope, values, done))
 
     async def delete_attributes(self, operator: Operator, uuid: UUID, scope: Scope, keys: Sequence[str]) -> None:
         device = await self.device(operator, uuid)

@@ -148,6 +148,11 @@ def device(tx: ReadTx, tenant_id: int, uuid: UUID) -> Device | None:
     return tx.device(tenant_id, uuid)
 
 
+def device_ids(tx: ReadTx, tenant_id: int, uuids: Sequence[UUID]) -> list[int]:
+    """The numbers of the devices, in the order given. Raises: NotFound naming the first that is unknown."""
+    return [found(tx.device(tenant_id, uuid), "Device", uuid).id for uuid in uuids]
+
+
 def device_by_name(tx: ReadTx, tenant_id: int, name: str) -> Device | None:
     return tx.device_by_name(tenant_id, name)
 

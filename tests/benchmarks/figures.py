@@ -333,7 +333,7 @@ def attribute_requests(bench: Bench) -> list[Row]:
 
 
 def fan_out(bench: Bench) -> list[Row]:
-    """One shared attribute for each of 10,000 subscribed sessions, written one by one over REST; p99 is the last's."""
+    """One change of a shared attribute for 10,000 subscribed sessions, by one call; p99 is nearly the last's."""
     with bench.core("fan_out", devices=IDLE_CONNECTIONS) as (core, devices):
         who = ("--http-port", core.http.port, "--username", ADMIN[0], "--password", ADMIN[1])
         load = ("--tokens", devices.tokens_file, "--connections", IDLE_CONNECTIONS)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from uuid import uuid4
 
 import pytest
 
+from cloud_core.rest_client import RestError
 from tests.contract.drivers import Driver, Refused
 from tests.contract.operators import (
     IMAGE,
@@ -32,6 +34,21 @@ def test_changes_of_shared_attributes_arrive(driver: Driver, core: CoreProcess, 
             return  # between two long polls a change is not kept; the deletion is tested in memory
         core.rest.delete(path, keys="b")
         assert device.heard() == {"deleted": ["b"]}
+
+
+def test_one_call_changes_the_attributes_of_many(driver: Driver, core: CoreProcess, token: str, name: str) -> None:
+    """Everybody hears of it; an unknown device among them is refused by name, and nothing is written."""
+    identifier = core.device(name)["id"]["id"]
+    with driver.device(token) as device:
+        device.listen("attributes")
+        call = {"deviceIds": [identifier], "values": {"limit": 42}}
+        assert core.rest.post("/api/devices/attributes/SHARED_SCOPE", call) == {"devices": 1}
+        assert device.heard() == {"limit": 42}
+    unknown = {"deviceIds": [identifier, str(uuid4())], "values": {"limit": 43}}
+    for wrong in (unknown, {"deviceIds": []}, {"deviceIds": ["x"], "values": {"a": 1}}, call | {"values": {}}):
+        with pytest.raises(RestError):
+            core.rest.post("/api/devices/attributes/SHARED_SCOPE", wrong)
+    assert attributes_of(core, name, "SHARED_SCOPE") == {"limit": 42}
 
 
 def test_a_one_way_command_is_delivered(driver: Driver, core: CoreProcess, token: str, name: str) -> None:

@@ -33,6 +33,7 @@ from cloud_core.transports.http.calls import (
 from cloud_core.transports.http.claim_routes import ClaimRoutes
 from cloud_core.transports.http.customer_routes import CustomerRoutes
 from cloud_core.transports.http.device_routes import DeviceRoutes
+from cloud_core.transports.http.fleet_routes import FleetRoutes
 from cloud_core.transports.http.package_routes import PackageRoutes
 from cloud_core.transports.http.relation_routes import RelationRoutes, device_search_from
 from cloud_core.transports.http.rpc_routes import RpcRoutes
@@ -71,6 +72,7 @@ class AdminRoutes(CallSupport):
         self._claim_routes = claims
         self._package_routes = packages
         self._relation_routes = RelationRoutes(admin)
+        self._fleet_routes = FleetRoutes(admin)
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -103,6 +105,10 @@ class AdminRoutes(CallSupport):
     @app.route("/api/otaPackages", branch=True)
     def package_routes(self, request: Request) -> Any:
         return mounted(request, self._package_routes)
+
+    @app.route("/api/devices/attributes", branch=True)
+    def fleet_routes(self, request: Request) -> Any:
+        return mounted(request, self._fleet_routes)
 
     @app.route("/api/relation", branch=True)
     @app.route("/api/relations", branch=True)
