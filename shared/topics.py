@@ -194,10 +194,20 @@ def _parse_parameters(topic: str) -> DeviceTopic | None:
     return None
 
 
+# Ours: the topic of one answer, which clients that make a single request subscribe to (`mosquitto_rr`).
+_ANSWER_FILTER = re.compile(r"(?:v1/devices/me/(attributes|rpc)/response|v2/(a|r)/res(?:/[jp])?)/-?[0-9]{1,10}")
+
+
 def operation_for_subscribe(topic_filter: str) -> Operation | None:
     """What subscribing to `topic_filter` asks for; None for a filter that is not granted."""
     operation = _SUBSCRIBE.get(topic_filter)
-    return operation if operation is not None else _operation_of_wildcard(topic_filter)
+    if operation is not None:
+        return operation
+    answer = _ANSWER_FILTER.fullmatch(topic_filter)
+    if answer is not None:
+        is_of_attributes = (answer[1] or answer[2]) in ("attributes", "a")
+        return Operation.RECEIVE_ATTRIBUTES if is_of_attributes else Operation.RECEIVE_RPC
+    return _operation_of_wildcard(topic_filter)
 
 
 def _operation_of_wildcard(topic_filter: str) -> Operation | None:

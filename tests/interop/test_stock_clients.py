@@ -203,3 +203,15 @@ def test_aiocoap_client(core: CoreProcess, profile: dict[str, str]) -> None:
 
     with ThreadPoolExecutor(1) as pool:  # the test's own thread has a running loop
         pool.submit(asyncio.run, dialogue()).result(WAIT_S)
+
+
+def test_mosquitto_rr_calls_the_server_and_asks_for_attributes(core: CoreProcess, profile: dict[str, str]) -> None:
+    """It subscribes to the topic of the one answer that it waits for."""
+    ask = need("mosquitto_rr", "mosquitto-clients")
+    token = http_token(core, profile, "mosquitto-rr")
+    common = (ask, "-h", "127.0.0.1", "-p", str(core.mqtt_port), "-u", token, "-q", "1", "-W", "10")
+    rpc = ("-t", "v1/devices/me/rpc/request/1", "-e", "v1/devices/me/rpc/response/1", "-m", "{method:getSessionLimits}")
+    assert json.loads(run(*common, *rpc))["maxInflightMessages"] == 100
+    attributes = "v1/devices/me/attributes"
+    asked = ("-t", f"{attributes}/request/7", "-e", f"{attributes}/response/7", "-m", "{sharedKeys:absent}")
+    assert json.loads(run(*common, *asked)) == {}

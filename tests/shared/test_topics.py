@@ -362,3 +362,21 @@ def test_any_path_gives_a_feature_or_none_or_a_refusal(segments: list[str]) -> N
 )
 def test_method_and_feature_name_an_operation(method: str, feature: Feature, operation: Operation | None) -> None:
     assert operation_for_path(method, DevicePath(feature=feature)) is operation
+
+
+@pytest.mark.parametrize(
+    ("topic_filter", "operation"),
+    [
+        ("v1/devices/me/rpc/response/1", Operation.RECEIVE_RPC),
+        ("v1/devices/me/attributes/response/12", Operation.RECEIVE_ATTRIBUTES),
+        ("v2/a/res/1", Operation.RECEIVE_ATTRIBUTES),
+        ("v2/r/res/j/1", Operation.RECEIVE_RPC),
+        ("v1/devices/me/rpc/request/1", None),
+        ("v1/devices/me/rpc/response/x", None),
+        ("v1/devices/me/claim/response/1", None),
+        ("v2/r/req/1", None),
+    ],
+)
+def test_the_topic_of_one_answer_is_granted(topic_filter: str, operation: Operation | None) -> None:
+    """For clients that make a single request, such as mosquitto_rr; what is no answer stays refused."""
+    assert operation_for_subscribe(topic_filter) is operation
