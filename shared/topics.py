@@ -9,7 +9,7 @@ Source: wire-contract.md sections 2.5, 2.7, 3.1 and 4.1.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -300,11 +300,19 @@ def package_error_topic(kind: PackageKind) -> str:
     return f"v2/{_PACKAGE_NAMES[kind]}/error"
 
 
-def provision_response_topic(request_topic: str) -> str:
-    """Where the answer to a request on `request_topic` goes if no subscription says otherwise."""
-    if request_topic.startswith("/"):
-        return PROVISION_RESPONSE_TOPIC
-    return PROVISION_RESPONSE_TOPIC_WITHOUT_SLASH
+def is_provision_request(topic: str) -> bool:
+    """Whether publishing to `topic` asks for credentials."""
+    known = _PUBLISH.get(topic)
+    return known is not None and known.operation is Operation.PROVISION
+
+
+def provision_response_topic(request_topic: str, subscribed: Collection[str] = ()) -> str:
+    """Where the answer to a request on `request_topic` goes: to its own form, or to the one that was subscribed to."""
+    has_slash = request_topic.startswith("/")
+    wanted = PROVISION_RESPONSE_TOPIC if has_slash else PROVISION_RESPONSE_TOPIC_WITHOUT_SLASH
+    if not subscribed or wanted in subscribed:
+        return wanted
+    return next((one for one in PROVISION_RESPONSE_TOPICS if one in subscribed), wanted)
 
 
 # --- HTTP and CoAP -------------------------------------------------------------------------------

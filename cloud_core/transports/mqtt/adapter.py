@@ -30,9 +30,9 @@ from cloud_core.transports.mqtt.gateway import GatewayAdapter
 from cloud_core.transports.mqtt.pushes import Pushes, is_own_attributes_filter
 from cloud_core.transports.mqtt.requests import COUNTED, HANDLERS
 from cloud_core.transports.mqtt.settings import Counters, Settings
-from shared import topics
+from shared import payloads, topics
 from shared.errors import PlatformError, Unavailable
-from shared.messages import AttributesChange, RpcCommand, Sample
+from shared.messages import AttributesChange, ProvisionResponse, RpcCommand, Sample
 from shared.mqtt.codes import ConnectReturnCode, ReasonCode
 from shared.mqtt.connection import Delivered, ServerConnection
 from shared.mqtt.errors import RemoteProtocolError
@@ -225,13 +225,16 @@ class MqttAdapter(Exchange):
 
     def _publish(self, packet: Publish) -> None:
         """Any publish that is not plain telemetry."""
+        if self._is_provision_only:
+            self._provision(packet)
+            return
         identity = self.device
         if packet.topic.startswith(topics.GATEWAY_PREFIX):
             self._publish_to_gateway(packet)
             return
         try:
             target = target_of(identity.options, packet.topic)
-            if target is None or (self._is_provision_only and target.operation is not Operation.PROVISION):
+            if target is None:
                 self._refuse_topic(packet, TOPIC_NAME_INVALID)
             elif not self.api.may(identity, target.operation):
                 self._refuse_topic(packet, NOT_AUTHORIZED)
@@ -256,6 +259,28 @@ class MqttAdapter(Exchange):
             self._gateway.publish(packet)
         finally:
             self._current = None
+
+    def _provision(self, packet: Publish) -> None:
+        """PUBACK first, then the answer (section 2.2); a malformed request is answered too, any other topic refused."""
+        if not topics.is_provision_request(packet.topic):
+            self._refuse_topic(packet, TOPIC_NAME_INVALID)
+            return
+        slot, encoding = self.take(packet), payloads.ProvisionEncoding.JSON
+
+        def answer(outcome: ProvisionResponse | PlatformError) -> None:
+            self.conclude(slot, packet, None)
+            response = payloads.refusal_response(outcome) if isinstance(outcome, PlatformError) else outcome
+            if isinstance(outcome, PlatformError):
+                log.info("Provision request refused: {reason} {ref}", reason=response.reason, ref=response.ref)
+            topic = topics.provision_response_topic(packet.topic, self.subscriptions)
+            self.answer(slot, topic, payloads.render_provision_response(response, encoding))
+
+        try:
+            request, encoding = payloads.decode_provision(packet.payload)
+        except PlatformError as error:
+            self.api.refuse_provision(error, self.peer, answer)
+            return
+        self.api.provision(request, self.peer, answer)
 
     @property
     def _is_provision_only(self) -> bool:

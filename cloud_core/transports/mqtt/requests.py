@@ -12,7 +12,6 @@ from typing import Any
 from cloud_core.transports.mqtt import downloads
 from cloud_core.transports.mqtt.conversation import Conversation
 from cloud_core.transports.mqtt.flavours import codec_of, downlink_codec_of
-from cloud_core.transports.mqtt.provision import provision
 from shared import topics
 from shared.errors import PlatformError
 from shared.messages import AttributesAnswer
@@ -92,7 +91,6 @@ def _claim(session: Conversation, packet: Publish, topic: DeviceTopic) -> None:
 
 
 HANDLERS: dict[Operation, Handler] = {
-    Operation.PROVISION: provision,
     Operation.POST_TELEMETRY: _post_telemetry,
     Operation.POST_ATTRIBUTES: _post_attributes,
     Operation.REQUEST_ATTRIBUTES: _request_attributes,
@@ -102,5 +100,5 @@ HANDLERS: dict[Operation, Handler] = {
     Operation.DOWNLOAD: downloads.download,
 }
 
-# Operations that each cost a message of the device's rate. Telemetry has rates of its own, provisioning its rations.
-COUNTED = frozenset(HANDLERS) - {Operation.PROVISION, Operation.POST_TELEMETRY}
+# Operations that each cost a message of the device's rate; telemetry has rates of its own.
+COUNTED = frozenset(HANDLERS) - {Operation.POST_TELEMETRY}
