@@ -8,7 +8,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
-from cloud_core.model import Identity, Peer
+from cloud_core.model import Identity, Peer, Role
 from cloud_core.transports.mqtt.conversation import Session
 from cloud_core.transports.mqtt.downloads import Downloads
 from cloud_core.transports.mqtt.errors import REASONS
@@ -145,7 +145,8 @@ class Exchange:
         over_s = self._overrun.refused(now_s)
         self.counters.rate_limited += 1
         self._settle(slot, QUOTA_EXCEEDED)
-        if over_s >= self.settings.max_overrun_s:
+        is_gateway = self.device.role is Role.GATEWAY  # closing it would cut off all devices behind it (section 5.6)
+        if over_s >= self.settings.max_overrun_s and not is_gateway:
             log.warn("{device} has sent too much for {over_s:.0f} s; disconnected", device=self._name, over_s=over_s)
             self._end(ReasonCode.MESSAGE_RATE_TOO_HIGH)
 

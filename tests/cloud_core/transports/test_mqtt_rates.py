@@ -154,3 +154,17 @@ def test_a_client_that_obeys_is_never_disconnected(server: MqttServer) -> None:
         server.tick(2)
     assert not peer.is_closed
     assert len(stored(server)) == 99
+
+
+def test_a_gateway_that_keeps_on_is_refused_and_not_cut_off(server: MqttServer) -> None:
+    """Closing it would silence all devices behind it (section 5.6, Ours)."""
+    profile_id = server.api.store.read(lambda tx: tx.device_by_name(1, "dev").profile_id)
+    server.add_gateway("gw", "gateway-token", profile_id)
+    limit(server, 0)
+    peer = server.connect(user_name="gateway-token", version=5)
+    peer.received()
+    for _ in range(120):
+        server.api.now_s += 1
+        peer.send(*telemetry(1, qos=0))
+    assert not peer.is_closed
+    assert [one.reason_code for one in peer.publish(TELEMETRY, b'{"a":1}')] == [0x97]
