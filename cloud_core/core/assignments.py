@@ -104,9 +104,14 @@ def has_packages(document: Mapping[str, Any]) -> bool:
 def tell_new_device(tx: Tx, device_id: int, profile_document: Mapping[str, Any], *, now_ms: int) -> None:
     """What a device that has just been made is told of its profile's packages; nobody can be listening yet."""
     if has_packages(profile_document):
-        for kind in PackageKind:
-            if tx.assigned_package(device_id, kind) is not None:
-                tell(tx, device_id, kind, now_ms=now_ms)
+        tell_assigned(tx, device_id, now_ms=now_ms)
+
+
+def tell_assigned(tx: Tx, device_id: int, *, now_ms: int) -> None:
+    """As `tell_new_device`, where the profile is not at hand."""
+    for kind in PackageKind:
+        if tx.assigned_package(device_id, kind) is not None:
+            tell(tx, device_id, kind, now_ms=now_ms)
 
 
 def tell(tx: Tx, device_id: int, kind: PackageKind, *, now_ms: int) -> tuple[AttributesChange, ...]:

@@ -154,7 +154,9 @@ def _title(members: dict[str, Any]) -> str:
 
 
 def delete_customer(tx: Tx, tenant_id: int, uuid: UUID) -> None:
-    tx.delete_customer(found(tx.customer(tenant_id, uuid), "Customer", uuid).id)
+    customer = found(tx.customer(tenant_id, uuid), "Customer", uuid)
+    tx.delete_relations_of(tenant_id, customer.uuid)
+    tx.delete_customer(customer.id)
 
 
 # -- users ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cloud_core.core.assignments import tell
+from cloud_core.core.assignments import tell_assigned
 from cloud_core.core.names import fault_of
 from cloud_core.core.tokens import new_secret, new_uuid
 from cloud_core.model import Device, Identity, ProvisionConfiguration, Relation, Scope, SubDevice
@@ -25,7 +25,7 @@ from shared.errors import (
     PlatformError,
     QuotaExceeded,
 )
-from shared.messages import Attributes, PackageKind, Sample
+from shared.messages import Attributes, Sample
 
 DEFAULT_TYPE = "default"
 CREATED = "Created"
@@ -197,9 +197,7 @@ class _Joining:
             )
         )  # fmt: skip
         tx.put_credentials(device_id, AccessToken(new_secret()), now_ms=now_ms, is_new_device=True)
-        for kind in PackageKind:  # of its profile
-            if tx.assigned_package(device_id, kind) is not None:
-                tell(tx, device_id, kind, now_ms=now_ms)
+        tell_assigned(tx, device_id, now_ms=now_ms)
         tx.put_relation(
             Relation(
                 tenant_id=gateway.tenant_id, from_type="DEVICE", from_uuid=gateway.uuid, to_type="DEVICE",
