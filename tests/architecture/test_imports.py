@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,21 @@ ALLOWED = {
                                    "cloud_core.storage.interface"),
     "cloud_core.transports.coap": ("shared", "cloud_core.model", "cloud_core.core", "cloud_core.transports.listener"),
     "edge_gateway": ("shared",),
+    "edge_gateway.model": (),
+    "edge_gateway.settings": (),
+    "edge_gateway.mapping": ("shared", "edge_gateway.model"),
+    "edge_gateway.core": ("shared", "edge_gateway.model", "edge_gateway.settings", "edge_gateway.storage.interface",
+                          "edge_gateway.uplink.interface", "edge_gateway.connectors.interface"),
+    "edge_gateway.storage": ("shared", "edge_gateway.model", "edge_gateway.settings"),
+    "edge_gateway.uplink": ("shared", "edge_gateway.model", "edge_gateway.settings"),
+    "edge_gateway.connectors": ("shared", "edge_gateway.model", "edge_gateway.mapping"),
+    **{
+        f"edge_gateway.connectors.{protocol}": (
+            "shared", "edge_gateway.model", "edge_gateway.mapping", "edge_gateway.connectors.interface",
+        )
+        for protocol in ("mqtt", "http", "coap", "modbus", "opcua", "line", "simulator", "plugin")
+        if importlib.util.find_spec(f"edge_gateway.connectors.{protocol}")
+    },
 }  # fmt: skip
 
 
@@ -64,6 +80,9 @@ def test_a_package_imports_only_what_its_layer_may(graph: grimp.ImportGraph, pac
 BARRED = {
     "shared": ("twisted", "klein", "aiocoap", "sqlalchemy", "paho", "httptools", "OpenSSL", "click", "requests"),
     "shared.mqtt": ("msgspec", "cryptography"),
+    "edge_gateway.core": ("klein", "aiocoap", "sqlalchemy", "sqlite3", "paho", "pymodbus", "asyncua"),
+    "edge_gateway.mapping": ("klein", "aiocoap", "sqlalchemy", "sqlite3", "paho", "pymodbus", "asyncua", "twisted"),
+    "edge_gateway.connectors": ("sqlalchemy", "sqlite3"),
     "cloud_core.core": ("klein", "aiocoap", "sqlalchemy", "httptools", "sqlite3", "psycopg"),
     "cloud_core.storage": ("klein", "aiocoap", "httptools"),
     "cloud_core.transports.mqtt": ("klein", "aiocoap", "sqlalchemy"),

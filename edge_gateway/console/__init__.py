@@ -1,0 +1,1 @@
+"""Commands for field engineers, and the local page."""

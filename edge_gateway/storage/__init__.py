@@ -1,0 +1,1 @@
+"""What survives a power cut: the spool, the sub-devices, the gateway's own credentials."""
