@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
 
+from shared.mqtt.packets import Connect, Packet
 from tests.contract.drivers import CoapDriver, CoapLoop, Driver, HttpDriver, MqttDriver
+from tests.contract.mqtt_clients import BareSession, MqttSession
 from tests.support.server import CoreProcess
 
 TRANSPORTS = ("mqtt3", "mqtt5", "http-front", "http-klein", "coap")
@@ -77,3 +80,56 @@ def token(core: CoreProcess, name: str) -> str:
     """The access token of a device called `name`."""
     core.rest.post(f"/api/device?accessToken=token-{name}", {"name": name, "type": "contract"})
     return f"token-{name}"
+
+
+# --- tests of MQTT alone (`on_mqtt` of `mqtt_clients.py`) ---
+
+
+@pytest.fixture
+def version(transport: str) -> int:
+    """The protocol level."""
+    return 5 if transport == "mqtt5" else 4
+
+
+@pytest.fixture
+def opened() -> Iterator[ExitStack]:
+    """What is closed after the test."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def connect(core: CoreProcess, version: int, opened: ExitStack) -> Callable[..., MqttSession]:
+    """Opens a paho session, whatever the CONNACK says; `port` of another core."""
+
+    def connected(*, port: int = 0, **members: Any) -> MqttSession:
+        session = MqttSession(port or core.mqtt_port, version, **members)
+        opened.callback(session.close)
+        return session
+
+    return connected
+
+
+@pytest.fixture
+def log_in(connect: Callable[..., MqttSession]) -> Callable[[str], MqttSession]:
+    """A paho session of a device, by its token."""
+
+    def logged_in(token: str) -> MqttSession:
+        session = connect(user_name=token)
+        assert session.code == 0
+        return session
+
+    return logged_in
+
+
+@pytest.fixture
+def bare(core: CoreProcess, version: int, opened: ExitStack) -> Callable[..., BareSession]:
+    """Opens a bare session: the packets behind CONNECT, then members of CONNECT."""
+
+    def connected(*packets: Packet, port: int = 0, **members: Any) -> BareSession:
+        packet = Connect(**({"client_id": "c", "version": version} | members))
+        session = BareSession(port or core.mqtt_port, packet, *packets)
+        opened.callback(session.close)
+        return session
+
+    return connected
