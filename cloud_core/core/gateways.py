@@ -90,7 +90,6 @@ class GatewayApi:
             parts.store.append(gateway_id, samples, _ignore)
         for session in parts.sessions:
             if session.has_spoken:
-                session.has_spoken = False
                 session.pinged()
 
     def maintain(self) -> None:
