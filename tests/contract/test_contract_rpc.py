@@ -93,8 +93,8 @@ def test_a_one_way_command_of_qos_1_is_answered_when_it_is_acknowledged(
 
 
 def test_commands_and_replies_over_any_transport(driver: Driver, core: CoreProcess, token: str, name: str) -> None:
-    """Exactly method and params, null where REST was given none (R2); the reply text is the REST body, empty for
-    empty (R3)."""
+    """Exactly method and params, null where REST was given none (R2, O4); the reply text is the REST body, empty for
+    empty (R3, O4)."""
     with driver.device(token) as device:
         device.listen("rpc")
         for params in ({"pin": "23", "value": 1}, "text", None):

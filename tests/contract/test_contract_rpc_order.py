@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.support.server import CoreProcess
 
 ON_ACK, ON_RESPONSE = "SEQUENTIAL_ON_ACK_FROM_DEVICE", "SEQUENTIAL_ON_RESPONSE_FROM_DEVICE"
 MQTT_ONLY = pytest.mark.parametrize("transport", ["mqtt3", "mqtt5"])
-ACK_TIMEOUT_S = "2"
+ACK_TIMEOUT_S = "1.5"
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +28,11 @@ def cores_by_strategy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
             CLOUD_CORE__RPC__SUBMIT_STRATEGY=strategy,
             CLOUD_CORE__RPC__ACK_TIMEOUT_S=ACK_TIMEOUT_S,
             CLOUD_CORE__RPC__CLOSE_SESSION_ON_DELIVERY_TIMEOUT="true",
-        ).start()
+        )
         for strategy in (ON_ACK, ON_RESPONSE)
     }
+    with ThreadPoolExecutor() as starting:
+        list(starting.map(CoreProcess.start, started.values()))
     yield started
     for core in started.values():
         core.stop()
