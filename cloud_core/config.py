@@ -78,6 +78,7 @@ class Gateway(Section, frozen=True, kw_only=True):
     tombstone_s: float = 86_400.0
     late_type_s: float = 30.0
     max_sub_devices: int = 50_000
+    report_s: float = 60.0  # how often latencies become telemetry and a gateway's activity is passed on
 
 
 class Telemetry(Section, frozen=True, kw_only=True):
@@ -250,8 +251,8 @@ def _check_range(section: str, key: str, value: object, problems: list[str]) -> 
         problems.append(f"[{section}] {key}: {value} must not be negative.")
     elif section == "rpc" and key in ("ack_timeout_s", "max_waiting_per_device") and value == 0:
         problems.append(f"[rpc] {key}: 0 would let no command through; use more.")
-    elif section == "presence" and not value:
-        problems.append(f"[presence] {key}: must be more than 0 seconds.")
+    elif (section == "presence" or (section, key) == ("gateway", "report_s")) and not value:
+        problems.append(f"[{section}] {key}: must be more than 0 seconds.")
     elif section == "rates" and isinstance(value, str) and value and not _RATE.fullmatch(value):
         problems.append(f'[rates] {key}: \'{value}\' is no limit; write "count:seconds", such as "200:1,6000:60".')
     elif section == "cluster" and key == "workers" and value != 1:

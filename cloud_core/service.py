@@ -150,9 +150,11 @@ class Program:
         )
         self._ports: list[FastPort] = []
         self._maintenance = LoopingCall(self._maintain)
+        self._gateway_report = LoopingCall(self._api.gateways.report)
         self._presence_flush = LoopingCall(self._api.presence.flush)
         self._presence_check = LoopingCall(self._api.presence.check)
-        for repeated in (self._maintenance, self._presence_flush, self._presence_check):
+        self._repeated = (self._maintenance, self._gateway_report, self._presence_flush, self._presence_check)
+        for repeated in self._repeated:
             repeated.clock = reactor
 
     async def start(self) -> str:
@@ -171,6 +173,7 @@ class Program:
         self._mqtt.start()
         self._api.packages.maintain()
         self._maintenance.start(MAINTENANCE_S, now=False)
+        self._gateway_report.start(self._config.gateway.report_s, now=False)
         self._presence_flush.start(self._config.presence.flush_s, now=False)
         self._presence_check.start(CHECK_S, now=False)
         return line
@@ -206,7 +209,7 @@ class Program:
             if isinstance(stopped, Deferred):
                 await stopped
         self._ports.clear()
-        for repeated in (self._maintenance, self._presence_flush, self._presence_check):
+        for repeated in self._repeated:
             if repeated.running:
                 repeated.stop()
         self._mqtt.stop_accepting()

@@ -114,7 +114,7 @@ class GatewaySession:
     def __init__(self, parts: Parts, identity: Identity, link: GatewayLink) -> None:
         self.identity = identity
         self.link = link
-        self.has_spoken = False  # since the last maintenance
+        self.has_spoken = False  # since its activity was last passed on
         self._parts = parts
         parts.sessions.add(self)
         self._devices: dict[str, SubSession] = {}
@@ -196,6 +196,7 @@ class GatewaySession:
 
     def pinged(self) -> None:
         """A PINGREQ: activity of all sub-devices, where the gateway overwrites activity times."""
+        self.has_spoken = False
         if not self._devices:
             return
 

@@ -83,17 +83,19 @@ class GatewayApi:
         """An operator deleted a device that was behind a gateway: the gateway is told."""
         self._tell(tenant_id, gateway_id, "gateway_device_deleted", name)
 
-    def maintain(self) -> None:
-        """Called once a minute: reports latencies, passes gateways' activity on, forgets old tombstones."""
+    def report(self) -> None:
+        """Called every `report_s`: latencies become telemetry, and gateways' activity is passed on."""
         parts = self._parts
-        now_ms = parts.now_ms()
-        for gateway_id, samples in parts.metrics.take(now_ms):
+        for gateway_id, samples in parts.metrics.take(parts.now_ms()):
             parts.store.append(gateway_id, samples, _ignore)
         for session in parts.sessions:
             if session.has_spoken:
-                session.has_spoken = False
                 session.pinged()
-        parts.store.submit(_trim, (now_ms - parts.rules.tombstone_ms,), _ignore)
+
+    def maintain(self) -> None:
+        """Called once a minute: forgets old tombstones."""
+        parts = self._parts
+        parts.store.submit(_trim, (parts.now_ms() - parts.rules.tombstone_ms,), _ignore)
 
     def _tell(self, tenant_id: int, gateway_id: int, method: str, params: Any) -> None:
         def stored(outcome: object) -> None:

@@ -54,9 +54,10 @@ def test_every_configured_rate_reaches_its_limit() -> None:
     assert reached == list(given.values())
 
 
-def test_presence_cannot_be_written_without_pause() -> None:
-    with pytest.raises(ConfigError, match=r"\[presence\] flush_s"):
-        load(None, {"CLOUD_CORE__PRESENCE__FLUSH_S": "0"}, {}, data_dir=None)
+@pytest.mark.parametrize(("section", "key"), [("presence", "flush_s"), ("gateway", "report_s")])
+def test_what_is_done_again_and_again_has_a_pause(section: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"\[{section}\] {key}: must be more than 0"):
+        load(None, {f"CLOUD_CORE__{section}__{key}".upper(): "0"}, {}, data_dir=None)
 
 
 @pytest.mark.parametrize("content", [b"[http", b"\xff\xfe"], ids=["syntax", "encoding"])

@@ -371,8 +371,11 @@ class CoapDevice:
         self._good(first)
 
     async def _follow(self, request: Any) -> None:
-        async for notification in request.observation:
-            self._messages.put(notification.payload)
+        try:
+            async for notification in request.observation:
+                self._messages.put(notification.payload)
+        finally:
+            request.observation.cancel()  # the client forgets it: RST from now on
 
     def heard(self) -> Any:
         return json.loads(self._messages.get(timeout=WAIT_S))

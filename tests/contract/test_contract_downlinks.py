@@ -1,9 +1,8 @@
-"""What reaches a device: attribute changes, commands, firmware; and claiming (M, R and O rows of section 10)."""
+"""What reaches a device: attribute changes and firmware; and claiming (M and O rows of section 10)."""
 
 from __future__ import annotations
 
 import hashlib
-import threading
 from uuid import uuid4
 
 import pytest
@@ -12,11 +11,9 @@ from cloud_core.rest_client import RestError
 from tests.contract.drivers import Driver, Refused
 from tests.contract.operators import (
     IMAGE,
-    Later,
     assign_firmware,
     attributes_of,
     claim,
-    command,
     make_customer,
     telemetry_path,
 )
@@ -49,49 +46,6 @@ def test_one_call_changes_the_attributes_of_many(driver: Driver, core: CoreProce
         with pytest.raises(RestError):
             core.rest.post("/api/devices/attributes/SHARED_SCOPE", wrong)
     assert attributes_of(core, name, "SHARED_SCOPE") == {"limit": 42}
-
-
-def test_a_one_way_command_is_delivered(driver: Driver, core: CoreProcess, token: str, name: str) -> None:
-    """REST answers 200 without a body; the device sees method and params (R2, O4)."""
-    with driver.device(token) as device:
-        device.listen("rpc")
-        later = Later(core, name, "oneway")
-        heard = device.heard()
-        assert (heard["method"], heard["params"]) == ("setGpio", {"pin": 7})
-        answer = later.answer()
-    assert (answer.status_code, answer.content) == (200, b"")
-
-
-def test_the_reply_to_a_two_way_command_is_the_rest_answer(
-    driver: Driver, core: CoreProcess, token: str, name: str
-) -> None:
-    """Whatever JSON the device says (R3, O4)."""
-    with driver.device(token) as device:
-        device.listen("rpc")
-        later = Later(core, name, "twoway")
-        device.reply(device.heard()["id"], {"value": [1, "two"]})
-        assert later.answer().json() == {"value": [1, "two"]}
-
-
-def test_a_command_for_a_device_that_is_not_there_times_out_at_once(
-    driver: Driver, core: CoreProcess, token: str, name: str
-) -> None:
-    """504 (R1)."""
-    assert command(core, name, "twoway").status_code == 504
-
-
-def test_persistent_commands_wait_and_come_in_order(driver: Driver, core: CoreProcess, token: str, name: str) -> None:
-    """Queued while the device is away (R5, R8)."""
-    ids = [command(core, name, "oneway", persistent=True, params=n).json()["rpcId"] for n in range(3)]
-    with driver.device(token) as device:
-        device.listen("rpc")
-        assert [device.heard()["params"] for _ in range(3)] == [0, 1, 2]
-    for one in ids:
-        for _ in range(50):
-            if core.rest.get(f"/api/rpc/persistent/{one}")["status"] == "SUCCESSFUL":
-                break
-            threading.Event().wait(0.1)
-        assert core.rest.get(f"/api/rpc/persistent/{one}")["status"] == "SUCCESSFUL"
 
 
 def test_a_customer_claims_what_the_device_offers(driver: Driver, core: CoreProcess, token: str, name: str) -> None:

@@ -93,6 +93,8 @@ class MqttAdapter(Exchange):
         samples: list[Sample] = []
         ids: list[int] = []
         self.received_ms = received_ms = received_ms or self.api.now_ms()
+        if self._gateway is not None:
+            self._gateway.heard()
         rest = iter(packets)
         for packet in rest:
             if type(packet) is Publish:

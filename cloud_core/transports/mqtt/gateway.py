@@ -101,6 +101,10 @@ class GatewayAdapter:
             self._session.skipped(1)
             done(error)
 
+    def heard(self) -> None:
+        """The gateway sent something, be it for itself: activity, which is passed on by the next report."""
+        self._session.has_spoken = True
+
     def pinged(self) -> None:
         """The gateway sent a PINGREQ."""
         self._session.pinged()

@@ -464,7 +464,7 @@ def test_latencies_become_telemetry_of_the_gateway(one: GatewaysUnderTest) -> No
     gateway = one.add_gateway()
     session, _ = one.open(gateway)
     session.measured([("modbus", 10, 3), ("modbus", 20, 6), ("opcua", 1, 1)])
-    one.api.gateways.maintain()
+    one.api.gateways.report()
     one.settle()
     span = (
         '{"modbus":{"avgGwLatency":15,"minGwLatency":10,"maxGwLatency":20,'
@@ -475,7 +475,7 @@ def test_latencies_become_telemetry_of_the_gateway(one: GatewaysUnderTest) -> No
     expected = {"gatewayMetrics": (one.api.now_ms(), JsonValue(span))}
     assert one.store.read(lambda tx: tx.latest(gateway.device_id)) == expected
     one.under_test.now_s += 60
-    one.api.gateways.maintain()
+    one.api.gateways.report()
     one.settle()
     assert one.store.read(lambda tx: tx.latest(gateway.device_id)) == expected
 
@@ -505,11 +505,11 @@ def test_a_gateway_that_never_pings_because_it_talks_keeps_its_devices_active(on
     one.ask(session.post_telemetry, {"A": [(1, {"t": 1})], "B": [(1, {"t": 1})]})
     one.ask(session.post_telemetry, {"A": [(2, {"t": 1})]})
     one.seen.clear()
-    one.api.gateways.maintain()
+    one.api.gateways.report()
     one.settle()
     assert one.seen == [one.number("A"), one.number("B")]
     one.seen.clear()
-    one.api.gateways.maintain()
+    one.api.gateways.report()
     one.settle()
     assert one.seen == []
 

@@ -151,7 +151,7 @@ def test_metadata_reach_the_gateways_metrics_and_not_the_device(v5: Gateway) -> 
     now_ms = v5.under_test.api.now_ms()
     metadata = {"connector": "modbus", "receivedTs": now_ms - 20, "publishedTs": now_ms - 5}
     assert v5.say("telemetry", {"A": [{"ts": 5, "values": {"t": 1}, "metadata": metadata}]}) == 0
-    v5.under_test.api.gateways.maintain()
+    v5.under_test.api.gateways.report()
     v5.under_test.settle()
     assert v5.under_test.latest("A") == {"t": 1}
     metrics = v5.under_test.latest("gw")["gatewayMetrics"]

@@ -23,6 +23,7 @@ class RecordingGateway:
         self.packets: list[Publish] = []
         self.outcomes: list[Any] = []  # of the next messages, said at once
         self.pings = 0
+        self.reads = 0
         self.is_closed = False
         self.made.append(self)
 
@@ -30,6 +31,9 @@ class RecordingGateway:
         self.packets.append(packet)
         if self.outcomes:
             self.port.slot(packet)(self.outcomes.pop(0))
+
+    def heard(self) -> None:
+        self.reads += 1
 
     def pinged(self) -> None:
         self.pings += 1
@@ -65,10 +69,12 @@ def test_a_gateways_own_topics_reach_its_adapter(server: MqttServer) -> None:
 
 
 def test_a_gateway_is_a_device_too(server: MqttServer) -> None:
-    """Its own data go the usual way."""
+    """Its own data go the usual way, and count as its activity, which may be that of its devices (G9)."""
     peer, adapter = gateway(server)
+    reads = adapter.reads
     assert peer.publish("v1/devices/me/telemetry", b'{"a":1}') == [Puback(1)]
     assert adapter.packets == []
+    assert adapter.reads == reads + 1
 
 
 def test_a_plain_device_has_no_such_adapter(server: MqttServer) -> None:
