@@ -1,4 +1,4 @@
-"""Claiming: what the device says on its transport, and what its customer is told (M9 of section 10)."""
+"""Claiming: what the device says on its transport, and what its customer is told (M9 and O1 of section 10)."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def test_a_claimed_device_is_the_customers(
     with driver.device(token) as device:
         device.post("claim", body)
         assert claim(core, user, name, "wrong") == (400, "FAILURE")
+        assert claim(core, user, name, secret) == (400, "FAILURE")  # the failed attempt has ended the offer
         assert owner(core, name) == nobody
         device.post("claim", body)
         status, outcome = claim(core, user, name, secret)
