@@ -9,7 +9,7 @@ from uuid import UUID
 
 from twisted.internet.threads import deferToThread
 
-from cloud_core.core import inventory, relations
+from cloud_core.core import device_credentials, inventory, relations
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.asking import Asking
 from cloud_core.core.asking import answered as answered  # others find it here
@@ -166,12 +166,18 @@ class AdminApi(Asking):
 
     async def credentials(self, operator: Operator, uuid: UUID) -> StoredCredentials:
         device = await self.device(operator, uuid)
-        return inventory.found(await self._read(inventory.credentials, device.id), "Device credentials", uuid)
+        return inventory.found(await self._read(device_credentials.find, device.id), "Device credentials", uuid)
 
-    async def save_credentials(self, operator: Operator, uuid: UUID, credentials: Credentials) -> StoredCredentials:
-        """Replaces a device's credentials; its session ends."""
+    async def save_credentials(
+        self, operator: Operator, uuid: UUID, credentials: Credentials, *,
+        known_uuid: UUID | None = None, version: int | None = None,
+    ) -> StoredCredentials:  # fmt: skip
+        """Replaces a device's credentials; its session ends.
+
+        InvalidArgument and VersionConflict where the device's are not those of `known_uuid` and `version`.
+        """
         stored = await self._decide(
-            inventory.save_credentials, operator.tenant_id, uuid, credentials, self._api.now_ms()
+            device_credentials.save, operator.tenant_id, uuid, credentials, known_uuid, version, self._api.now_ms()
         )
         self._api.device_changed(stored.device_id, Ending.CREDENTIALS_CHANGED)
         return stored

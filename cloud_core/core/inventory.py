@@ -22,7 +22,6 @@ from cloud_core.model import (
     ProvisionConfiguration,
     ProvisionStrategy,
     Scope,
-    StoredCredentials,
     User,
 )
 from cloud_core.storage.interface import NewDevice, NewProfile, ReadTx, TimeSeriesQuery, Tx
@@ -114,6 +113,8 @@ def save_profile(
     same_key = tx.profile_by_key(provision.key) if provision.key else None
     if same_key is not None and (stored is None or same_key.id != stored.id):
         raise InvalidArgument("Device profile with such provision device key already exists!")
+    if stored is not None and _transport_of(document) != _transport_of(stored.document) and tx.profile_users(stored.id):
+        raise InvalidArgument("Can't change device profile transport type because devices referenced it!")
     packages = wanted_packages(tx, tenant_id, document, stored.id if stored else None)
     if stored is None:
         profile = NewProfile(
@@ -132,6 +133,10 @@ def save_profile(
     for kind in assign(tx, packages, profile_id=stored.id):
         tx.put_package_rollout(Rollout(stored.id, kind))  # its devices are told batch by batch
     return found(tx.profile(tenant_id, stored.uuid), "Device profile", stored.uuid)
+
+
+def _transport_of(document: dict[str, Any]) -> str:
+    return str(document.get("transportType") or "DEFAULT")  # as it is shown where it was never said
 
 
 def delete_profile(tx: Tx, tenant_id: int, uuid: UUID) -> None:
@@ -220,7 +225,7 @@ def write_device(
     if same_name is not None and (stored is None or same_name.id != stored.id):
         raise InvalidArgument("Device with such name already exists!")
     if credentials is not None:
-        credentials = _checked(credentials)
+        credentials = checked(credentials)
         if tx.credentials_owner(credentials_id(credentials)) not in (None, stored.id if stored else None):
             raise InvalidArgument("Specified credentials are already registered!")
     document = {key: value for key, value in members.items() if key not in _OWN_MEMBERS}
@@ -286,7 +291,8 @@ def _check_texts(name: str, kind: str, label: str) -> None:
             raise InvalidArgument(f"Validation error: {fault}")
 
 
-def _checked(credentials: Credentials) -> Credentials:
+def checked(credentials: Credentials) -> Credentials:
+    """Raises: InvalidArgument in the words of the rule that is broken."""
     try:
         return check_credentials(credentials)
     except InvalidCredentials as error:
@@ -362,21 +368,6 @@ def delete_device(tx: Tx, tenant_id: int, uuid: UUID, now_ms: int) -> Deleted:
     gateway_id = sub_devices.bury(tx, device, now_ms)
     tx.delete_device(device.id)
     return Deleted(device.id, device.name, gateway_id)
-
-
-def credentials(tx: ReadTx, device_id: int) -> StoredCredentials | None:
-    return tx.credentials(device_id)
-
-
-def save_credentials(tx: Tx, tenant_id: int, uuid: UUID, credentials: Credentials, now_ms: int) -> StoredCredentials:
-    device = tx.device(tenant_id, uuid)
-    if device is None:
-        raise NotFound("Can't assign device credentials to non-existent device!")
-    checked = _checked(credentials)
-    if tx.credentials_owner(credentials_id(checked)) not in (None, device.id):
-        raise InvalidArgument("Specified credentials are already registered!")
-    tx.put_credentials(device.id, checked, now_ms=now_ms)
-    return found(tx.credentials(device.id), "Device credentials", uuid)
 
 
 def latest(tx: ReadTx, device_id: int, keys: Sequence[str] | None) -> dict[str, tuple[int, Value]]:

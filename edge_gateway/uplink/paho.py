@@ -55,7 +55,7 @@ class PahoUplink:
         core: Core,
         credentials: Credentials | None,
         version: str,
-        certificate_files: tuple[str, str],
+        certificate_files: tuple[str, str] = ("", ""),
         reactor: Any,
     ) -> None:
         # `certificate_files`: paths of certificate and key, empty without a certificate. `reactor`: the real one;
@@ -236,9 +236,6 @@ class PahoUplink:
             self._granted[number] = granted
 
     def close(self) -> None:
-        if self._is_connected and self._events is not None:
-            self._client.disconnect()
-            self._client.loop_write()
         self._end(Ended.CLOSED, "closed by us")
 
     def _end(self, why: Ended, text: str) -> None:
@@ -250,7 +247,8 @@ class PahoUplink:
         self._granted.clear()
         socket = self._socket
         self._detach()
-        self._close_socket(socket)
+        if socket is not None:  # later: paho locks itself when it is told to disconnect in one of its callbacks
+            self._reactor.callLater(0, self._say_goodbye, socket)
         events.ended(why, text)
 
     def _detach(self, *_: Any) -> None:
@@ -260,6 +258,12 @@ class PahoUplink:
             self._reactor.removeWriter(self)
             self._housekeeping.stop()
             self._socket = None
+
+    def _say_goodbye(self, socket: Any) -> None:
+        if self._is_connected and self._client.socket() is not None:
+            self._client.disconnect()
+            self._client.loop_write()
+        self._close_socket(socket)
 
     @staticmethod
     def _close_socket(socket: Any) -> None:

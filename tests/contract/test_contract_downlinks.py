@@ -1,4 +1,4 @@
-"""What reaches a device: attribute changes and firmware; and claiming (M and O rows of section 10)."""
+"""What reaches a device: attribute changes and firmware (M and O rows of section 10)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from tests.contract.operators import (
     IMAGE,
     assign_firmware,
     attributes_of,
-    claim,
-    make_customer,
     telemetry_path,
 )
 from tests.support.server import CoreProcess
@@ -46,29 +44,6 @@ def test_one_call_changes_the_attributes_of_many(driver: Driver, core: CoreProce
         with pytest.raises(RestError):
             core.rest.post("/api/devices/attributes/SHARED_SCOPE", wrong)
     assert attributes_of(core, name, "SHARED_SCOPE") == {"limit": 42}
-
-
-def test_a_customer_claims_what_the_device_offers(driver: Driver, core: CoreProcess, token: str, name: str) -> None:
-    """Wrong secret: FAILURE, and the offer is gone; right: SUCCESS; again: CLAIMED (M9)."""
-    user = make_customer(core, name)
-    with driver.device(token) as device:
-        device.post("claim", {"secretKey": "s3cret", "durationMs": 60_000})
-        assert claim(core, user, name, "wrong") == (400, "FAILURE")
-        assert claim(core, user, name, "s3cret") == (400, "FAILURE")
-        device.post("claim", {"secretKey": "s3cret"})
-    status, outcome = claim(core, user, name, "s3cret")
-    assert (status, outcome["response"], outcome["device"]["name"]) == (200, "SUCCESS", name)
-    assert claim(core, user, name, "s3cret") == (400, "CLAIMED")
-
-
-def test_a_device_without_a_secret_is_claimed_without_one(
-    driver: Driver, core: CoreProcess, token: str, name: str
-) -> None:
-    """An empty body offers it too (M9)."""
-    user = make_customer(core, name)
-    with driver.device(token) as device:
-        device.post("claim", None)
-    assert claim(core, user, name, "")[0] == 200
 
 
 def test_firmware_comes_in_chunks(driver: Driver, core: CoreProcess, token: str, name: str) -> None:

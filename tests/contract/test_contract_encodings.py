@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import aiocoap
@@ -16,15 +18,34 @@ from tests.support.server import CoreProcess
 _numbers = itertools.count()
 
 
+ACCESS_TOKEN, X509_CERTIFICATE, MQTT_BASIC = range(3)
+SUCCESS, NOT_FOUND, FAILURE = 1, 2, 3
+
+
 def text_field(number: int, text: bytes) -> bytes:
     """A length-delimited protobuf field of less than 128 bytes."""
+    assert len(text) < 128
     return bytes((number << 3 | 2, len(text))) + text
 
 
-def protobuf_request(name: str, profile: dict[str, str]) -> bytes:
-    """`ProvisionDeviceRequestMsg`: 1 deviceName, 3 {1 key, 2 secret} (wire-contract.md section 1.2)."""
+def number_field(number: int, value: int) -> bytes:
+    return bytes((number << 3, value))
+
+
+def protobuf_request(
+    name: str, profile: dict[str, str], kind: int = 0, brought: bytes = b"", gateway: int = 0
+) -> bytes:
+    """`ProvisionDeviceRequestMsg` (wire-contract.md section 1.2).
+
+    1 deviceName, 2 credentialsType, 3 {1 key, 2 secret}, 4 {1 {1 token}, 2 {1 hash}, 3 {1 clientId, 2 userName,
+    3 password}} of which `brought` is the inside, 5 gateway. Zero and empty ones are left out, as protobuf does.
+    """
     key, secret = profile["provisionDeviceKey"].encode(), profile["provisionDeviceSecret"].encode()
-    return text_field(1, name.encode()) + text_field(3, text_field(1, key) + text_field(2, secret))
+    message = text_field(1, name.encode()) if name else b""
+    message += number_field(2, kind) if kind else b""
+    message += text_field(3, text_field(1, key) + text_field(2, secret))
+    message += text_field(4, brought) if brought else b""
+    return message + (number_field(5, gateway) if gateway else b"")
 
 
 def fields(message: bytes) -> dict[int, Any]:
@@ -41,6 +62,48 @@ def fields(message: bytes) -> dict[int, Any]:
     return found
 
 
+class Answer:
+    """`ProvisionDeviceResponseMsg`: 1 status, 2 credentialsType, 3 credentialsValue."""
+
+    def __init__(self, message: bytes) -> None:
+        found = fields(message)
+        assert set(found) <= {1, 2, 3}
+        self.status: int = found.get(1, 0)
+        self.kind: int = found.get(2, 0)
+        self.value: str = found.get(3, b"").decode()
+
+
+Ask = Callable[[bytes], Answer]
+
+
+@pytest.fixture(params=["mqtt3", "mqtt5", "coap", "coap-any"])
+def ask(request: pytest.FixtureRequest, cores: dict[bool, CoreProcess], coap_loop: CoapLoop) -> Iterator[Ask]:
+    """Sends a protobuf body as a provision request; gives its answer. MQTT on one connection, unsubscribed."""
+    core, transport = cores[True], request.param
+    if transport.startswith("coap"):
+        place = "any/provision" if transport == "coap-any" else "provision"
+        uri = f"coap://127.0.0.1:{core.coap_port}/api/v1/{place}"
+
+        def post(body: bytes) -> Answer:
+            response = coap_loop.request(aiocoap.POST, uri, body)
+            answer = Answer(response.payload)
+            assert response.code is (aiocoap.CREATED if answer.status == SUCCESS else aiocoap.BAD_REQUEST)
+            return answer
+
+        yield post
+        return
+    device = MqttDevice(core.mqtt_port, paho.MQTTv5 if transport == "mqtt5" else paho.MQTTv311, "provision")
+
+    def publish(body: bytes) -> Answer:
+        device.publish("/provision/request", body)
+        topic, payload = device.answer()
+        assert topic == "/provision/response"
+        return Answer(payload)
+
+    yield publish
+    device.close()
+
+
 @pytest.fixture
 def fresh(cores: dict[bool, CoreProcess]) -> Callable[..., tuple[str, dict[str, str]]]:
     """A new name and a profile of its own with these options."""
@@ -52,45 +115,88 @@ def fresh(cores: dict[bool, CoreProcess]) -> Callable[..., tuple[str, dict[str, 
     return make
 
 
-def token_of(core: CoreProcess, name: str) -> str:
-    path = f"/api/device/{core.device(name)['id']['id']}/credentials"
-    token: str = core.rest.get(path)["credentialsId"]
-    return token
+def credentials_of(core: CoreProcess, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = core.rest.get(f"/api/device/{core.device(name)['id']['id']}/credentials")
+    return found
 
 
-@pytest.mark.parametrize("protocol", [paho.MQTTv311, paho.MQTTv5])
-def test_a_protobuf_request_over_mqtt_is_answered_in_protobuf(
-    cores: dict[bool, CoreProcess], fresh: Callable[..., tuple[str, dict[str, str]]], protocol: int
+Fresh = Callable[..., tuple[str, dict[str, str]]]
+
+
+def test_in_protobuf_a_disabled_profile_is_not_found(ask: Ask, fresh: Fresh) -> None:
+    """Only the status, although key and secret are right (P9 of P1, P23)."""
+    key = f"key-{next(_numbers)}"
+    name, profile = fresh("DISABLED", key=key, provisionDeviceSecret="secret")
+    assert profile == {"provisionDeviceKey": key, "provisionDeviceSecret": "secret"}
+    for device_name in (name, ""):
+        answer = ask(protobuf_request(device_name, profile))
+        assert (answer.status, answer.kind, answer.value) == (NOT_FOUND, 0, "")
+
+
+def test_in_protobuf_a_pre_provisioned_device_gets_its_own_credentials_once(
+    ask: Ask, cores: dict[bool, CoreProcess], fresh: Fresh
 ) -> None:
-    """Success carries the token; a wrong secret only the status (P9)."""
-    core, (name, profile) = cores[True], fresh()
-    device = MqttDevice(core.mqtt_port, protocol, "provision")
-    try:
-        device.publish("/provision/request", protobuf_request(name, profile | {"provisionDeviceSecret": "wrong"}))
-        refused = fields(device.answer()[1])
-        device.publish("/provision/request", protobuf_request(name, profile))
-        answer = fields(device.answer()[1])
-    finally:
-        device.close()
-    assert refused.get(1, 0) != answer.get(1, 0) and 3 not in refused
-    assert answer[3].decode() == token_of(core, name)
+    """Those of the request are ignored; the second request fails (P9 of P2, P23)."""
+    core, (name, profile) = cores[True], fresh("CHECK_PRE_PROVISIONED_DEVICES")
+    core.rest.post(f"/api/device?accessToken=pre-{name}", {"name": name, "type": f"profile-of-{name}"})
+    request = protobuf_request(name, profile, brought=text_field(1, text_field(1, b"ignored")))
+    answer = ask(request)
+    assert (answer.status, answer.kind, answer.value) == (SUCCESS, ACCESS_TOKEN, f"pre-{name}")
+    assert credentials_of(core, name)["credentialsId"] == f"pre-{name}"
+    again = ask(request)
+    assert (again.status, again.value) == (FAILURE, "")
 
 
-def test_a_protobuf_request_over_coap_is_answered_in_protobuf(
-    cores: dict[bool, CoreProcess], fresh: Callable[..., tuple[str, dict[str, str]]], coap_loop: CoapLoop
+@pytest.mark.parametrize("gateway", [0, 1])
+def test_in_protobuf_a_new_device_gets_a_token(
+    ask: Ask, cores: dict[bool, CoreProcess], fresh: Fresh, gateway: int
 ) -> None:
-    """2.01 and the token (P23)."""
+    """What is returned is stored; `gateway` sets the flag (P9 of P3 and P4, P23)."""
     core, (name, profile) = cores[True], fresh()
-    uri = f"coap://127.0.0.1:{core.coap_port}/api/v1/provision"
-    answer = coap_loop.request(aiocoap.POST, uri, protobuf_request(name, profile))
-    assert answer.code is aiocoap.CREATED
-    assert fields(answer.payload)[3].decode() == token_of(core, name)
+    answer = ask(protobuf_request(name, profile, gateway=gateway))
+    stored = credentials_of(core, name)
+    assert (answer.status, answer.kind) == (SUCCESS, ACCESS_TOKEN)
+    assert (stored["credentialsType"], stored["credentialsId"]) == ("ACCESS_TOKEN", answer.value)
+    assert bool((core.device(name)["additionalInfo"] or {}).get("gateway")) is bool(gateway)
+
+
+def test_in_protobuf_a_device_brings_its_credentials(ask: Ask, cores: dict[bool, CoreProcess], fresh: Fresh) -> None:
+    """A token, a certificate, or user name and password (P9 of P5, P6 and P7, P23)."""
+    core, (prefix, profile) = cores[True], fresh()
+    token, certificate = f"token-{prefix}", f"hash{prefix}"
+    basic = {"clientId": f"c-{prefix}", "userName": f"u-{prefix}", "password": "p"}
+    inside = b"".join(text_field(number, text.encode()) for number, text in enumerate(basic.values(), 1))
+    for kind, name_of_kind, brought, identifier in (
+        (ACCESS_TOKEN, "ACCESS_TOKEN", text_field(1, text_field(1, token.encode())), token),
+        (X509_CERTIFICATE, "X509_CERTIFICATE", text_field(2, text_field(1, certificate.encode())), certificate),
+        (MQTT_BASIC, "MQTT_BASIC", text_field(3, inside), f"c-{prefix}|u-{prefix}"),
+    ):
+        name = f"{prefix}-{kind}"
+        answer = ask(protobuf_request(name, profile, kind, brought))
+        stored = credentials_of(core, name)
+        assert (answer.status, answer.kind, stored["credentialsType"]) == (SUCCESS, kind, name_of_kind)
+        if kind == ACCESS_TOKEN:
+            assert stored["credentialsId"] == answer.value == identifier
+            continue
+        assert stored["credentialsId"] == hashlib.sha3_256(identifier.encode()).hexdigest()
+        if kind == X509_CERTIFICATE:
+            assert stored["credentialsValue"] == answer.value == certificate
+        else:
+            assert json.loads(stored["credentialsValue"]) == json.loads(answer.value) == basic
+
+
+def test_in_protobuf_an_unknown_key_answers_as_a_wrong_secret_does(ask: Ask, fresh: Fresh) -> None:
+    """Nobody can tell which it was (P9 of P8, P23)."""
+    name, profile = fresh()
+    for member in profile:
+        answer = ask(protobuf_request(name, profile | {member: "unknown"}))
+        assert (answer.status, answer.kind, answer.value) == (NOT_FOUND, 0, "")
 
 
 @pytest.mark.parametrize("protocol", [paho.MQTTv311, paho.MQTTv5])
 @pytest.mark.parametrize("strategy", ["ALLOW_CREATE_NEW_DEVICES", "CHECK_PRE_PROVISIONED_DEVICES"])
 def test_the_answer_comes_without_a_subscription(
-    cores: dict[bool, CoreProcess], fresh: Callable[..., tuple[str, dict[str, str]]], protocol: int, strategy: str
+    cores: dict[bool, CoreProcess], fresh: Fresh, protocol: int, strategy: str
 ) -> None:
     """On the response topic, to a client that has subscribed to nothing (P11)."""
     core, (name, profile) = cores[True], fresh(strategy)
@@ -102,4 +208,6 @@ def test_the_answer_comes_without_a_subscription(
         topic, payload = device.answer()
     finally:
         device.close()
-    assert topic == "/provision/response" and token_of(core, name).encode() in payload
+    answer = json.loads(payload)
+    assert (topic, answer["status"], answer["credentialsType"]) == ("/provision/response", "SUCCESS", "ACCESS_TOKEN")
+    assert answer["credentialsValue"] == credentials_of(core, name)["credentialsId"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.contract.drivers import Driver, Refused
 from tests.support.server import CoreProcess
 
 Make = Callable[..., dict[str, str]]
+NOT_FOUND = ("NOT_FOUND", "Provision data was not found!")
 
 
 def credentials(core: CoreProcess, name: str) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def test_a_disabled_profile_answers_not_found(driver: Driver, make_profile: Make
     assert profile == {"provisionDeviceKey": f"key-{name}", "provisionDeviceSecret": "secret"}
     for request in ({"deviceName": name, **profile}, profile):
         answer = driver.provision(request)
-        assert (answer["status"], answer["errorMsg"]) == ("NOT_FOUND", "Provision data was not found!")
+        assert (answer["status"], answer["errorMsg"]) == NOT_FOUND
         assert answer["reason"] == "PROVISIONING_DISABLED" and answer["ref"]
 
 
@@ -54,35 +56,50 @@ def test_a_gateway_is_created_as_one(driver: Driver, core: CoreProcess, make_pro
     assert core.device(name)["additionalInfo"]["gateway"] is True
 
 
-def test_a_device_brings_its_token(driver: Driver, core: CoreProcess, make_profile: Make, name: str) -> None:
+@pytest.fixture
+def brief(core: CoreProcess, name: str) -> Iterator[str]:
+    """A device name that is free again afterwards: credentials that all transports bring are unique."""
+    yield name
+    core.rest.delete(f"/api/device/{core.device(name)['id']['id']}")
+
+
+def test_a_device_brings_its_token(driver: Driver, core: CoreProcess, make_profile: Make, brief: str) -> None:
     """The token of the request is the device's (P5)."""
-    request = {"deviceName": name, "credentialsType": "ACCESS_TOKEN", "token": f"own-{name}", **make_profile()}
-    assert driver.provision(request)["credentialsValue"] == f"own-{name}"
-    assert credentials(core, name)["credentialsId"] == f"own-{name}"
+    request = {"deviceName": brief, "credentialsType": "ACCESS_TOKEN", "token": "test_token", **make_profile()}
+    answer = driver.provision(request)
+    assert (answer["status"], answer["credentialsType"]) == ("SUCCESS", "ACCESS_TOKEN")
+    assert answer["credentialsValue"] == credentials(core, brief)["credentialsId"] == "test_token"
 
 
-def test_a_device_brings_its_certificate(driver: Driver, core: CoreProcess, make_profile: Make, name: str) -> None:
+def test_a_device_brings_its_certificate(driver: Driver, core: CoreProcess, make_profile: Make, brief: str) -> None:
     """Whatever text stands in `hash`; the id is its SHA3-256 (P6)."""
-    request = {"deviceName": name, "credentialsType": "X509_CERTIFICATE", "hash": f"hash{name}", **make_profile()}
-    assert driver.provision(request)["credentialsValue"] == f"hash{name}"
-    stored = credentials(core, name)
+    request = {"deviceName": brief, "credentialsType": "X509_CERTIFICATE", "hash": "testHash", **make_profile()}
+    answer = driver.provision(request)
+    assert (answer["status"], answer["credentialsType"]) == ("SUCCESS", "X509_CERTIFICATE")
+    stored = credentials(core, brief)
     assert stored["credentialsType"] == "X509_CERTIFICATE"
-    assert stored["credentialsId"] == hashlib.sha3_256(f"hash{name}".encode()).hexdigest()
+    assert stored["credentialsValue"] == answer["credentialsValue"] == "testHash"
+    assert stored["credentialsId"] == "57f6600424d6553263f1f32e0117012894a36fbf07e3e9c3c556272f86b7d985"
+    assert stored["credentialsId"] == hashlib.sha3_256(b"testHash").hexdigest()
 
 
 def test_a_device_brings_user_name_and_password(
-    driver: Driver, core: CoreProcess, make_profile: Make, name: str
+    driver: Driver, core: CoreProcess, make_profile: Make, brief: str
 ) -> None:
-    """The id is the SHA3-256 of client id and user name (P7)."""
-    brought = {"clientId": f"c{name}", "username": f"u{name}", "password": "secret-p"}
-    answer = driver.provision({"deviceName": name, "credentialsType": "MQTT_BASIC", **brought, **make_profile()})
-    assert answer["credentialsValue"] == {"clientId": f"c{name}", "userName": f"u{name}", "password": "secret-p"}
-    expected = hashlib.sha3_256(f"c{name}|u{name}".encode()).hexdigest()
-    assert credentials(core, name)["credentialsId"] == expected
+    """The id is the SHA3-256 of client id and user name, the value holds the three strings (P7)."""
+    brought = {"clientId": "test_clientId", "username": "test_username", "password": "test_password"}
+    answer = driver.provision({"deviceName": brief, "credentialsType": "MQTT_BASIC", **brought, **make_profile()})
+    expected = {"clientId": "test_clientId", "userName": "test_username", "password": "test_password"}
+    assert (answer["status"], answer["credentialsType"], answer["credentialsValue"]) == (
+        "SUCCESS", "MQTT_BASIC", expected,
+    )  # fmt: skip
+    stored = credentials(core, brief)
+    assert (stored["credentialsType"], json.loads(stored["credentialsValue"])) == ("MQTT_BASIC", expected)
+    assert stored["credentialsId"] == "b9f1b0bf238dddae689babba0a210fe42bc97ddb07620b5a07d7208dd5528db2"
 
 
 def test_an_unknown_key_answers_as_a_wrong_secret_does(driver: Driver, make_profile: Make, name: str) -> None:
-    """Nobody can tell which it was (P8)."""
+    """Nobody can tell which it was, nor whether provisioning is off (P8)."""
     profile = make_profile()
     answers = [
         driver.provision({"deviceName": name, **profile, member: "unknown"})
@@ -90,24 +107,46 @@ def test_an_unknown_key_answers_as_a_wrong_secret_does(driver: Driver, make_prof
     ]
     for answer in answers:
         answer.pop("ref")
-    assert answers[0] == answers[1] and answers[0]["status"] == "NOT_FOUND"
+    assert answers[0] == answers[1]
+    assert (answers[0]["status"], answers[0]["errorMsg"]) == NOT_FOUND
 
 
 def test_a_pre_provisioned_device_gets_its_own_credentials_once(
     driver: Driver, core: CoreProcess, make_profile: Make, name: str
 ) -> None:
-    """The second request fails, and so does one after an operator has written another state (P2, P20)."""
+    """Not a second time, nor in another state that an operator has written; when that is gone, again (P2, P20)."""
     profile = make_profile("CHECK_PRE_PROVISIONED_DEVICES")
     core.rest.post(f"/api/device?accessToken=pre-{name}", {"name": name, "type": f"profile-of-{name}"})
     request = {"deviceName": name, "token": "ignored", **profile}
     answer = driver.provision(request)
-    assert (answer["status"], answer["credentialsValue"]) == ("SUCCESS", f"pre-{name}")
+    assert (answer["status"], answer["credentialsType"]) == ("SUCCESS", "ACCESS_TOKEN")
+    assert answer["credentialsValue"] == credentials(core, name)["credentialsId"] == f"pre-{name}"
     assert server_attributes(core, name)["provisionState"] == "provisioned"
     again = driver.provision(request)
     assert (again["status"], again["reason"]) == ("FAILURE", "ALREADY_PROVISIONED")
-    identifier = core.device(name)["id"]["id"]
-    core.rest.post(f"/api/plugins/telemetry/DEVICE/{identifier}/SERVER_SCOPE", {"provisionState": "scrapped"})
+    path = f"/api/plugins/telemetry/DEVICE/{core.device(name)['id']['id']}/SERVER_SCOPE"
+    core.rest.post(path, {"provisionState": "scrapped"})
     assert driver.provision(request)["status"] == "FAILURE"
+    core.rest.delete(path, keys="provisionState")
+    assert driver.provision(request)["credentialsValue"] == f"pre-{name}"
+
+
+def test_a_pre_provisioned_device_gets_whatever_credentials_it_has(
+    driver: Driver, core: CoreProcess, make_profile: Make, name: str
+) -> None:
+    """User name and password, or a certificate; those of the request are ignored (P2, P20)."""
+    profile = make_profile("CHECK_PRE_PROVISIONED_DEVICES")
+    basic = {"clientId": f"c-{name}", "userName": f"u-{name}", "password": "p"}
+    for kind, stored, told in (
+        ("MQTT_BASIC", json.dumps(basic), basic),
+        ("X509_CERTIFICATE", f"certificate{name}", f"certificate{name}"),
+    ):
+        device = {"name": f"{name}-{kind}", "type": f"profile-of-{name}"}
+        brought = {"credentialsType": kind, "credentialsId": "", "credentialsValue": stored}
+        core.rest.post("/api/device-with-credentials", {"device": device, "credentials": brought})
+        answer = driver.provision({"deviceName": f"{name}-{kind}", "token": "ignored", **profile})
+        assert (answer["status"], answer["credentialsType"], answer["credentialsValue"]) == ("SUCCESS", kind, told)
+        assert server_attributes(core, f"{name}-{kind}")["provisionState"] == "provisioned"
 
 
 def test_an_unknown_device_is_not_created_where_devices_must_be_known(

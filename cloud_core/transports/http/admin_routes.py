@@ -11,6 +11,7 @@ from twisted.web.http import Request
 from werkzeug import exceptions as routing
 
 from cloud_core.core.admin import AdminApi
+from cloud_core.core.assignments import entity_uuid
 from cloud_core.core.permissions import Act
 from cloud_core.model import NIL_CUSTOMER, Scope
 from cloud_core.storage.interface import TimeSeriesQuery
@@ -277,8 +278,11 @@ class AdminRoutes(CallSupport):
         owner = body.get("deviceId")
         if not isinstance(owner, dict) or not owner.get("id"):
             raise InvalidArgument("Device credentials should be assigned to device!")
-        uuid = uuid_of(str(owner["id"]))
-        stored = await self._admin.save_credentials(operator, uuid, shapes.credentials_from(body))
+        uuid, known = uuid_of(str(owner["id"])), entity_uuid(body.get("id"), "id")
+        version = body.get("version") if isinstance(body.get("version"), int) else None
+        stored = await self._admin.save_credentials(
+            operator, uuid, shapes.credentials_from(body), known_uuid=known, version=version
+        )
         return shapes.credentials_json(stored, uuid)
 
     # -- data -------------------------------------------------------------------------------------
