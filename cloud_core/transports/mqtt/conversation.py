@@ -41,6 +41,10 @@ class Session(Protocol):
     def is_blocked(self) -> bool:
         """Whether the peer does not take what was written; `resume` is called when it does again."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits for a peer that does not read that nothing may be added."""
+
     def end(self) -> None:
         """Send what is buffered, then close."""
 
@@ -50,6 +54,7 @@ class GoneSession:
 
     __slots__ = ("peer",)
     is_blocked = False
+    is_full = False
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer

@@ -65,6 +65,10 @@ class Downloads:
         self._waiting.append((slot, topic, chunk_bytes))
         self.proceed(session)
 
+    def forget(self) -> None:
+        """The session is over: what waits is not fetched."""
+        self._waiting.clear()
+
     def proceed(self, session: Conversation) -> None:
         """Fetches the next piece, if it may. Also called when the peer reads again."""
         if self._is_busy or not self._waiting or session.is_blocked:
