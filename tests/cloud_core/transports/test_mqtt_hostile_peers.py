@@ -13,7 +13,7 @@ from cloud_core.core.downlinks import Interest
 from cloud_core.transports.mqtt import protocol
 from shared.credentials import MqttBasic
 from shared.messages import AttributesChange, PackageChunk, RpcCommand
-from shared.mqtt.packets import Connect, Publish, Subscribe, Subscription
+from shared.mqtt.packets import Connect, Puback, Publish, Subscribe, Subscription
 from tests.support.api import ApiUnderTest
 from tests.support.mqtt import MqttPeer, MqttServer, server_with_device
 from tests.support.parts import RecordingDelivery
@@ -134,3 +134,20 @@ def test_a_peer_that_only_sends_rubbish_does_not_fill_the_log(server: MqttServer
     assert len(lines) < 50
     assert server.service.counters.malformed == 500
     assert server.service.counters.unknown_topic == 500
+
+
+def test_a_gateway_hears_of_changes_of_thousands_of_devices(server: MqttServer) -> None:
+    """What exceeds the window waits until the gateway has acknowledged what came before."""
+    server.add_gateway("gw", "gwtok", 1)
+    peer = server.log_in(token="gwtok")
+    adapter = peer.protocol._adapter._gateway
+    assert adapter is not None
+    for number in range(5_000):
+        adapter.attributes_changed(f"sub-device {number}", AttributesChange(values={"interval": number}))
+    heard: list[bytes] = []
+    while messages := peer.received():
+        heard += [one.payload for one in messages]
+        peer.send(*(Puback(one.packet_id) for one in messages))
+    assert len(heard) == 5_000
+    assert heard[-1] == b'{"device":"sub-device 4999","data":{"interval":4999}}'
+    assert server.service.counters.undeliverable == 0
