@@ -179,7 +179,7 @@ class MqttAdapter(Exchange):
             assigned = None if self._connection.client_id else f"muster-{new_secret()}"
             queued = self._connection.accept(assigned_client_id=assigned)
         except RemoteProtocolError as error:  # among the packets that were sent before CONNACK
-            log.warn("MQTT peer {source} broke the rules: {error}", source=self.peer.address, error=str(error))
+            self.broke_the_rules(str(error))
             self._begin(identity)
             self._handle_queued(error.packets)
             self._close_gateway()
@@ -213,7 +213,8 @@ class MqttAdapter(Exchange):
     def _refuse(self, why: str, codes: tuple[int, int]) -> None:
         if self._connection.is_closed:
             return
-        log.warn("MQTT login from {source} refused: {why}", source=self.peer.address, why=why)
+        self.counters.refused_logins += 1
+        self._note("MQTT login from {source} refused: {why}", why)
         v3_code, v5_code = ConnectReturnCode(codes[0]), ReasonCode(codes[1])
         self._connection.refuse(v3_code, v5_code, is_repeated=self.settings.repeats_refusal)
         self._session.end()

@@ -141,5 +141,8 @@ class Conversation(Protocol):
     def subscribed_qos(self, topic: str) -> int:
         """QoS of the subscription that matches; 1 without any (wire-contract.md section 2.2)."""
 
+    def is_line_due(self) -> bool:
+        """Whether the log hears of one more thing that went wrong here; the counters hear of all."""
+
     def unanswerable(self, topic: str, error: PlatformError) -> None:
         """Notes that nothing is sent on `topic`, and why."""

@@ -8,11 +8,12 @@ from typing import Any
 from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
+from cloud_core.core.line_ration import LineRation
 from cloud_core.model import Identity, Peer, Role
 from cloud_core.transports.mqtt.conversation import Session
 from cloud_core.transports.mqtt.downloads import Downloads
 from cloud_core.transports.mqtt.errors import REASONS
-from cloud_core.transports.mqtt.overrun import LineRation, Overrun
+from cloud_core.transports.mqtt.overrun import Overrun
 from cloud_core.transports.mqtt.settings import Counters, Settings
 from cloud_core.transports.mqtt.slots import Slot, Slots
 from shared.errors import MalformedRequest, NotFound, PlatformError, RateLimited, RequestTooLarge, Unavailable
@@ -27,6 +28,7 @@ SUCCESS = 0x00
 QUOTA_EXCEEDED = 0x97
 MAX_PAUSE_S = 10.0  # then the rate is asked again
 MAX_LOGGED_TOPIC = 100  # characters
+MAX_LINES = 10  # of the log about one session, in LineRation's span
 
 
 class Exchange:
@@ -125,18 +127,30 @@ class Exchange:
         self._settle(slot, REASONS[type(error)])
 
     def _log_drop(self, packet: Publish | None, why: str) -> None:
-        if self._is_line_due():
+        if self.is_line_due():
             topic = packet.topic[:MAX_LOGGED_TOPIC] if packet else "telemetry"
             log.warn("Message of {device} on {topic} dropped: {why}", device=self._name, topic=topic, why=why)
 
-    def _is_line_due(self) -> bool:
-        """Whether the log hears of one more thing that went wrong here; the counters hear of all."""
+    def is_line_due(self) -> bool:
+        """As `Conversation.is_line_due`."""
         if self._lines is None:
-            self._lines = LineRation()
+            self._lines = LineRation(MAX_LINES)
         is_due, left_out = self._lines.take(self.api.now_ms() / 1000)
         if left_out:
             log.warn("{left_out} more lines about {device} were left out", left_out=left_out, device=self._name)
         return is_due
+
+    def broke_the_rules(self, why: str) -> None:
+        """The connection ends for that."""
+        self.counters.violations += 1
+        self._note("MQTT peer {source} broke the rules: {why}", why)
+
+    def _note(self, line: str, why: str) -> None:
+        is_due, left_out = self.counters.lines.take(self.api.now_ms() / 1000)
+        if left_out:
+            log.warn("{left_out} more lines about peers of MQTT were left out", left_out=left_out)
+        if is_due:
+            log.warn(line, source=self.peer.address, why=why)
 
     def _limit(self, slot: Slot, packet: Publish, error: RateLimited) -> None:
         """Above its rate: v5 is told and QoS 0 dropped; a v3 client is slowed down by not being read."""
@@ -209,7 +223,7 @@ class Exchange:
 
     def _note_undeliverable(self, topic: str, why: str) -> None:
         self.counters.undeliverable += 1
-        if self._is_line_due():
+        if self.is_line_due():
             log.warn("Nothing is sent to {device} on {topic}: {why}", device=self._name, topic=topic, why=why)
 
     def subscribed_qos(self, topic: str) -> int:

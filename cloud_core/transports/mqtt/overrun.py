@@ -1,5 +1,4 @@
-"""How long a peer has kept sending above its rate, and how much of what it does the log hears. Time is passed in,
-in seconds."""
+"""How long a peer has kept sending above its rate. Time is passed in, in seconds."""
 
 from __future__ import annotations
 
@@ -27,25 +26,3 @@ class Overrun:
             self._first_s = now_s
         self._last_s = now_s
         return now_s - self._first_s
-
-
-MAX_LINES = 10  # of the log, about one session in QUIET_S
-
-
-class LineRation:
-    """Whoever does everything wrong shall not fill the log with it."""
-
-    __slots__ = ("_began_s", "_count")
-
-    def __init__(self) -> None:
-        self._began_s = float("-inf")
-        self._count = 0
-
-    def take(self, now_s: float) -> tuple[bool, int]:
-        """Whether a line may be written now, and how many were not since that was said last."""
-        left_out = 0
-        if now_s - self._began_s > QUIET_S:
-            left_out = max(0, self._count - MAX_LINES)
-            self._began_s, self._count = now_s, 0
-        self._count += 1
-        return self._count <= MAX_LINES, left_out

@@ -109,7 +109,7 @@ class MqttProtocol(Protocol):
         except RemoteProtocolError as error:
             if error.packets:
                 self._handle(error.packets)
-            log.warn("MQTT peer {source} broke the rules: {error}", source=self.peer.address, error=str(error))
+            self._adapter.broke_the_rules(str(error))
             self.end()
             return
         if packets:

@@ -151,3 +151,17 @@ def test_a_gateway_hears_of_changes_of_thousands_of_devices(server: MqttServer) 
     assert len(heard) == 5_000
     assert heard[-1] == b'{"device":"sub-device 4999","data":{"interval":4999}}'
     assert server.service.counters.undeliverable == 0
+
+
+def test_peers_that_do_not_get_in_do_not_fill_the_log(server: MqttServer) -> None:
+    """Wrong tokens and wrong bytes are counted, and said up to a number."""
+    lines: list[Any] = []
+    globalLogPublisher.addObserver(lines.append)  # type: ignore[arg-type]  # zope interface
+    try:
+        for _ in range(150):
+            server.connect(user_name="guess")
+            MqttPeer(server).protocol.dataReceived(b"GET / HTTP/1.1")
+    finally:
+        globalLogPublisher.removeObserver(lines.append)  # type: ignore[arg-type]  # zope interface
+    assert len(lines) <= 101
+    assert (server.service.counters.refused_logins, server.service.counters.violations) == (150, 150)
