@@ -105,6 +105,8 @@ class DeviceApi:
         self._is_anonymous_allowed = is_anonymous_provisioning_allowed
         self._logins = LoginCache()
         self._tokens: dict[str, Identity] = {}  # confirmed access tokens only: the hot path of HTTP and CoAP
+        self._token_of_device: dict[int, str] = {}
+        self._changes = 0  # of devices and profiles; a login that was looked up before one is looked up again
         self._build(call_later, post_webhook, options or Options())
 
     def _build(self, call_later: CallLater, post_webhook: PostWebhook, options: Options) -> None:
@@ -151,8 +153,9 @@ class DeviceApi:
 
     def device_changed(self, device_id: int, why: Ending) -> None:
         """Administration says so: what is remembered of the device is forgotten, and its connections end."""
+        self._changes += 1
         self._logins.forget(device_id)
-        self._tokens = {token: one for token, one in self._tokens.items() if one.device_id != device_id}
+        self._tokens.pop(self._token_of_device.pop(device_id, ""), None)
         if why is Ending.DEVICE_DELETED:
             self.presence.forget(device_id)
             self.rates.forget(device_id)
@@ -160,8 +163,9 @@ class DeviceApi:
 
     def profile_changed(self) -> None:
         """Administration changed a profile: identities are read anew at the next login."""
+        self._changes += 1
         self._logins = LoginCache()
-        self._tokens = {}
+        self._tokens, self._token_of_device = {}, {}
 
     def _session_limits(self, identity: Identity) -> dict[str, Any]:
         return self.rates.session_limits(
@@ -193,11 +197,14 @@ class DeviceApi:
         if all(map(cache.knows, ids)):
             self._conclude(presented, [cache.get(one) for one in ids], done, kinds)
             return
-        generation = cache.generation
+        generation, changes = cache.generation, self._changes
 
         def looked_up(outcome: list[Login | None] | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
                 done(outcome)
+                return
+            if changes != self._changes:  # what was read may be of before
+                self._authenticate(presented, done, kinds)
                 return
             if generation == cache.generation:
                 self._remember(ids, outcome)
@@ -224,10 +231,13 @@ class DeviceApi:
             self._remember_token(login)
             done(login.identity)
             return
-        identity = login.identity
+        identity, changes = login.identity, self._changes
 
         def confirmed(outcome: PlatformError | None) -> None:
-            done(outcome if isinstance(outcome, PlatformError) else identity)
+            if outcome is None and changes != self._changes:  # perhaps there was nothing to confirm any more
+                self._authenticate(presented, done, kinds)
+            else:
+                done(outcome if isinstance(outcome, PlatformError) else identity)
 
         self._store.submit(_confirm, (identity.device_id, self.now_ms()), confirmed)
 
@@ -247,7 +257,10 @@ class DeviceApi:
         if isinstance(login.credentials, AccessToken):
             if len(self._tokens) >= 200_000:
                 self._tokens.clear()
-            self._tokens[login.credentials.token] = login.identity
+                self._token_of_device.clear()
+            token, device_id = login.credentials.token, login.identity.device_id
+            self._tokens[token] = login.identity
+            self._token_of_device[device_id] = token
 
     def provisioning_identity(self, presented: PresentedCredentials) -> Identity | None:
         """The provision-only identity when the peer asks for it by name (wire-contract.md section 2.5)."""

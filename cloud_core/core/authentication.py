@@ -52,7 +52,7 @@ def choose(presented: PresentedCredentials, logins: Sequence[Login | None]) -> L
 
 def _parts_match(stored: str, presented: str) -> bool:
     """An empty stored part matches anything; a stored password with none presented does not match."""
-    return not stored or hmac.compare_digest(stored.encode(), presented.encode())
+    return not stored or hmac.compare_digest(stored.encode(), presented.encode("utf-8", "surrogateescape"))
 
 
 class LoginCache:

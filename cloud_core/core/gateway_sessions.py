@@ -40,6 +40,7 @@ from shared.messages import (
 
 log = Logger()
 MAX_LOGGED_REFUSALS = 1_000  # of one session; each device once
+PING_INTERVAL_MS = 1_000  # a ping sooner after the last says nothing new: activity is written every few seconds
 _EVERYTHING = Interest.ATTRIBUTES | Interest.COMMANDS
 
 
@@ -122,6 +123,7 @@ class GatewaySession:
         self._decisions = 0
         self._refused: set[str] = set()  # logged already
         self._is_closed = False
+        self._next_ping_ms = 0
 
     @property
     def device_ids(self) -> list[int]:
@@ -197,8 +199,10 @@ class GatewaySession:
     def pinged(self) -> None:
         """A PINGREQ: activity of all sub-devices, where the gateway overwrites activity times."""
         self.has_spoken = False
-        if not self._devices:
+        now_ms = self._parts.now_ms()
+        if not self._devices or now_ms < self._next_ping_ms:
             return
+        self._next_ping_ms = now_ms + PING_INTERVAL_MS
 
         def read(outcome: bool | PlatformError) -> None:
             if outcome is True and not self._is_closed:

@@ -71,6 +71,7 @@ class SqlStore:
         self._statements = Statements(self._engine.dialect)
         self._max_pending = max_pending
         self._pending = 0
+        self._pending_reads = 0
         self._is_open = False
         self._after_delivery: list[Callable[[], None]] = []
         lane = {"deliver": self._deliver, "call_in_reactor": call_in_reactor}
@@ -121,6 +122,7 @@ class SqlStore:
         self.submit(_append_all, (rows,), done)
 
     def read(self, query: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
+        self._pending_reads += 1
         self._reader.put((query, args, done))
 
     def digest(self, *parts: str) -> bytes:
@@ -128,7 +130,7 @@ class SqlStore:
 
     @property
     def is_congested(self) -> bool:
-        return self._pending >= CONGESTED_PENDING
+        return self._pending >= CONGESTED_PENDING or self._pending_reads >= CONGESTED_PENDING
 
     def on_delivered(self, callback: Callable[[], None]) -> None:
         self._after_delivery.append(callback)
@@ -140,7 +142,12 @@ class SqlStore:
             callback()
 
     def _deliver_reads(self, answers: list[Answer]) -> None:
+        was_congested = self._pending_reads >= CONGESTED_PENDING
+        self._pending_reads -= len(answers)
         _hand_out(answers)
+        if was_congested:  # who has stopped reading for that waits for a delivery, and there may be none of the writer
+            for callback in self._after_delivery:
+                callback()
 
     def _open_tx(self) -> SqlTx:
         return SqlTx(self._connect(), self._engine.dialect, self._statements, self._vault)

@@ -199,7 +199,10 @@ class PolledServer(FastServer):
         self._closeSocket(reason.type is not ConnectionAborted)
         protocol = self.protocol
         del self.protocol, self.socket, self.fileno
-        protocol.connectionLost(reason)
+        try:
+            protocol.connectionLost(reason)
+        except Exception:  # for the reactor it would be an error of the poller, which has all the other connections
+            log.failure("A connection could not be ended properly")
 
     def startReading(self) -> None:
         self._listen_for(self._mask | _IN)

@@ -19,6 +19,7 @@ from shared.mqtt.packets import Acknowledgement, Puback, Pubcomp, Publish, Pubre
 from shared.mqtt.wire import protocol_error
 
 MAX_PACKET_ID = 65_535
+WAITING_BYTES = 300  # about what a message that waits takes beside its payload
 
 
 class Answer(Enum):
@@ -265,7 +266,7 @@ OnSettled = Callable[[bool], None]
 class OutboundDelivery:
     """Messages of QoS 1 and 2 on their way to one client: `window` at once, `max_queue` waiting.
 
-    The payloads that wait have `max_queue_bytes` at most, unless a single one is larger. `on_settled` of a
+    What waits takes `max_queue_bytes` of memory at most, unless a single message is larger. `on_settled` of a
     message is called when the caller asks for it, by `settled` and `abandon`.
     """
 
@@ -298,13 +299,13 @@ class OutboundDelivery:
         if self._queue is None:
             self._queue = deque()
         self._queue.append((message, on_settled))
-        self._queued_bytes += len(message.payload)
+        self._queued_bytes += WAITING_BYTES + len(message.payload)
         return self.next_messages()
 
     def _has_room(self, message: Publish) -> bool:
         if not self._queue:
             return self._max_queue > 0
-        bytes_then = self._queued_bytes + len(message.payload)
+        bytes_then = self._queued_bytes + WAITING_BYTES + len(message.payload)
         return len(self._queue) < self._max_queue and bytes_then <= self._max_queue_bytes
 
     def next_messages(self) -> list[Publish]:
@@ -312,7 +313,7 @@ class OutboundDelivery:
         ready: list[Publish] = []
         while self._queue and len(self.states) < self._window:
             message, on_settled = self._queue.popleft()
-            self._queued_bytes -= len(message.payload)
+            self._queued_bytes -= WAITING_BYTES + len(message.payload)
             message.packet_id = self._unused_id()
             event = OutboundEvent.SEND_QOS1 if message.qos == 1 else OutboundEvent.SEND_QOS2
             self.states[message.packet_id] = OUTBOUND[Outbound.FREE, event][0]

@@ -32,8 +32,8 @@ class Limits:
     max_queued_bytes_before_connack: int = 1_048_576  # estimated memory; the peer is not known yet
     receive_maximum: int = 1_000  # unacknowledged messages from a v5 client; on v3 it is 65,535
     max_outbound_inflight: int = 100
-    max_outbound_queue: int = 1_000
-    max_outbound_queue_bytes: int = 4_194_304  # of payloads that wait for acknowledgements
+    max_outbound_queue: int = 10_000  # a change for each of so many devices behind one gateway
+    max_outbound_queue_bytes: int = 4_194_304  # of memory, for messages that wait for room
 
 
 class RefusedConnect(RemoteProtocolError):

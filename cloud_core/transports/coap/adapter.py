@@ -11,6 +11,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
+from cloud_core.core.line_ration import LineRation
 from cloud_core.model import Identity, Peer, Transport
 from cloud_core.transports.coap import packages
 from cloud_core.transports.coap.errors import (
@@ -45,14 +46,17 @@ from shared.topics import Feature
 
 log = Logger()
 
+MAX_LINES = 100  # of the log about requests that are refused, in LineRation's span
+
 Action = Callable[[Identity, Request, Answer], None]
 
 
 class CoapDeviceAdapter:
-    """Translates requests; keeps nothing between them."""
+    """Translates requests; keeps nothing between them but how many lines the log has heard."""
 
     def __init__(self, api: DeviceApi) -> None:
         self.api = api
+        self._lines = LineRation(MAX_LINES)
         self._actions: dict[tuple[int, Feature], Action] = {
             (POST, Feature.TELEMETRY): self._post_telemetry,
             (POST, Feature.ATTRIBUTES): self._post_attributes,
@@ -98,7 +102,7 @@ class CoapDeviceAdapter:
 
         def known(outcome: Identity | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
-                log.warn("CoAP request refused: {error}", error=str(outcome), source=request.peer_address)
+                self._note("CoAP request from {who} refused: {why}", request.peer_address, str(outcome))
                 answer(refusal(outcome))
             else:
                 self._run(action, outcome, request, answer)
@@ -110,11 +114,18 @@ class CoapDeviceAdapter:
             self.api.presence.seen(identity.device_id)
             action(identity, request, answer)
         except PlatformError as error:
-            log.warn("Request of {device} dropped: {error}", device=identity.device_name, error=str(error))
+            self._note("CoAP request of {who} dropped: {why}", identity.device_name, str(error))
             answer(refusal(error))
         except Exception:
             log.failure("CoAP request failed")
             answer(Answered(INTERNAL_ERROR))
+
+    def _note(self, line: str, who: str, why: str) -> None:
+        is_due, left_out = self._lines.take(self.api.now_ms() / 1000)
+        if left_out:
+            log.warn("{left_out} more lines about CoAP requests were left out", left_out=left_out)
+        if is_due:
+            log.warn(line, who=who, why=why)
 
     def spend_message(self, identity: Identity) -> None:
         """One message that is no telemetry. Raises: RateLimited."""

@@ -24,7 +24,7 @@ from cloud_core.core.tokens import new_secret
 from cloud_core.model import Identity, Peer, PresentedCredentials, Role
 from cloud_core.transports.mqtt.conversation import GoneSession, Session
 from cloud_core.transports.mqtt.errors import UNAVAILABLE, connack_codes
-from cloud_core.transports.mqtt.exchange import MAX_LOGGED_TOPIC, QUOTA_EXCEEDED, SUCCESS, Exchange
+from cloud_core.transports.mqtt.exchange import QUOTA_EXCEEDED, SUCCESS, Exchange
 from cloud_core.transports.mqtt.flavours import NO_TELEMETRY, target_of, telemetry_parsers
 from cloud_core.transports.mqtt.gateway import GatewayAdapter
 from cloud_core.transports.mqtt.pushes import Pushes, is_own_attributes_filter
@@ -47,13 +47,14 @@ TOPIC_FILTER_INVALID = 0x8F
 TOPIC_NAME_INVALID = 0x90
 
 MAX_SUBSCRIPTIONS = 100  # of one session
+MAX_FILTER_CHARS = 1_024  # kept and matched as long as the session lasts; as long as a topic may be
 _TRANSPORT_TYPES = ("DEFAULT", "MQTT")
 
 
 class MqttAdapter(Exchange):
     """Translates for one connection."""
 
-    __slots__ = ("_gateway", "_pushes", "_telemetry")
+    __slots__ = ("_gateway", "_has_new_filters", "_pushes", "_telemetry")
 
     def __init__(
         self, api: DeviceApi, connection: ServerConnection, session: Session, *, settings: Settings, counters: Counters
@@ -61,6 +62,7 @@ class MqttAdapter(Exchange):
         super().__init__(api, connection, session, settings=settings, counters=counters)
         self._telemetry = NO_TELEMETRY  # topics of the fast path
         self._pushes: Pushes | None = None
+        self._has_new_filters = False  # the core is told once for all that a read has brought
         self._gateway: GatewayAdapter | None = None
 
     @property
@@ -79,6 +81,8 @@ class MqttAdapter(Exchange):
     def session_ended(self) -> None:
         """Nothing more is taken from the peer or sent to it."""
         self._held = None
+        if self._downloads is not None:
+            self._downloads.forget()
         self._close_gateway()
 
     def peer_is_gone(self, peer: Peer) -> None:
@@ -90,6 +94,12 @@ class MqttAdapter(Exchange):
 
         `received_ms` is when they came; 0 for now.
         """
+        self._handle(packets, received_ms)
+        if self._has_new_filters:
+            self._has_new_filters = False
+            self._follow_subscriptions()
+
+    def _handle(self, packets: Iterable[Delivered], received_ms: int) -> None:
         samples: list[Sample] = []
         ids: list[int] = []
         self.received_ms = received_ms = received_ms or self.api.now_ms()
@@ -171,9 +181,9 @@ class MqttAdapter(Exchange):
             assigned = None if self._connection.client_id else f"muster-{new_secret()}"
             queued = self._connection.accept(assigned_client_id=assigned)
         except RemoteProtocolError as error:  # among the packets that were sent before CONNACK
-            log.warn("MQTT peer {source} broke the rules: {error}", source=self.peer.address, error=str(error))
+            self.broke_the_rules(str(error))
             self._begin(identity)
-            self.handle(error.packets)
+            self._handle_queued(error.packets)
             self._close_gateway()
             self._session.end()
             return
@@ -181,9 +191,17 @@ class MqttAdapter(Exchange):
         self._begin(identity)
         self._session.flush_soon()
         if queued:
-            self.handle(queued)
+            self._handle_queued(queued)
         if isinstance(self._session, GoneSession):
             self._close_gateway()
+
+    def _handle_queued(self, packets: list[Delivered]) -> None:
+        """What came behind CONNECT; an error of ours ends the connection, as in all that comes later."""
+        try:
+            self.handle(packets)
+        except Exception:
+            log.failure("Error while handling messages of {device}", device=self._name)
+            self._end(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
 
     def _begin(self, identity: Identity) -> None:
         """What the session may say. Where rates are limited, messages are counted one by one and not joined."""
@@ -197,7 +215,8 @@ class MqttAdapter(Exchange):
     def _refuse(self, why: str, codes: tuple[int, int]) -> None:
         if self._connection.is_closed:
             return
-        log.warn("MQTT login from {source} refused: {why}", source=self.peer.address, why=why)
+        self.counters.refused_logins += 1
+        self._note("MQTT login from {source} refused: {why}", why)
         v3_code, v5_code = ConnectReturnCode(codes[0]), ReasonCode(codes[1])
         self._connection.refuse(v3_code, v5_code, is_repeated=self.settings.repeats_refusal)
         self._session.end()
@@ -297,11 +316,9 @@ class MqttAdapter(Exchange):
             self.counters.unknown_topic += 1
             reason = TOPIC_NAME_INVALID
             why = "there is no such topic"
-        topic = packet.topic[:MAX_LOGGED_TOPIC]
-        log.warn("Message of {device} on {topic} dropped: {why}", device=self._name, topic=topic, why=why)
+        self._log_drop(packet, why)
         self._settle(self.take(packet), reason)
         if self._is_provision_only:
-            log.warn("A provision-only session published to {topic}", topic=topic)
             self._end(ReasonCode.TOPIC_NAME_INVALID)
 
     def _drop(self, packet: Publish, error: PlatformError) -> None:
@@ -330,12 +347,14 @@ class MqttAdapter(Exchange):
     def _subscribe(self, packet: Subscribe) -> None:
         codes = [self._grant(wanted) for wanted in packet.subscriptions]
         self._connection.suback(packet.packet_id, codes)
-        self._follow_subscriptions()
+        self._has_new_filters = True
         self._session.flush_soon()
 
     def _grant(self, wanted: Subscription) -> int:
         """The granted QoS, or why not."""
         topic_filter, granted = wanted.topic_filter, min(wanted.qos, 1)
+        if len(topic_filter) > MAX_FILTER_CHARS:
+            return TOPIC_FILTER_INVALID
         operation = topics.operation_for_subscribe(topic_filter)
         if operation is None and is_own_attributes_filter(topic_filter, self.device.options):
             operation = Operation.RECEIVE_ATTRIBUTES
@@ -352,7 +371,7 @@ class MqttAdapter(Exchange):
         known = self.subscriptions
         codes = [SUCCESS if known.pop(one, None) is not None else NO_SUBSCRIPTION for one in packet.topic_filters]
         self._connection.unsuback(packet.packet_id, codes)
-        self._follow_subscriptions()
+        self._has_new_filters = True
         self._session.flush_soon()
 
     def _follow_subscriptions(self) -> None:

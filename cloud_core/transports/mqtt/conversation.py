@@ -41,6 +41,10 @@ class Session(Protocol):
     def is_blocked(self) -> bool:
         """Whether the peer does not take what was written; `resume` is called when it does again."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits for a peer that does not read that nothing may be added."""
+
     def end(self) -> None:
         """Send what is buffered, then close."""
 
@@ -50,6 +54,7 @@ class GoneSession:
 
     __slots__ = ("peer",)
     is_blocked = False
+    is_full = False
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
@@ -135,6 +140,9 @@ class Conversation(Protocol):
 
     def subscribed_qos(self, topic: str) -> int:
         """QoS of the subscription that matches; 1 without any (wire-contract.md section 2.2)."""
+
+    def is_line_due(self) -> bool:
+        """Whether the log hears of one more thing that went wrong here; the counters hear of all."""
 
     def unanswerable(self, topic: str, error: PlatformError) -> None:
         """Notes that nothing is sent on `topic`, and why."""

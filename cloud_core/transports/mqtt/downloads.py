@@ -65,6 +65,10 @@ class Downloads:
         self._waiting.append((slot, topic, chunk_bytes))
         self.proceed(session)
 
+    def forget(self) -> None:
+        """The session is over: what waits is not fetched."""
+        self._waiting.clear()
+
     def proceed(self, session: Conversation) -> None:
         """Fetches the next piece, if it may. Also called when the peer reads again."""
         if self._is_busy or not self._waiting or session.is_blocked:
@@ -129,7 +133,8 @@ def _send(session: Conversation, slot: Slot, topic: DeviceTopic, data: bytes) ->
 
 def _refuse(session: Conversation, slot: Slot, topic: DeviceTopic, error: PlatformError) -> None:
     """On `v2/fw/error` for both kinds, as ThingsBoard does; on `v2/sw/error` for who subscribed to that alone."""
-    log.warn("{device} gets no piece of its package: {error}", device=session.device.device_name, error=str(error))
+    if session.is_line_due():
+        log.warn("{device} gets no piece of its package: {error}", device=session.device.device_name, error=str(error))
     firmware = topics.package_error_topic(PackageKind.FIRMWARE)
     software = topics.package_error_topic(PackageKind.SOFTWARE)
     is_software = topic.package is PackageKind.SOFTWARE and software in session.subscriptions

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
+from cloud_core.core.line_ration import LineRation
 from cloud_core.model import Identity, Peer, Role
 from cloud_core.transports.mqtt.conversation import Session
 from cloud_core.transports.mqtt.downloads import Downloads
@@ -27,6 +28,7 @@ SUCCESS = 0x00
 QUOTA_EXCEEDED = 0x97
 MAX_PAUSE_S = 10.0  # then the rate is asked again
 MAX_LOGGED_TOPIC = 100  # characters
+MAX_LINES = 10  # of the log about one session, in LineRation's span
 
 
 class Exchange:
@@ -34,7 +36,7 @@ class Exchange:
 
     # What most connections never need is None until it is needed: most connections idle.
     __slots__ = (
-        "_connection", "_current", "_downloads", "_held", "_identity", "_overrun", "_session", "_slots",
+        "_connection", "_current", "_downloads", "_held", "_identity", "_lines", "_overrun", "_session", "_slots",
         "_subscriptions", "api", "counters", "received_ms", "settings",
     )  # fmt: skip
 
@@ -52,6 +54,7 @@ class Exchange:
         self._subscriptions: dict[str, int] | None = None
         self._downloads: Downloads | None = None
         self._overrun: Overrun | None = None
+        self._lines: LineRation | None = None  # of the log
         self._current: Publish | None = None  # while it is handled
         self._held: list[Delivered] | None = None  # not handled yet: until the rate allows it, or never
 
@@ -110,7 +113,7 @@ class Exchange:
             self._withhold(slot)  # no negative PUBACK in 3.1.1: the client re-sends after reconnecting
             self._end(ReasonCode.SERVER_BUSY)
             return
-        self._log_drop(packet, error)
+        self._log_drop(packet, str(error))
         if isinstance(error, MalformedRequest | RequestTooLarge):
             self.counters.malformed += 1
             if packet is not None and self.device.options.closes_on_malformed and not (self.is_v5 and packet.qos):
@@ -123,9 +126,31 @@ class Exchange:
             self.counters.refused += 1
         self._settle(slot, REASONS[type(error)])
 
-    def _log_drop(self, packet: Publish | None, error: PlatformError) -> None:
-        topic = packet.topic[:MAX_LOGGED_TOPIC] if packet else "telemetry"
-        log.warn("Message of {device} on {topic} dropped: {error}", device=self._name, topic=topic, error=str(error))
+    def _log_drop(self, packet: Publish | None, why: str) -> None:
+        if self.is_line_due():
+            topic = packet.topic[:MAX_LOGGED_TOPIC] if packet else "telemetry"
+            log.warn("Message of {device} on {topic} dropped: {why}", device=self._name, topic=topic, why=why)
+
+    def is_line_due(self) -> bool:
+        """As `Conversation.is_line_due`."""
+        if self._lines is None:
+            self._lines = LineRation(MAX_LINES)
+        is_due, left_out = self._lines.take(self.api.now_ms() / 1000)
+        if left_out:
+            log.warn("{left_out} more lines about {device} were left out", left_out=left_out, device=self._name)
+        return is_due
+
+    def broke_the_rules(self, why: str) -> None:
+        """The connection ends for that."""
+        self.counters.violations += 1
+        self._note("MQTT peer {source} broke the rules: {why}", why)
+
+    def _note(self, line: str, why: str) -> None:
+        is_due, left_out = self.counters.lines.take(self.api.now_ms() / 1000)
+        if left_out:
+            log.warn("{left_out} more lines about peers of MQTT were left out", left_out=left_out)
+        if is_due:
+            log.warn(line, source=self.peer.address, why=why)
 
     def _limit(self, slot: Slot, packet: Publish, error: RateLimited) -> None:
         """Above its rate: v5 is told and QoS 0 dropped; a v3 client is slowed down by not being read."""
@@ -177,8 +202,11 @@ class Exchange:
         self.publish(topic, payload, self.subscribed_qos(topic))
 
     def publish(self, topic: str, payload: bytes, qos: int, on_acknowledged: OnSettled | None = None) -> bool:
-        if not self._connection.publish(topic, payload, qos, on_acknowledged if qos else None):
-            if not self._connection.is_closed:
+        is_full = self._session.is_full
+        if is_full or not self._connection.publish(topic, payload, qos, on_acknowledged if qos else None):
+            if is_full:
+                self._note_undeliverable(topic, "the client does not read what was sent before")
+            elif not self._connection.is_closed:
                 self._note_undeliverable(topic, "the client's packet size or number of open messages forbids it")
             if on_acknowledged is not None:
                 on_acknowledged(False)
@@ -195,7 +223,8 @@ class Exchange:
 
     def _note_undeliverable(self, topic: str, why: str) -> None:
         self.counters.undeliverable += 1
-        log.warn("Nothing is sent to {device} on {topic}: {why}", device=self._name, topic=topic, why=why)
+        if self.is_line_due():
+            log.warn("Nothing is sent to {device} on {topic}: {why}", device=self._name, topic=topic, why=why)
 
     def subscribed_qos(self, topic: str) -> int:
         subscribed = self._subscriptions

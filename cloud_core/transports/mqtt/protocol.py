@@ -24,6 +24,7 @@ from shared.mqtt.errors import RemoteProtocolError
 log = Logger()
 
 WATCHED_BYTES = 1_024  # a write of so many is watched: whoever does not take it is not read any more
+MAX_BACKLOG_BYTES = 4_194_304  # written to a peer that does not read; what comes then is not sent
 CLOSE_S = 10.0  # then a peer that does not take what is still to be sent is dropped
 
 
@@ -75,8 +76,8 @@ class MqttProtocol(Protocol):
     """Bytes <-> `ServerConnection` <-> `MqttAdapter`."""
 
     __slots__ = (
-        "_adapter", "_connection", "_device_id", "_is_dirty", "_is_ending", "_pauses", "_service", "_unsent_bytes",
-        "deadline_s", "idle_limit_s", "last_seen_s", "peer", "transport",
+        "_adapter", "_backlog_bytes", "_connection", "_device_id", "_is_dirty", "_is_ending", "_pauses", "_service",
+        "_unsent_bytes", "deadline_s", "idle_limit_s", "last_seen_s", "peer", "transport",
     )  # fmt: skip
     transport: Any  # ITCPTransport; mypy reads nothing from zope interfaces
 
@@ -92,6 +93,7 @@ class MqttProtocol(Protocol):
         self._is_ending = False
         self._pauses = Pause.NONE
         self._unsent_bytes = 0  # when last looked at, while UNREAD
+        self._backlog_bytes = 0  # written while UNREAD
         self.last_seen_s = service.now_s()
         self.idle_limit_s = service.timeouts.connect_s  # until CONNECT is complete
         self.deadline_s = self.last_seen_s + service.timeouts.connect_s  # absolute end; 0 when none
@@ -107,7 +109,7 @@ class MqttProtocol(Protocol):
         except RemoteProtocolError as error:
             if error.packets:
                 self._handle(error.packets)
-            log.warn("MQTT peer {source} broke the rules: {error}", source=self.peer.address, error=str(error))
+            self._adapter.broke_the_rules(str(error))
             self.end()
             return
         if packets:
@@ -178,10 +180,15 @@ class MqttProtocol(Protocol):
     def is_blocked(self) -> bool:
         return bool(self._pauses & Pause.UNREAD)
 
+    @property
+    def is_full(self) -> bool:
+        return self.is_blocked and self._backlog_bytes >= MAX_BACKLOG_BYTES
+
     def pauseProducing(self) -> None:
         """The transport says: what was written piles up."""
         if not self._is_ending:
             self._unsent_bytes = self._count_unsent()
+            self._backlog_bytes = 0
             self._pause(Pause.UNREAD)
 
     def resumeProducing(self) -> None:
@@ -213,6 +220,7 @@ class MqttProtocol(Protocol):
 
     def _write(self, data: bytes) -> None:
         if len(data) < WATCHED_BYTES or self.is_blocked:
+            self._backlog_bytes += len(data)
             self.transport.write(data)
             return
         self.transport.registerProducer(self, True)

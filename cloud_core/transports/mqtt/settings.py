@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from cloud_core.core.line_ration import LineRation
+
+MAX_LINES = 100  # of the log about peers that did not get in, in LineRation's span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +31,14 @@ class Settings:
 
 @dataclass(slots=True, kw_only=True)
 class Counters:
-    """Messages that were not taken or not delivered, since the start; one instance for the whole service."""
+    """Messages that were not taken or not delivered, and peers, since the start; one instance for the whole service."""
 
+    lines: LineRation = field(default_factory=lambda: LineRation(MAX_LINES), repr=False, compare=False)
+    """Of the log, about peers that are counted here and have no session of their own."""
+    refused_logins: int = 0
+    """CONNECTs that opened no session."""
+    violations: int = 0
+    """Connections that ended because the peer broke the protocol."""
     malformed: int = 0
     """Dropped: the payload or an id in the topic could not be read."""
     unknown_topic: int = 0

@@ -9,6 +9,7 @@ from shared.mqtt.codes import ReasonCode
 from shared.mqtt.connection import ServerConnection
 
 _UNKNOWN = -1
+_SENT = -2
 
 
 class Slot:
@@ -49,6 +50,7 @@ class Slots:
             if ready.packet_ids and not connection.is_closed:
                 code = ReasonCode(ready.reason) if ready.reason else ReasonCode.SUCCESS
                 connection.acknowledge(ready.packet_ids, code)
+            ready.reason = _SENT
             then, ready.then = ready.then, None
             if then is not None:
                 then()
@@ -60,7 +62,7 @@ class Slots:
 
     def after(self, slot: Slot, then: Callable[[], None]) -> None:
         """Runs `then` once the slot's acknowledgement has been sent: at once if it has."""
-        if slot.reason != _UNKNOWN and slot not in self._waiting:
+        if slot.reason == _SENT:
             then()
         else:
             slot.then = then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from cloud_core.model import Identity, Login, Role
 from shared.credentials import AccessToken, CredentialsType, MqttBasic, X509Certificate
 from shared.errors import NotAuthenticated
 from tests.support.api import ApiUnderTest
-from tests.support.stores import StoreUnderTest
+from tests.support.stores import TENANT, StoreUnderTest
 
 
 @pytest.fixture
@@ -90,3 +91,92 @@ def test_a_new_basic_credential_is_found_although_its_id_was_unknown_before(api:
         device_name="newcomer", credentials_type=CredentialsType.MQTT_BASIC, client_id="C9", username="T1", password=""
     )
     assert api.log_in(**presented).device_name == "newcomer"
+
+
+class HeldReads:
+    """Look-ups are made at once, and their answers come when the test says so."""
+
+    def __init__(self, api: ApiUnderTest) -> None:
+        self._store = api.store
+        self._answers: list[tuple[Any, Any]] = []
+        self._read = api.store.store.read
+        api.store.store.read = self._hold  # type: ignore[method-assign]
+
+    def _hold(self, query: Any, args: Any, done: Any) -> None:
+        answers: list[Any] = []
+        self._read(query, args, answers.append)
+        self._store.reactor.run_until(lambda: answers)
+        self._answers.append((done, answers[0]))
+
+    def release(self) -> None:
+        self._store.store.read = self._read  # type: ignore[method-assign]
+        for done, answer in self._answers:
+            done(answer)
+
+
+@pytest.mark.parametrize("why", [Ending.CREDENTIALS_CHANGED, Ending.DEVICE_DELETED])
+def test_a_login_that_was_looked_up_before_a_change_is_looked_up_again(api: ApiUnderTest, why: Ending) -> None:
+    """Whose credentials were taken away meanwhile gets no session and is not remembered."""
+    device_id = api.log_in(username="T1").device_id
+    api.api.profile_changed()  # nothing is remembered
+    reads = HeldReads(api)
+    outcomes: list[Any] = []
+    api.api.authenticate_token("T1", outcomes.append)
+    if why is Ending.DEVICE_DELETED:
+        api.store.run(lambda tx: tx.delete_device(device_id))
+    else:
+        api.store.run(lambda tx: tx.put_credentials(device_id, AccessToken("new"), now_ms=2))
+    api.api.device_changed(device_id, why)
+    reads.release()
+    api.store.reactor.run_until(lambda: outcomes)
+    assert [type(one) for one in outcomes] == [NotAuthenticated]
+    assert api.api.known_token("T1") is None
+
+
+def test_a_login_that_was_looked_up_before_a_profile_changed_has_the_new_profile(api: ApiUnderTest) -> None:
+    """Options of before are not remembered beyond the change."""
+    profile = api.store.read(lambda tx: tx.profile_by_name(TENANT, "sensor"))
+    assert api.log_in(username="T1").options.max_sessions == 1
+    api.api.profile_changed()
+    reads = HeldReads(api)
+    outcomes: list[Any] = []
+    api.api.authenticate_token("T1", outcomes.append)
+    document = {"profileData": {"transportConfiguration": {"type": "MQTT", "maxSessionsPerDevice": 3}}}
+    api.store.run(lambda tx: tx.update_profile(replace(profile, document=document)))
+    api.api.profile_changed()
+    reads.release()
+    api.store.reactor.run_until(lambda: outcomes)
+    known = api.api.known_token("T1")
+    assert known is not None
+    assert [outcomes[0].options.max_sessions, known.options.max_sessions] == [3, 3]
+
+
+def test_a_first_login_that_is_confirmed_while_the_device_is_deleted_is_refused(api: ApiUnderTest) -> None:
+    """The confirmation finds nothing to confirm."""
+    outcomes: list[Any] = []
+    device_id = api.store.read(lambda tx: tx.device_by_name(TENANT, "token").id)
+    submit = api.store.store.submit
+
+    def delete_first(work: Any, args: Any, done: Any) -> None:
+        api.store.store.submit = submit  # type: ignore[method-assign]
+        api.store.run(lambda tx: tx.delete_device(device_id))
+        api.api.device_changed(device_id, Ending.DEVICE_DELETED)
+        submit(work, args, done)
+
+    api.store.store.submit = delete_first  # type: ignore[method-assign]
+    api.api.authenticate_token("T1", outcomes.append)
+    api.store.reactor.run_until(lambda: outcomes)
+    assert isinstance(outcomes[0], NotAuthenticated)
+
+
+def test_forgetting_one_device_leaves_the_tokens_of_others(api: ApiUnderTest) -> None:
+    """And costs nothing for each of them."""
+    first, other = api.log_in(username="T1"), api.log_in(username="U4", client_id="x")
+    for _ in range(2):
+        api.log_in(username="T1")
+        api.log_in(username="U4", client_id="x")
+    assert api.api.known_token("T1") == first and api.api.known_token("U4") == other
+    tokens = api.api._tokens
+    api.api.device_changed(first.device_id, Ending.CREDENTIALS_CHANGED)
+    assert api.api._tokens is tokens
+    assert api.api.known_token("T1") is None and api.api.known_token("U4") == other

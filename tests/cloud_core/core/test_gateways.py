@@ -499,6 +499,21 @@ def test_a_ping_is_activity_of_all_sub_devices_where_the_gateway_says_so(one: Ga
     assert one.seen == []
 
 
+def test_pings_without_end_are_asked_about_once_a_second(one: GatewaysUnderTest) -> None:
+    """Two bytes of a gateway cost no look-up each, and no walk through its devices."""
+    session, _ = one.open(one.add_gateway("g1", overwriteActivityTime=True))
+    one.ask(session.post_telemetry, {"A": [(1, {"t": 1})]})
+    one.seen.clear()
+    for _ in range(100):
+        session.pinged()
+    one.settle()
+    assert one.seen == [one.number("A")]
+    one.under_test.now_s += 1.0
+    session.pinged()
+    one.settle()
+    assert one.seen == [one.number("A")] * 2
+
+
 def test_a_gateway_that_never_pings_because_it_talks_keeps_its_devices_active(one: GatewaysUnderTest) -> None:
     """Once a minute its activity is theirs; a silent one passes nothing on (G9)."""
     session, _ = one.open(one.add_gateway("g1", overwriteActivityTime=True))

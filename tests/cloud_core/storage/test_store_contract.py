@@ -10,6 +10,7 @@ import pytest
 from cloud_core.model import Attempt, Page, Peer, Scope, Transport
 from cloud_core.storage.interface import NewDevice, TimeSeriesQuery
 from cloud_core.storage.schema import BUCKET_MS
+from cloud_core.storage.store import CONGESTED_PENDING
 from shared.credentials import AccessToken, MqttBasic, X509Certificate
 from shared.errors import DeviceAlreadyExists, Unavailable
 from shared.messages import JsonValue
@@ -192,3 +193,16 @@ def test_the_provisioning_log_is_bounded(store: StoreUnderTest) -> None:
 
 def _new(profile_id: int, name: str) -> NewDevice:
     return NewDevice(uuid=uuid4(), tenant_id=TENANT, profile_id=profile_id, name=name, created_ms=1)
+
+
+def test_too_many_look_ups_are_congestion_too(store: StoreUnderTest) -> None:
+    """Transports stop reading, and are called when there is room, although nothing was written."""
+    answers: list[Any] = []
+    states: list[bool] = []
+    store.store.on_delivered(lambda: states.append(store.store.is_congested))
+    for _ in range(CONGESTED_PENDING):
+        store.store.read(lambda tx: 1, (), answers.append)
+    assert store.store.is_congested
+    store.reactor.run_until(lambda: len(answers) == CONGESTED_PENDING)
+    assert not store.store.is_congested
+    assert states and not states[-1]

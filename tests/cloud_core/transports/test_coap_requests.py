@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiocoap.numbers.codes import Code
 from aiocoap.numbers.types import Type
+from twisted.logger import globalLogPublisher
 
 from cloud_core.model import Identity, Role
 from cloud_core.profile_options import ProfileOptions
@@ -399,3 +400,15 @@ def test_a_download_counts_as_one_message(it: CoapServer) -> None:
     it.api.package = PACKAGE
     it.api.rates = _Spent()  # type: ignore[assignment]  # a fake
     assert it.get("fw/tok", block2=(1, False, 6)).code == Code.CONTENT
+
+
+def test_requests_that_are_refused_do_not_fill_the_log(it: CoapServer) -> None:
+    """Anybody can send them: the log says it up to a number."""
+    lines: list[Any] = []
+    globalLogPublisher.addObserver(lines.append)  # type: ignore[arg-type]  # zope interface
+    try:
+        for mid in range(300):
+            assert it.get("api/v1/guess/attributes", mid=mid).code == Code.UNAUTHORIZED
+    finally:
+        globalLogPublisher.removeObserver(lines.append)  # type: ignore[arg-type]  # zope interface
+    assert 0 < len(lines) <= 101

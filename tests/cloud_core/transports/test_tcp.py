@@ -230,3 +230,34 @@ async def test_after_the_last_connection_of_a_closed_port_nothing_is_left() -> N
     await until(lambda: bool(made.built[0].ends))
     assert poller._epoll.closed
     assert poller not in reactor.getReaders()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_error_at_the_end_of_one_connection_harms_no_other(
+    listening: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged; all others go on, and new ones are heard."""
+    other = listening.connect()
+    other.send(b"a")
+    await until(lambda: bool(listening.built and listening.built[0].received))
+    failing = listening.connect()
+    failing.send(b"b")
+    await until(lambda: len(listening.built) == 2 and bool(listening.built[1].received))
+    told = listening.built[1].connectionLost
+
+    def fail(reason: Failure = connectionDone) -> None:
+        told(reason)
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(listening.built[1], "connectionLost", fail)
+    failing.close()
+    await until(lambda: bool(listening.built[1].ends))
+    await pause()
+    assert not listening.built[0].ends
+    other.send(b"c")
+    await until(lambda: listening.built[0].received == b"ac")
+    late = listening.connect()
+    late.send(b"d")
+    await until(lambda: len(listening.built) == 3 and listening.built[2].received == b"d")
+    for peer in (other, late):
+        peer.close()
