@@ -99,7 +99,7 @@ class DeviceApi:
         options: Options | None = None,
     ) -> None:
         self._store = store
-        self._failed_attempts = failed_attempts
+        self.failed_attempts = failed_attempts  # of whoever guesses secrets, administrators' passwords included
         self._policy = policy
         self._wall_clock = wall_clock
         self._is_anonymous_allowed = is_anonymous_provisioning_allowed
@@ -126,7 +126,7 @@ class DeviceApi:
         )
         self.claims = ClaimsApi(
             store=store, now_ms=now_ms, is_allowed_by_default=options.is_claiming_allowed,
-            failed_attempts=self._failed_attempts,
+            failed_attempts=self.failed_attempts,
         )  # fmt: skip
         self.packages = PackagesApi(
             store=store, attributes=self.attributes, now_ms=now_ms, max_bytes=options.max_package_bytes
@@ -283,7 +283,7 @@ class DeviceApi:
     def provision(self, request: ProvisionRequest, peer: Peer, done: Done[ProvisionResponse]) -> None:
         """Decides one provision request; a refusal carries `reason` and an explainable `ref`."""
         key = request.provision_key
-        wait_s = self._failed_attempts.wait_s(peer.address, key, self._wall_clock())
+        wait_s = self.failed_attempts.wait_s(peer.address, key, self._wall_clock())
         if wait_s > 0:
             self.refuse_provision(RateLimited(FAILED_ATTEMPTS_TEXT, retry_after_s=wait_s), peer, done, request=request)
             return
@@ -295,7 +295,7 @@ class DeviceApi:
                 if not isinstance(outcome.credentials, AccessToken):
                     self._logins.forget_absent()  # client id and user name may be somebody's now
             elif isinstance(outcome, ProvisionRefused):
-                self._failed_attempts.record(peer.address, key, self._wall_clock())
+                self.failed_attempts.record(peer.address, key, self._wall_clock())
             else:
                 outcome.ref = outcome.ref or new_reference()
             done(outcome)
@@ -314,13 +314,13 @@ class DeviceApi:
         request: ProvisionRequest | None = None,
     ) -> None:
         """Answers a request that is not evaluated (malformed, rationed): logged, with a `ref`."""
-        wait_s = self._failed_attempts.wait_s(peer.address, "", self._wall_clock())
+        wait_s = self.failed_attempts.wait_s(peer.address, "", self._wall_clock())
         if wait_s > 0 and not isinstance(error, RateLimited):
             error = RateLimited(FAILED_ATTEMPTS_TEXT, retry_after_s=wait_s)
         error.ref = new_reference()
         is_rationed = isinstance(error, RateLimited)
         if not is_rationed:
-            self._failed_attempts.record(peer.address, "", self._wall_clock())
+            self.failed_attempts.record(peer.address, "", self._wall_clock())
         stage = "ration" if is_rationed else "parse"
         args = (error, error.ref, request, peer, self.now_ms(), stage)
         self._store.submit(provisioning.log_refusal, args, _ignore)
