@@ -192,3 +192,25 @@ def test_the_provisioning_log_is_bounded(store: StoreUnderTest) -> None:
 
 def _new(profile_id: int, name: str) -> NewDevice:
     return NewDevice(uuid=uuid4(), tenant_id=TENANT, profile_id=profile_id, name=name, created_ms=1)
+
+
+def test_a_null_character_is_no_way_to_fail_a_batch(store: StoreUnderTest) -> None:
+    """PostgreSQL's text cannot hold it; what anybody may send is logged all the same, and found by nobody."""
+    peer = Peer(Transport.HTTP, "192.0.2.1")
+    attempt = Attempt(
+        ref="R\x00", at_ms=1, peer=peer, outcome="INVALID_DEVICE_NAME", stage="parse", detail="a\x00b",
+        device_name="SN\x001", key_hint="k\x00y…", request={"deviceName": "SN\x001"},
+    )  # fmt: skip
+    store.run(lambda tx: tx.log_attempt(attempt))
+    (logged,) = store.read(lambda tx: tx.attempts())
+    assert logged.device_name in ("SN\x001", "SN\ufffd1") and logged.request == attempt.request
+    for look_up in (
+        lambda tx: tx.user_by_name("a\x00"),
+        lambda tx: tx.device_by_name(TENANT, "a\x00"),
+        lambda tx: tx.server_method(TENANT, "a\x00"),
+        lambda tx: tx.attempt("a\x00"),
+        lambda tx: tx.attribute(1, Scope.SERVER, "a\x00"),
+    ):
+        assert store.read(look_up) is None
+        assert store.run(look_up) is None
+    assert store.read(lambda tx: tx.devices(TENANT, Page(text_search="a\x00")))[1] == 0
