@@ -227,10 +227,10 @@ class WriterLane(Lane):
 
 
 class ReaderLane(Lane):
-    """Look-ups on a connection of its own; a batch sees one state of the database."""
+    """Look-ups on a connection of its own."""
 
     def __init__(self, open_tx: Callable[[], SqlReadTx], **lane: Any) -> None:
-        super().__init__("storage-reader", **lane)
+        super().__init__(**lane)
         self._open_tx = open_tx
         self._tx: SqlReadTx | None = None
 

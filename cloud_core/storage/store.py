@@ -77,7 +77,9 @@ class SqlStore:
         is_sqlite = self._engine.dialect.name == "sqlite"
         self._checkpoints = Checkpoints(self._connect) if is_sqlite else None
         self._writer = WriterLane(self._open_tx, after_commit=self._committed, **lane)
-        self._reader = ReaderLane(self._open_read_tx, deliver=self._deliver_reads, call_in_reactor=call_in_reactor)
+        reader = {"deliver": self._deliver_reads, "call_in_reactor": call_in_reactor}
+        self._reader = ReaderLane(self._open_read_tx, name="storage-reader", **reader)
+        self._surveyor = ReaderLane(self._open_read_tx, name="storage-surveyor", **reader)
 
     def open(self) -> None:
         """Brings the schema up to date and starts the lanes; blocks, so call it before serving."""
@@ -89,6 +91,7 @@ class SqlStore:
         tx.close()
         self._writer.start()
         self._reader.start()
+        self._surveyor.start()
         if self._checkpoints is not None:
             self._checkpoints.start()
         self._is_open = True
@@ -99,6 +102,7 @@ class SqlStore:
             self._is_open = False
             self._writer.stop()
             self._reader.stop()
+            self._surveyor.stop()
             if self._checkpoints is not None:
                 self._checkpoints.stop()
         self._engine.dispose()
@@ -122,6 +126,9 @@ class SqlStore:
 
     def read(self, query: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
         self._reader.put((query, args, done))
+
+    def survey(self, query: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
+        self._surveyor.put((query, args, done))
 
     def digest(self, *parts: str) -> bytes:
         return self._vault.hash_id("".join([f"{len(part)}:{part}" for part in parts]))

@@ -199,7 +199,10 @@ class Store(Protocol):
         """As `append` for several devices at once: [(device number, samples), …]."""
 
     def read(self, query: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
-        """Runs `query(read_tx, *args)` on a reading connection."""
+        """Runs `query(read_tx, *args)` on a reading connection: look-ups of devices, each some microseconds."""
+
+    def survey(self, query: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
+        """As `read`, for what may take long (lists, histories): devices' look-ups do not wait behind it."""
 
     def digest(self, *parts: str) -> bytes:
         """Keyed hash of the parts (each delimited), stable for this installation."""

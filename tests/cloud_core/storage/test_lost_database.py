@@ -19,8 +19,8 @@ def outcome_of(store: StoreUnderTest, start: Any) -> Any:
 
 
 def lose(store: StoreUnderTest) -> None:
-    """Both connections break; the lanes are idle."""
-    for lane in (store.store._writer, store.store._reader):
+    """All connections break; the lanes are idle."""
+    for lane in (store.store._writer, store.store._reader, store.store._surveyor):
         if lane._tx is not None:
             lane._tx.connection.close()
 
