@@ -10,6 +10,7 @@ import pytest
 from cloud_core.model import Attempt, Page, Peer, Scope, Transport
 from cloud_core.storage.interface import NewDevice, TimeSeriesQuery
 from cloud_core.storage.schema import BUCKET_MS
+from cloud_core.storage.sql import DROPPED_AT_ONCE
 from shared.credentials import AccessToken, MqttBasic, X509Certificate
 from shared.errors import DeviceAlreadyExists, Unavailable
 from shared.messages import JsonValue
@@ -85,6 +86,15 @@ def test_retention_drops_whole_buckets(store: StoreUnderTest) -> None:
     assert [value for _, value in history(store, device_id, "a")["a"]] == [3, 2]
     store.append(device_id, [(0, {"a": 4})])  # a late sample opens its bucket again
     assert [value for _, value in history(store, device_id, "a")["a"]] == [3, 2, 4]
+
+
+def test_retention_that_begins_late_goes_step_by_step(store: StoreUnderTest) -> None:
+    """A year of history is not dropped in one transaction, for which everybody would wait."""
+    device_id = store.add_device("d", store.add_profile())
+    store.append(device_id, [(hour * BUCKET_MS, {"a": hour}) for hour in range(DROPPED_AT_ONCE + 3)])
+    limit_ms = (DROPPED_AT_ONCE + 3) * BUCKET_MS
+    assert [store.run(lambda tx: tx.drop_buckets(limit_ms)) for _ in range(3)] == [DROPPED_AT_ONCE, 3, 0]
+    assert history(store, device_id, "a") == {}
 
 
 def test_attributes_are_kept_by_scope(store: StoreUnderTest) -> None:
