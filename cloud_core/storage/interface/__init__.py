@@ -177,8 +177,8 @@ class Tx(ReadTx, WriteCustomers, WriteCommands, WriteClaims, WritePackages, Writ
         """Bounds the provisioning log: the newest `keep` lines that are not older than `before_ms`."""
 
     def drop_buckets(self, before_ms: int) -> int:
-        """Retention: removes the oldest history buckets that ended before `before_ms`, a day of them at once so that nobody
-        waits long; returns how many."""
+        """Retention: removes the oldest history buckets that ended before `before_ms`, a day of them at once
+        so that nobody waits long; returns how many."""
 
     def insert_user(self, user: User) -> None: ...
     def update_password(self, username: str, password_hash: str) -> None: ...
