@@ -17,6 +17,7 @@ from cloud_core.core.attributes import check_writable
 from cloud_core.core.customers import CustomersApi
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.logins import Operator, Tokens, hash_password, is_password_right
+from cloud_core.core.names import MAX_NAME_CHARS
 from cloud_core.core.relations import DeviceSearch
 from cloud_core.model import (
     Attempt,
@@ -35,13 +36,17 @@ from cloud_core.proto_schemas import check_schemas, has_schemas
 from cloud_core.storage.interface import Store, TimeSeriesQuery
 from shared.credentials import AccessToken, Credentials
 from shared.errors import (
+    FAILED_ATTEMPTS_TEXT,
     InvalidArgument,
     NotAuthenticated,
     NotFound,
+    RateLimited,
+    Unavailable,
 )
 from shared.messages import Attributes, Sample, Value
 
 MAX_BULK_ROWS = 10_000
+MAX_LOGINS = 32  # whose passwords are being compared: each takes 19 MiB and a thread
 
 
 class AdminApi(Asking):
@@ -52,6 +57,7 @@ class AdminApi(Asking):
         self._api = api
         self.customers = CustomersApi(store=store, now_ms=api.now_ms)
         self._tokens = Tokens(jwt_key)
+        self._login_count = 0  # under way
 
     # -- logins -----------------------------------------------------------------------------------
 
@@ -69,11 +75,26 @@ class AdminApi(Asking):
         await self._decide(inventory.first_start, username, hashed, self._api.now_ms())
         return True
 
-    async def login(self, username: str, password: str) -> dict[str, str]:
-        """Tokens for the right password. Raises: NotAuthenticated."""
-        known = await self._read(inventory.user_with_places, username)
-        is_right = await deferToThread(is_password_right, known[0] if known else None, password)
+    async def login(self, username: str, password: str, address: str = "") -> dict[str, str]:
+        """Tokens for the right password. Who fails too often from an address has to wait, right or wrong.
+
+        Raises: NotAuthenticated, RateLimited; Unavailable where too many log in at once.
+        """
+        source, key = f"login {address}", username[:MAX_NAME_CHARS]
+        failed, now_s = self._api.failed_attempts, self._api.now_ms() / 1000
+        wait_s = failed.wait_s(source, key, now_s)
+        if wait_s > 0:
+            raise RateLimited(FAILED_ATTEMPTS_TEXT, retry_after_s=wait_s)
+        if self._login_count >= MAX_LOGINS:
+            raise Unavailable(retry_after_s=1.0)
+        self._login_count += 1
+        try:
+            known = await self._read(inventory.user_with_places, username)
+            is_right = await deferToThread(is_password_right, known[0] if known else None, password)
+        finally:
+            self._login_count -= 1
         if known is None or not is_right:
+            failed.record(source, key, now_s)
             raise NotAuthenticated("Invalid username or password")
         return self._tokens.issue(_operator_of(*known), int(time.time()))
 

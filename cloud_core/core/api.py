@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from cloud_core.core import provisioning
 from cloud_core.core.attributes import AttributesApi
-from cloud_core.core.authentication import LoginCache, candidate_ids, choose
+from cloud_core.core.authentication import LoginCache, LookUp, candidate_ids, choose
 from cloud_core.core.claiming import ClaimsApi
 from cloud_core.core.downlinks import Downlinks, Ending
 from cloud_core.core.gateways import GatewayApi, GatewayOptions
@@ -34,7 +34,7 @@ from cloud_core.model import (
     ServerMethod,
 )
 from cloud_core.storage.interface import Done, ReadTx, Store, Tx
-from shared.credentials import AccessToken
+from shared.credentials import AccessToken, Credentials
 from shared.errors import (
     FAILED_ATTEMPTS_TEXT,
     NotAuthenticated,
@@ -99,14 +99,14 @@ class DeviceApi:
         options: Options | None = None,
     ) -> None:
         self._store = store
-        self._failed_attempts = failed_attempts
+        self.failed_attempts = failed_attempts  # of whoever guesses secrets, administrators' passwords included
         self._policy = policy
         self._wall_clock = wall_clock
         self._is_anonymous_allowed = is_anonymous_provisioning_allowed
         self._logins = LoginCache()
+        self._look_ups: set[LookUp] = set()
         self._tokens: dict[str, Identity] = {}  # confirmed access tokens only: the hot path of HTTP and CoAP
-        self._token_of_device: dict[int, str] = {}
-        self._changes = 0  # of devices and profiles; a login that was looked up before one is looked up again
+        self._token_of: dict[int, str] = {}  # device number -> its token in `_tokens`
         self._build(call_later, post_webhook, options or Options())
 
     def _build(self, call_later: CallLater, post_webhook: PostWebhook, options: Options) -> None:
@@ -126,7 +126,7 @@ class DeviceApi:
         )
         self.claims = ClaimsApi(
             store=store, now_ms=now_ms, is_allowed_by_default=options.is_claiming_allowed,
-            failed_attempts=self._failed_attempts,
+            failed_attempts=self.failed_attempts,
         )  # fmt: skip
         self.packages = PackagesApi(
             store=store, attributes=self.attributes, now_ms=now_ms, max_bytes=options.max_package_bytes
@@ -153,9 +153,10 @@ class DeviceApi:
 
     def device_changed(self, device_id: int, why: Ending) -> None:
         """Administration says so: what is remembered of the device is forgotten, and its connections end."""
-        self._changes += 1
         self._logins.forget(device_id)
-        self._tokens.pop(self._token_of_device.pop(device_id, ""), None)
+        self._tokens.pop(self._token_of.pop(device_id, ""), None)
+        for look_up in self._look_ups:
+            look_up.changed.add(device_id)
         if why is Ending.DEVICE_DELETED:
             self.presence.forget(device_id)
             self.rates.forget(device_id)
@@ -163,9 +164,11 @@ class DeviceApi:
 
     def profile_changed(self) -> None:
         """Administration changed a profile: identities are read anew at the next login."""
-        self._changes += 1
         self._logins = LoginCache()
-        self._tokens, self._token_of_device = {}, {}
+        self._tokens.clear()
+        self._token_of.clear()
+        for look_up in self._look_ups:
+            look_up.is_all_changed = True
 
     def _session_limits(self, identity: Identity) -> dict[str, Any]:
         return self.rates.session_limits(
@@ -197,13 +200,16 @@ class DeviceApi:
         if all(map(cache.knows, ids)):
             self._conclude(presented, [cache.get(one) for one in ids], done, kinds)
             return
-        generation, changes = cache.generation, self._changes
+        generation = cache.generation
+        look_up = LookUp()
+        self._look_ups.add(look_up)
 
         def looked_up(outcome: list[Login | None] | PlatformError) -> None:
+            self._look_ups.discard(look_up)
             if isinstance(outcome, PlatformError):
                 done(outcome)
                 return
-            if changes != self._changes:  # what was read may be of before
+            if look_up.is_overtaken(outcome):  # a revoked token must not be remembered
                 self._authenticate(presented, done, kinds)
                 return
             if generation == cache.generation:
@@ -231,15 +237,12 @@ class DeviceApi:
             self._remember_token(login)
             done(login.identity)
             return
-        identity, changes = login.identity, self._changes
+        identity = login.identity
 
         def confirmed(outcome: PlatformError | None) -> None:
-            if outcome is None and changes != self._changes:  # perhaps there was nothing to confirm any more
-                self._authenticate(presented, done, kinds)
-            else:
-                done(outcome if isinstance(outcome, PlatformError) else identity)
+            done(outcome if isinstance(outcome, PlatformError) else identity)
 
-        self._store.submit(_confirm, (identity.device_id, self.now_ms()), confirmed)
+        self._store.submit(_confirm, (identity.device_id, login.credentials, self.now_ms()), confirmed)
 
     def _remember(self, ids: list[str], logins: list[Login | None]) -> None:
         """Caches confirmed logins, and that there is none for an id beside a known one.
@@ -257,10 +260,9 @@ class DeviceApi:
         if isinstance(login.credentials, AccessToken):
             if len(self._tokens) >= 200_000:
                 self._tokens.clear()
-                self._token_of_device.clear()
-            token, device_id = login.credentials.token, login.identity.device_id
-            self._tokens[token] = login.identity
-            self._token_of_device[device_id] = token
+                self._token_of.clear()
+            self._tokens[login.credentials.token] = login.identity
+            self._token_of[login.identity.device_id] = login.credentials.token
 
     def provisioning_identity(self, presented: PresentedCredentials) -> Identity | None:
         """The provision-only identity when the peer asks for it by name (wire-contract.md section 2.5)."""
@@ -281,17 +283,19 @@ class DeviceApi:
     def provision(self, request: ProvisionRequest, peer: Peer, done: Done[ProvisionResponse]) -> None:
         """Decides one provision request; a refusal carries `reason` and an explainable `ref`."""
         key = request.provision_key
-        wait_s = self._failed_attempts.wait_s(peer.address, key, self._wall_clock())
+        wait_s = self.failed_attempts.wait_s(peer.address, key, self._wall_clock())
         if wait_s > 0:
             self.refuse_provision(RateLimited(FAILED_ATTEMPTS_TEXT, retry_after_s=wait_s), peer, done, request=request)
             return
 
         def decided(outcome: ProvisionResponse | ProvisionRefused | PlatformError) -> None:
             if isinstance(outcome, ProvisionResponse):
+                if isinstance(outcome, provisioning.Replaced):
+                    self.device_changed(outcome.device_id, Ending.CREDENTIALS_CHANGED)
                 if not isinstance(outcome.credentials, AccessToken):
                     self._logins.forget_absent()  # client id and user name may be somebody's now
             elif isinstance(outcome, ProvisionRefused):
-                self._failed_attempts.record(peer.address, key, self._wall_clock())
+                self.failed_attempts.record(peer.address, key, self._wall_clock())
             else:
                 outcome.ref = outcome.ref or new_reference()
             done(outcome)
@@ -310,13 +314,13 @@ class DeviceApi:
         request: ProvisionRequest | None = None,
     ) -> None:
         """Answers a request that is not evaluated (malformed, rationed): logged, with a `ref`."""
-        wait_s = self._failed_attempts.wait_s(peer.address, "", self._wall_clock())
+        wait_s = self.failed_attempts.wait_s(peer.address, "", self._wall_clock())
         if wait_s > 0 and not isinstance(error, RateLimited):
             error = RateLimited(FAILED_ATTEMPTS_TEXT, retry_after_s=wait_s)
         error.ref = new_reference()
         is_rationed = isinstance(error, RateLimited)
         if not is_rationed:
-            self._failed_attempts.record(peer.address, "", self._wall_clock())
+            self.failed_attempts.record(peer.address, "", self._wall_clock())
         stage = "ration" if is_rationed else "parse"
         args = (error, error.ref, request, peer, self.now_ms(), stage)
         self._store.submit(provisioning.log_refusal, args, _ignore)
@@ -339,7 +343,11 @@ def _logins(tx: ReadTx, ids: list[str]) -> list[Login | None]:
     return tx.logins(ids)
 
 
-def _confirm(tx: Tx, device_id: int, now_ms: int) -> None:
+def _confirm(tx: Tx, device_id: int, credentials: Credentials, now_ms: int) -> None:
+    """Raises: NotAuthenticated where the credentials were replaced, or the device deleted, meanwhile."""
+    stored = tx.credentials(device_id)
+    if stored is None or stored.credentials != credentials:
+        raise NotAuthenticated
     tx.mark_confirmed(device_id, now_ms=now_ms)
 
 

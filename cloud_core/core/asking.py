@@ -34,5 +34,5 @@ class Asking:
         return result
 
     async def _read(self, query: Callable[..., R], *args: Any) -> R:
-        result: R = await answered(lambda done: self._store.read(query, args, done))
+        result: R = await answered(lambda done: self._store.survey(query, args, done))
         return result

@@ -72,7 +72,7 @@ class AttributesApi:
     def put_all(self, device_ids: Sequence[int], scope: Scope, values: Attributes, done: Done[None]) -> None:
         """As `put` for many devices, some hundred in a commit so that nobody waits long; each hears after its own.
 
-        A refusal ends it; what was written before stays.
+        A refusal ends it; what was written before stays. A device that is deleted meanwhile is left out.
         """
         batches = iter([device_ids[at : at + BATCH] for at in range(0, len(device_ids), BATCH)])
 
@@ -121,6 +121,8 @@ def check_writable(scope: Scope, keys: Iterable[str]) -> None:
 
 def _put_all(tx: Tx, device_ids: Sequence[int], scope: Scope, values: Attributes, now_ms: int) -> None:
     for device_id in device_ids:
+        if tx.device_by_id(device_id) is None:
+            continue  # deleted since the call began, or between two of its batches
         tx.put_attributes(device_id, scope, values, now_ms=now_ms)
 
 

@@ -55,6 +55,22 @@ def _parts_match(stored: str, presented: str) -> bool:
     return not stored or hmac.compare_digest(stored.encode(), presented.encode("utf-8", "surrogateescape"))
 
 
+class LookUp:
+    """A look-up of credentials under way, and what administration has changed since it began."""
+
+    __slots__ = ("changed", "is_all_changed")
+
+    def __init__(self) -> None:
+        self.changed: set[int] = set()  # device numbers
+        self.is_all_changed = False
+
+    def is_overtaken(self, found: Sequence[Login | None]) -> bool:
+        """Whether what was found may be of before the change."""
+        if self.is_all_changed:
+            return True
+        return any(login is not None and login.identity.device_id in self.changed for login in found)
+
+
 class LoginCache:
     """Logins by credential id; forgets the oldest first, and a device's when it changes."""
 

@@ -119,7 +119,7 @@ class PackagesApi(Asking):
         done: Done[tuple[Sequence[Package], int]],
     ) -> None:  # fmt: skip
         """A page; of a profile only what can be assigned: packages that have bytes or a URL. NotFound."""
-        self._store.read(_packages, (tenant_id, page, kind, profile_uuid), done)
+        self._store.survey(_packages, (tenant_id, page, kind, profile_uuid), done)
 
     def delete(self, tenant_id: int, uuid: UUID, done: Done[None]) -> None:
         """InvalidArgument while it is assigned to anybody."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from cloud_core.core.assignments import tell_new_device
 from cloud_core.core.names import check_device_name
@@ -76,6 +77,13 @@ class Context:
     policy: Policy
 
 
+@dataclass(slots=True, kw_only=True)
+class Replaced(ProvisionResponse):
+    """A positive answer that has put new credentials in the place of the device's old ones."""
+
+    device_id: int
+
+
 @dataclass(slots=True)
 class Issued:
     """A positive decision."""
@@ -85,6 +93,7 @@ class Issued:
     outcome: str = "SUCCESS"
     device_name: str = ""  # only where it was generated
     warning: str = ""
+    has_replaced: bool = False
 
 
 def attempt(
@@ -114,7 +123,8 @@ def attempt(
             request=dict(redacted), detail=issued.warning,
         )
     )  # fmt: skip
-    return ProvisionResponse(
+    response = ProvisionResponse if not issued.has_replaced else partial(Replaced, device_id=issued.device_id)
+    return response(
         status=ProvisionStatus.SUCCESS,
         credentials=issued.credentials,
         device_name=issued.device_name,
@@ -230,7 +240,7 @@ def _check_pre_provisioned(context: Context, profile: DeviceProfile) -> Issued:
     else:
         tx.mark_issued(device.id, now_ms=context.now_ms, request_digest=context.digest)
     tx.put_attributes(device.id, Scope.SERVER, {PROVISION_STATE: PROVISIONED}, now_ms=context.now_ms)
-    return Issued(device.id, brought or stored.credentials)
+    return Issued(device.id, brought or stored.credentials, has_replaced=brought is not None)
 
 
 def _already(device: Device, state: object) -> Issued:

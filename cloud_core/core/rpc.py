@@ -153,7 +153,7 @@ class RpcApi:
         status: RpcStatus | None,
         done: Done[tuple[Sequence[PersistentCommand], int]],
     ) -> None:
-        self._store.read(decisions.page_of, (tenant_id, device_id, page, status), done)
+        self._store.survey(decisions.page_of, (tenant_id, device_id, page, status), done)
 
     def delete(self, tenant_id: int, uuid: UUID, done: Done[None]) -> None:
         """Takes a persistent command back; one that is on its way is not sent again."""

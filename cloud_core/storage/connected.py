@@ -42,16 +42,28 @@ class Connected:
 
     def _write(self, statement: Statement, **params: Any) -> None:
         self.writes += 1
-        self._cursor.execute(statement.sql, statement.values(params))
+        self._execute(statement, params)
 
     def _rows(self, statement: Statement, **params: Any) -> list[Any]:
-        self._cursor.execute(statement.sql, statement.values(params))
+        self._execute(statement, params)
         rows: list[Any] = self._cursor.fetchall()
         return rows
 
     def _row(self, statement: Statement, **params: Any) -> Any:
-        self._cursor.execute(statement.sql, statement.values(params))
+        self._execute(statement, params)
         return self._cursor.fetchone()
+
+    def _execute(self, statement: Statement, params: dict[str, Any]) -> None:
+        """PostgreSQL's text cannot hold NUL, which anybody may send: its driver refuses such a value before the server
+        sees it. It stands there as the replacement character, so that one peer's text fails nobody's transaction."""
+        values = statement.values(params)
+        try:
+            self._cursor.execute(statement.sql, values)
+        except Exception:
+            if not any(isinstance(one, str) and "\0" in one for one in values):
+                raise
+            kept = tuple(one.replace("\0", "\ufffd") if isinstance(one, str) else one for one in values)
+            self._cursor.execute(statement.sql, kept)
 
     def _query(self, clause: Any) -> list[Any]:
         """Rows of a statement that is built for this call (lists with search and sorting)."""

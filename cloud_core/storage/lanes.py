@@ -28,6 +28,7 @@ LINGER_S = 0.001
 Unit = tuple[Callable[..., Any] | None, tuple[Any, ...], Callable[[Any], None]]
 Answer = tuple[Callable[[Any], None], Any]
 RETRY_AFTER_FAILURE_S = 5.0
+REOPEN_EVERY_S = 1.0  # while the database is away; opening a connection can take long to fail
 
 log = Logger()
 
@@ -124,13 +125,25 @@ class WriterLane(Lane):
         super().__init__("storage-writer", **lane)
         self._open_tx = open_tx
         self._after_commit = after_commit
-        self._tx: SqlTx
+        self._tx: SqlTx | None = None  # while the database is away
+        self._reopen_at_s = 0.0  # not before; monotonic
 
     def _open(self) -> None:
-        self._tx = self._open_tx()
+        self._is_connected()
 
     def _close(self) -> None:
-        self._tx.close()
+        if self._tx is not None:
+            self._tx.close()
+
+    def _is_connected(self) -> bool:
+        """Whether there is a connection; opens one where there is none, but not too often."""
+        if self._tx is None and time.monotonic() >= self._reopen_at_s:
+            try:
+                self._tx = self._open_tx()
+            except Exception:  # whatever the driver says: the database is away
+                log.failure("The database cannot be reached; tried again in a moment")
+                self._reopen_at_s = time.monotonic() + REOPEN_EVERY_S
+        return self._tx is not None
 
     def _linger(self) -> None:
         """Under load, lets a batch grow to at least half of the last one, for LINGER_S at the most.
@@ -142,9 +155,16 @@ class WriterLane(Lane):
             time.sleep(LINGER_S)
 
     def _batch_done(self) -> None:
-        self._after_commit(self._tx)
+        if self._tx is None:
+            return
+        try:
+            self._after_commit(self._tx)
+        except Exception:  # what was committed stays so, and the next batch must not wait for ever
+            log.failure("What follows a commit failed")
 
     def _run_batch(self, batch: list[Unit]) -> list[Answer]:
+        if not self._is_connected():
+            return [(done, Unavailable(retry_after_s=RETRY_AFTER_FAILURE_S)) for _, _, done in batch]
         try:
             return self._commit_together(batch)
         except Exception as error:  # whatever it was, the replay finds the unit that causes it
@@ -159,6 +179,8 @@ class WriterLane(Lane):
         if not lost_a_race(error):
             return [(unit[0][2], self._failed(error))]
         self._recover()
+        if not self._is_connected():
+            return [(unit[0][2], self._failed(error))]
         try:
             return self._commit_together(unit)
         except Exception as again:
@@ -166,6 +188,7 @@ class WriterLane(Lane):
 
     def _commit_together(self, batch: list[Unit]) -> list[Answer]:
         tx = self._tx
+        assert tx is not None, "asked before by `_is_connected`"
         tx.begin()
         answers: list[Answer] = []
         for work, args, done in batch:
@@ -173,16 +196,16 @@ class WriterLane(Lane):
                 tx.append_samples(*args)
                 answers.append((done, None))
             else:
-                answers.append((done, self._decide(work, args)))
+                answers.append((done, self._decide(tx, work, args)))
         tx.commit()
         return answers
 
-    def _decide(self, work: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        writes_before = self._tx.writes
+    def _decide(self, tx: SqlTx, work: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        writes_before = tx.writes
         try:
-            return work(self._tx, *args)
+            return work(tx, *args)
         except PlatformError as refusal:
-            if self._tx.writes != writes_before:
+            if tx.writes != writes_before:
                 raise  # it wrote before it refused: only a rollback of its own undoes that
             return refusal
 
@@ -194,23 +217,25 @@ class WriterLane(Lane):
         return Unavailable(retry_after_s=RETRY_AFTER_FAILURE_S)
 
     def _recover(self) -> None:
+        if self._tx is None:
+            return
         try:
             self._tx.rollback()
-        except Exception:  # the connection itself is gone: open another
+        except Exception:  # the connection itself is gone: the next batch opens another
             log.failure("The writing connection is lost; opening another")
-            self._tx = self._open_tx()
+            self._tx = None
 
 
 class ReaderLane(Lane):
-    """Look-ups on a connection of its own; a batch sees one state of the database."""
+    """Look-ups on a connection of its own."""
 
     def __init__(self, open_tx: Callable[[], SqlReadTx], **lane: Any) -> None:
-        super().__init__("storage-reader", **lane)
+        super().__init__(**lane)
         self._open_tx = open_tx
         self._tx: SqlReadTx | None = None
 
     def _open(self) -> None:
-        self._tx = self._open_tx()
+        """The first look-up opens the connection, so that somebody hears of a failure."""
 
     def _close(self) -> None:
         if self._tx is not None:

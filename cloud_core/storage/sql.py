@@ -28,6 +28,7 @@ from shared.errors import VersionConflict
 from shared.messages import Attributes, Sample, Value
 
 _KEY_CACHE_ENTRIES = 200_000
+DROPPED_AT_ONCE = 24  # buckets; maintenance comes every minute
 
 
 def seal_credentials(vault: Vault, credentials: Credentials) -> bytes:
@@ -257,8 +258,8 @@ class SqlTx(SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPack
                 self._write(self._s.update_document, document=merged, **place)
 
     def drop_buckets(self, before_ms: int) -> int:
-        """Retention: removes whole buckets that ended before `before_ms`; returns how many."""
-        old = self._rows(self._s.buckets, first=-(2**62), last=before_ms // BUCKET_MS - 1)
+        """Retention: removes the oldest buckets that ended before `before_ms`, some at once; returns how many."""
+        old = self._rows(self._s.buckets, first=-(2**62), last=before_ms // BUCKET_MS - 1)[:DROPPED_AT_ONCE]
         for (bucket,) in old:
             self._write(self._s.drop_bucket, b_bucket=bucket)
             self._write(self._s.forget_bucket, b_bucket=bucket)

@@ -78,7 +78,9 @@ class SqlStore:
         is_sqlite = self._engine.dialect.name == "sqlite"
         self._checkpoints = Checkpoints(self._connect) if is_sqlite else None
         self._writer = WriterLane(self._open_tx, after_commit=self._committed, **lane)
-        self._reader = ReaderLane(self._open_read_tx, deliver=self._deliver_reads, call_in_reactor=call_in_reactor)
+        reader = {"deliver": self._deliver_reads, "call_in_reactor": call_in_reactor}
+        self._reader = ReaderLane(self._open_read_tx, name="storage-reader", **reader)
+        self._surveyor = ReaderLane(self._open_read_tx, name="storage-surveyor", **reader)
 
     def open(self) -> None:
         """Brings the schema up to date and starts the lanes; blocks, so call it before serving."""
@@ -90,6 +92,7 @@ class SqlStore:
         tx.close()
         self._writer.start()
         self._reader.start()
+        self._surveyor.start()
         if self._checkpoints is not None:
             self._checkpoints.start()
         self._is_open = True
@@ -100,6 +103,7 @@ class SqlStore:
             self._is_open = False
             self._writer.stop()
             self._reader.stop()
+            self._surveyor.stop()
             if self._checkpoints is not None:
                 self._checkpoints.stop()
         self._engine.dispose()
@@ -124,6 +128,9 @@ class SqlStore:
     def read(self, query: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
         self._pending_reads += 1
         self._reader.put((query, args, done))
+
+    def survey(self, query: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
+        self._surveyor.put((query, args, done))
 
     def digest(self, *parts: str) -> bytes:
         return self._vault.hash_id("".join([f"{len(part)}:{part}" for part in parts]))

@@ -55,6 +55,7 @@ class HttpPeer:
         for _ in range(8):
             self.api.store.run(lambda tx: None)
             self.api.store.read(lambda tx: None)
+            self.api.store.survey(lambda tx: None)
             self.clock.advance(0.02)
 
     def responses(self) -> list[Response]:

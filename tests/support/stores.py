@@ -50,6 +50,9 @@ class StoreUnderTest:
     def read(self, query: Callable[..., Any], *args: Any) -> Any:
         return self.wait(lambda done: self.store.read(query, args, done))
 
+    def survey(self, query: Callable[..., Any], *args: Any) -> Any:
+        return self.wait(lambda done: self.store.survey(query, args, done))
+
     def append(self, device_id: int, samples: list[Any]) -> None:
         self.wait(lambda done: self.store.append(device_id, samples, done))
 

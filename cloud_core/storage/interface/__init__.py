@@ -177,7 +177,8 @@ class Tx(ReadTx, WriteCustomers, WriteCommands, WriteClaims, WritePackages, Writ
         """Bounds the provisioning log: the newest `keep` lines that are not older than `before_ms`."""
 
     def drop_buckets(self, before_ms: int) -> int:
-        """Retention: removes whole history buckets that ended before `before_ms`; returns how many."""
+        """Retention: removes the oldest history buckets that ended before `before_ms`, a day of them at once
+        so that nobody waits long; returns how many."""
 
     def insert_user(self, user: User) -> None: ...
     def update_password(self, username: str, password_hash: str) -> None: ...
@@ -199,7 +200,10 @@ class Store(Protocol):
         """As `append` for several devices at once: [(device number, samples), …]."""
 
     def read(self, query: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
-        """Runs `query(read_tx, *args)` on a reading connection."""
+        """Runs `query(read_tx, *args)` on a reading connection: look-ups of devices, each some microseconds."""
+
+    def survey(self, query: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
+        """As `read`, for what may take long (lists, histories): devices' look-ups do not wait behind it."""
 
     def digest(self, *parts: str) -> bytes:
         """Keyed hash of the parts (each delimited), stable for this installation."""

@@ -18,6 +18,7 @@ from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.transports.http import shapes
 from cloud_core.transports.http.calls import (
     CallSupport,
+    address_of,
     answers,
     data_answers,
     integer,
@@ -126,7 +127,8 @@ class AdminRoutes(CallSupport):
     @answers
     async def login(self, request: Request) -> Any:
         body = json_object(request)
-        return await self._admin.login(str(body.get("username") or ""), str(body.get("password") or ""))
+        username, password = str(body.get("username") or ""), str(body.get("password") or "")
+        return await self._admin.login(username, password, address_of(request))
 
     @app.route("/api/auth/token", methods=["POST"])
     @answers

@@ -14,10 +14,10 @@ from twisted.python.failure import Failure
 from twisted.web.http import Request
 from werkzeug.exceptions import HTTPException
 
-from cloud_core.core.logins import EXPIRED, Operator
+from cloud_core.core.logins import Operator
 from cloud_core.core.permissions import Act, operator_may
 from cloud_core.model import Page
-from cloud_core.transports.http.errors import EXPIRED_CODE, STATUS, error_body, retry_after
+from cloud_core.transports.http.errors import STATUS, error_body, refusal_body, retry_after
 from cloud_core.transports.http.intake import MAX_REST_BODY_BYTES
 from shared.errors import (
     InvalidArgument,
@@ -109,16 +109,13 @@ async def _body_of(called: Coroutine[Any, Any, Any], request: Request, refusal: 
 
 def refuse(request: Request, error: PlatformError) -> bytes:
     """The REST error object for `error`; sets status and headers of the answer."""
-    status = STATUS[type(error)]
-    if status == 200:
-        status = 400  # a provision refusal cannot reach REST; if a rule does, it is a bad argument here
+    status, body = refusal_body(error)
     request.setResponseCode(status)
     request.setHeader("Content-Type", "application/json")
     wait_s = retry_after(error)
     if wait_s is not None:
         request.setHeader("Retry-After", str(wait_s))
-    text = str(error) or error.public_text
-    return error_body(status, text, EXPIRED_CODE if text == EXPIRED else None)
+    return body
 
 
 def _refuse_data(request: Request, error: PlatformError) -> bytes:
@@ -167,6 +164,12 @@ def json_object(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise MalformedRequest("The body must be a JSON object")
     return body
+
+
+def address_of(request: Any) -> str:  # Any: Request, of which mypy reads too little
+    """Where the caller is."""
+    host: str = request.getClientAddress().host
+    return host
 
 
 def query(request: Request, name: str, default: str = "") -> str:

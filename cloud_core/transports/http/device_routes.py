@@ -14,7 +14,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.transports.http.adapter import MAX_BODY_BYTES, HttpDeviceAdapter
 from cloud_core.transports.http.answers import JSON_TYPE
-from cloud_core.transports.http.calls import no_route, raw_body, refuse
+from cloud_core.transports.http.calls import address_of, no_route, raw_body, refuse
 from cloud_core.transports.http.downloads import Download, disposition, header_name, media_type
 from cloud_core.transports.http.long_polls import INTERESTS, LongPoll
 from shared.errors import PlatformError, RequestTooLarge
@@ -57,7 +57,7 @@ class DeviceRoutes:
     @app.route("/<token>/attributes", methods=["GET"])
     def read_attributes(self, request: Request, token: str) -> Any:
         exchange = Exchange(request)
-        self._adapter.get_attributes(_escaped(token), _query(request), _address(request), exchange)
+        self._adapter.get_attributes(_escaped(token), _query(request), address_of(request), exchange)
         return exchange.done
 
     @app.route("/<token>/rpc", methods=["GET"])
@@ -90,12 +90,14 @@ class DeviceRoutes:
         exchange = Exchange(request)
         poll = LongPoll(INTERESTS[feature], exchange)
         request.notifyFinish().addCallbacks(lambda _: poll.written(), lambda _: poll.abandon())
-        self._adapter.wait(poll, _escaped(token), _query(request), _address(request))
+        self._adapter.wait(poll, _escaped(token), _query(request), address_of(request))
         return exchange.done
 
     def _download(self, request: Request, token: str, feature: str) -> Deferred[bytes]:
         exchange = Exchange(request)
-        self._adapter.download(_escaped(token), feature, _query(request), _address(request), exchange, exchange.stream)
+        self._adapter.download(
+            _escaped(token), feature, _query(request), address_of(request), exchange, exchange.stream
+        )
         return exchange.done
 
 
@@ -153,7 +155,7 @@ def _answered(request: Any, start: Callable[[bytes, str, Exchange], None]) -> An
         request.setHeader("Content-Length", str(len(refused)))
         return refused
     exchange = Exchange(request)
-    start(body, _address(request), exchange)
+    start(body, address_of(request), exchange)
     return exchange.done
 
 
@@ -165,11 +167,6 @@ def _query(request: Any) -> str:
     """What follows the "?", as it was sent."""
     text: str = request.uri.partition(b"?")[2].decode("ascii", "replace")
     return text
-
-
-def _address(request: Any) -> str:
-    host: str = request.getClientAddress().host
-    return host
 
 
 def _without_head(app: Klein) -> None:

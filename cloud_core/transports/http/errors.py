@@ -6,6 +6,7 @@ import time
 
 import msgspec
 
+from cloud_core.core.logins import EXPIRED
 from shared import errors
 from shared.errors import PlatformError
 
@@ -56,6 +57,15 @@ def error_body(status: int, message: str, error_code: int | None = None) -> byte
     return msgspec.json.encode(
         {"status": status, "message": message, "errorCode": code, "timestamp": int(time.time() * 1000)}
     )
+
+
+def refusal_body(error: PlatformError) -> tuple[int, bytes]:
+    """The status with which REST refuses, and the error object."""
+    status = STATUS[type(error)]
+    if status == 200:
+        status = 400  # a provision refusal cannot reach REST; if a rule does, it is a bad argument here
+    text = str(error) or error.public_text
+    return status, error_body(status, text, EXPIRED_CODE if text == EXPIRED else None)
 
 
 def retry_after(error: PlatformError) -> int | None:

@@ -5,37 +5,48 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.web.http import HTTPChannel
+from twisted.web.http import RESPONSES, HTTPChannel
 from twisted.web.server import Request, Site
 
-from cloud_core.transports.http.errors import error_body
+from cloud_core.transports.http.errors import refusal_body
+from shared.errors import PlatformError, RequestTooLarge
+from shared.json_bodies import MAX_BODY_BYTES
 
 MAX_REST_BODY_BYTES = 16_777_216
+_DEVICE_API = b"/api/v1/"
 
-# (request, method, path) -> how large its body may be; asked when the headers are in.
+# (request, method, path) -> how large an operator's body may be; asked when the headers are in. Raises what is
+# wrong with the caller, whose body may be as large as a device's then.
 BodyLimit = Callable[[Any, bytes, bytes], int]
 
 
 class BoundedRequest(Request):
-    """Refuses a body that is too large before it is stored, whether its length is declared or not."""
+    """Refuses a body that is too large before it is stored, whether its length is declared or not.
 
-    _limit = MAX_REST_BODY_BYTES
+    Who has not logged in may send as much as a device; everything above is answered 401 at once.
+    """
+
+    _limit = MAX_BODY_BYTES
     _received = 0
+    _fault: PlatformError | None = None  # what is wrong with the caller
     _is_refused = False
 
     def gotLength(self, length: int | None) -> None:
-        if length is None or length > MAX_REST_BODY_BYTES:
-            channel: Any = self.channel  # HTTPChannel, which knows method and path already
-            self._limit = channel.site.body_limit(self, channel._command, channel._path)
+        channel: Any = self.channel  # HTTPChannel, which knows method and path already
+        if (length is None or length > MAX_BODY_BYTES) and not channel._path.startswith(_DEVICE_API):
+            try:
+                self._limit = channel.site.body_limit(self, channel._command, channel._path)
+            except PlatformError as error:
+                self._fault = error
         is_too_large = length is not None and length > self._limit
         super().gotLength(0 if is_too_large else length)  # type: ignore[no-untyped-call]
         if is_too_large:
-            self._refuse()
+            self._refuse(length or 0)
 
     def handleContentChunk(self, data: bytes) -> None:
         self._received += len(data)
         if self._received > self._limit:
-            self._refuse()
+            self._refuse(self._received)
         if not self._is_refused:
             super().handleContentChunk(data)  # type: ignore[no-untyped-call]
 
@@ -43,16 +54,18 @@ class BoundedRequest(Request):
         if not self._is_refused:
             super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]
 
-    def _refuse(self) -> None:
+    def _refuse(self, length: int) -> None:
         """Answers past the request's own machinery, which could answer only after the whole body."""
         if self._is_refused:
             return
         self._is_refused = True
-        body = error_body(413, f"the body is above {self._limit} bytes")
+        too_large = RequestTooLarge(f"the body is above {self._limit} bytes")
+        error = too_large if self._fault is None or length > MAX_REST_BODY_BYTES else self._fault
+        status, body = refusal_body(error)
         channel: Any = self.channel  # HTTPChannel, which twisted declares more loosely
         channel.transport.write(
-            b"HTTP/1.1 413 Content Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (status, RESPONSES[status], len(body), body)
         )
         channel.loseConnection()
 

@@ -42,12 +42,9 @@ class PackageRoutes(CallSupport):
         self._packages = packages
 
     def body_limit(self, request: Request, method: bytes, path: bytes) -> int:
-        """How large a body may be, asked before it is received: only an operator sends a package's bytes."""
+        """How large a body may be, asked before it is received. Raises: NotAuthenticated, NotAuthorized."""
+        self.operator(request)
         if method != b"POST" or not _UPLOAD.fullmatch(path):
-            return MAX_REST_BODY_BYTES
-        try:
-            self.operator(request)
-        except PlatformError:
             return MAX_REST_BODY_BYTES
         return max(MAX_REST_BODY_BYTES, self._packages.max_bytes + OVERHEAD_BYTES)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -25,6 +26,8 @@ from cloud_core.model import (
     ProvisionStrategy,
     Scope,
 )
+from cloud_core.storage.interface import TimeSeriesQuery
+from cloud_core.storage.reading import SqlReadTx
 from shared.credentials import AccessToken, MqttBasic
 from shared.errors import AlreadyProvisioned, InvalidArgument, NotAuthenticated, NotFound, VersionConflict
 from shared.messages import ProvisionResponse
@@ -264,3 +267,20 @@ def test_a_remembered_token_still_expires(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(time, "time", lambda: now_s + 200.0)
     with pytest.raises(NotAuthenticated, match=EXPIRED):
         tokens.operator(over)
+
+
+def test_a_long_history_does_not_keep_devices_from_logging_in(
+    one: AdminUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator's lists and histories are read beside the look-ups of devices."""
+    device = one.save_device(name="d")
+    token = one.run(one.admin.credentials(OPERATOR, device.uuid)).credentials.token
+    reading = threading.Event()
+    monkeypatch.setattr(SqlReadTx, "history", lambda tx, device_id, query: reading.wait(10.0) and {})
+    asked = Deferred.fromCoroutine(one.admin.history(OPERATOR, device.uuid, TimeSeriesQuery(("a",), 0, 1)))
+    try:
+        assert one.devices.log_in(username=token).device_name == "d"
+        assert not asked.called
+    finally:
+        reading.set()
+    one.devices.store.reactor.run_until(lambda: asked.called)

@@ -9,7 +9,7 @@ import pytest
 
 from cloud_core.core.authentication import LoginCache
 from cloud_core.core.downlinks import Ending
-from cloud_core.model import Identity, Login, Role
+from cloud_core.model import Identity, Login, ProvisionStrategy, Role
 from shared.credentials import AccessToken, CredentialsType, MqttBasic, X509Certificate
 from shared.errors import NotAuthenticated
 from tests.support.api import ApiUnderTest
@@ -180,3 +180,80 @@ def test_forgetting_one_device_leaves_the_tokens_of_others(api: ApiUnderTest) ->
     api.api.device_changed(first.device_id, Ending.CREDENTIALS_CHANGED)
     assert api.api._tokens is tokens
     assert api.api.known_token("T1") is None and api.api.known_token("U4") == other
+
+
+def change_token(api: ApiUnderTest, device_id: int, token: str) -> None:
+    """As administration does it."""
+    api.store.run(lambda tx: tx.put_credentials(device_id, AccessToken(token), now_ms=2))
+    api.api.device_changed(device_id, Ending.CREDENTIALS_CHANGED)
+
+
+def test_a_look_up_that_was_overtaken_by_a_change_opens_nothing(
+    api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the database said before the token was revoked neither logs in nor is remembered."""
+    identity = api.log_in(username="T1")  # confirms it
+    reads: list[Any] = []
+    with monkeypatch.context() as slow:
+        slow.setattr(api.api._store, "read", lambda query, args, done: reads.append((query, args, done)))
+        outcomes: list[Any] = []
+        api.api.authenticate_token("T1", outcomes.append)
+    ((query, args, done),) = reads
+    before = api.store.read(query, *args)
+    change_token(api, identity.device_id, "T2")
+    done(before)
+    api.store.reactor.run_until(lambda: outcomes)
+    assert isinstance(outcomes[0], NotAuthenticated)
+    assert api.api.known_token("T1") is None
+
+
+def test_a_look_up_that_was_overtaken_by_a_profile_sees_the_new_one(
+    api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the old profile is remembered."""
+    api.log_in(username="T1")
+    reads: list[Any] = []
+    with monkeypatch.context() as slow:
+        slow.setattr(api.api._store, "read", lambda query, args, done: reads.append((query, args, done)))
+        outcomes: list[Any] = []
+        api.api.authenticate_token("T1", outcomes.append)
+    api.api.profile_changed()
+    again: list[Any] = []
+    monkeypatch.setattr(api.api._store, "read", lambda query, args, done: again.append(query))
+    reads[0][2]([None])
+    assert again and not outcomes
+
+
+def test_a_first_login_confirms_only_what_was_presented(api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials that are replaced before the confirmation is on disk open nothing, and confirm nothing new."""
+    decisions: list[Any] = []
+    with monkeypatch.context() as slow:
+        slow.setattr(api.api._store, "submit", lambda work, args, done: decisions.append((work, args, done)))
+        outcomes: list[Any] = []
+        api.api.authenticate_token("T1", outcomes.append)
+        api.store.reactor.run_until(lambda: decisions)
+    ((work, args, done),) = decisions
+    device_id = api.store.read(lambda tx: tx.device_by_name(1, "token")).id
+    change_token(api, device_id, "T2")
+    api.store.store.submit(work, args, done)
+    api.store.reactor.run_until(lambda: outcomes)
+    assert isinstance(outcomes[0], NotAuthenticated)
+    assert api.store.read(lambda tx: tx.credentials(device_id)).confirmed_ms is None
+
+
+def test_credentials_that_provisioning_replaces_open_nothing_any_more(api: ApiUnderTest) -> None:
+    """A pre-provisioned device that brings a token of its own leaves the old one useless at once."""
+    profile = api.store.add_profile(
+        "checked", strategy=ProvisionStrategy.CHECK_PRE_PROVISIONED_DEVICES, accept_device_credentials=True
+    )
+    api.store.add_device("pre", profile, AccessToken("OLD"))
+    for _ in range(2):
+        assert api.log_in(username="OLD").device_name == "pre"
+    assert api.api.known_token("OLD") is not None
+    api.provision(
+        provision_key="checked-key", provision_secret="checked-secret", device_name="pre", token="NEW",
+        credentials_type=CredentialsType.ACCESS_TOKEN,
+    )  # fmt: skip
+    assert api.api.known_token("OLD") is None
+    assert isinstance(api.log_in(username="OLD"), NotAuthenticated)
+    assert api.log_in(username="NEW").device_name == "pre"

@@ -10,6 +10,7 @@ import pytest
 from cloud_core.model import Attempt, Page, Peer, Scope, Transport
 from cloud_core.storage.interface import NewDevice, TimeSeriesQuery
 from cloud_core.storage.schema import BUCKET_MS
+from cloud_core.storage.sql import DROPPED_AT_ONCE
 from cloud_core.storage.store import CONGESTED_PENDING
 from shared.credentials import AccessToken, MqttBasic, X509Certificate
 from shared.errors import DeviceAlreadyExists, Unavailable
@@ -86,6 +87,15 @@ def test_retention_drops_whole_buckets(store: StoreUnderTest) -> None:
     assert [value for _, value in history(store, device_id, "a")["a"]] == [3, 2]
     store.append(device_id, [(0, {"a": 4})])  # a late sample opens its bucket again
     assert [value for _, value in history(store, device_id, "a")["a"]] == [3, 2, 4]
+
+
+def test_retention_that_begins_late_goes_step_by_step(store: StoreUnderTest) -> None:
+    """A year of history is not dropped in one transaction, for which everybody would wait."""
+    device_id = store.add_device("d", store.add_profile())
+    store.append(device_id, [(hour * BUCKET_MS, {"a": hour}) for hour in range(DROPPED_AT_ONCE + 3)])
+    limit_ms = (DROPPED_AT_ONCE + 3) * BUCKET_MS
+    assert [store.run(lambda tx: tx.drop_buckets(limit_ms)) for _ in range(3)] == [DROPPED_AT_ONCE, 3, 0]
+    assert history(store, device_id, "a") == {}
 
 
 def test_attributes_are_kept_by_scope(store: StoreUnderTest) -> None:
@@ -206,3 +216,25 @@ def test_too_many_look_ups_are_congestion_too(store: StoreUnderTest) -> None:
     store.reactor.run_until(lambda: len(answers) == CONGESTED_PENDING)
     assert not store.store.is_congested
     assert states and not states[-1]
+
+
+def test_a_null_character_is_no_way_to_fail_a_batch(store: StoreUnderTest) -> None:
+    """PostgreSQL's text cannot hold it; what anybody may send is logged all the same, and found by nobody."""
+    peer = Peer(Transport.HTTP, "192.0.2.1")
+    attempt = Attempt(
+        ref="R\x00", at_ms=1, peer=peer, outcome="INVALID_DEVICE_NAME", stage="parse", detail="a\x00b",
+        device_name="SN\x001", key_hint="k\x00y…", request={"deviceName": "SN\x001"},
+    )  # fmt: skip
+    store.run(lambda tx: tx.log_attempt(attempt))
+    (logged,) = store.read(lambda tx: tx.attempts())
+    assert logged.device_name in ("SN\x001", "SN\ufffd1") and logged.request == attempt.request
+    for look_up in (
+        lambda tx: tx.user_by_name("a\x00"),
+        lambda tx: tx.device_by_name(TENANT, "a\x00"),
+        lambda tx: tx.server_method(TENANT, "a\x00"),
+        lambda tx: tx.attempt("a\x00"),
+        lambda tx: tx.attribute(1, Scope.SERVER, "a\x00"),
+    ):
+        assert store.read(look_up) is None
+        assert store.run(look_up) is None
+    assert store.read(lambda tx: tx.devices(TENANT, Page(text_search="a\x00")))[1] == 0

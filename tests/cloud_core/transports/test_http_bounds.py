@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from cloud_core.core.logins import Tokens
 from cloud_core.transports.http.front import MAX_PIPELINED, MAX_UNSENT_BYTES, Front
 from cloud_core.transports.http.intake import MAX_REST_BODY_BYTES, BoundedSite
 from shared.credentials import AccessToken
+from shared.json_bodies import MAX_BODY_BYTES
 from tests.support.api import ApiUnderTest
 from tests.support.http import HttpPeer
+from tests.support.rest import ADMINISTRATOR, Rest
 from tests.support.stores import StoreUnderTest
 
 ONE = b"POST /api/v1/tok/telemetry HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"
@@ -115,12 +119,42 @@ def test_a_declared_body_above_the_bound_is_refused_unread(http: HttpPeer, path:
 
 
 def test_an_undeclared_body_is_counted(http: HttpPeer) -> None:
-    http.send(b"POST /api/device HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+    login = f"Authorization: Bearer {Rest.token_of(ADMINISTRATOR)}\r\n".encode()
+    http.send(b"POST /api/device HTTP/1.1\r\nHost: h\r\n" + login + b"Transfer-Encoding: chunked\r\n\r\n")
     chunk = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
     for _ in range(17):
         http.send(chunk)
     assert [status for status, _, _ in http.responses()] == [413]
     assert http.transport.disconnecting
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/api/v1/tok/telemetry", 413), ("/api/v1/provision", 413), ("/api/device", 401),
+                         ("/api/auth/login", 401), ("/api/customer", 401), ("/nowhere", 401)],
+)  # fmt: skip
+@pytest.mark.parametrize("is_declared", [True, False], ids=["declared", "chunked"])
+def test_who_has_not_logged_in_sends_no_more_than_a_device(
+    http: HttpPeer, path: str, status: int, is_declared: bool
+) -> None:
+    """Neither memory nor disk is to be had without a login."""
+    size = MAX_BODY_BYTES + 1
+    how, sent = (f"Content-Length: {size}", b"") if is_declared else ("Transfer-Encoding: chunked", b"")
+    http.send(f"POST {path} HTTP/1.1\r\nHost: h\r\n{how}\r\n\r\n".encode())
+    if not is_declared:
+        assert http.received() == []
+        sent = b"%x\r\n" % size + b"x" * size + b"\r\n"
+        http.send(sent)
+    ((answered, headers, _),) = http.received()
+    assert (answered, headers["connection"], http.transport.disconnecting) == (status, "close", True)
+
+
+def test_a_login_that_has_expired_is_told_so_before_a_large_body(http: HttpPeer) -> None:
+    """So that the client refreshes its token and sends again."""
+    token = Tokens(b"j" * 64).issue(ADMINISTRATOR, 1)["token"]
+    head = f"POST /api/devices HTTP/1.1\r\nHost: h\r\nX-Authorization: Bearer {token}\r\nContent-Length: 1000000"
+    http.send(head.encode() + b"\r\n\r\n")
+    ((status, _, body),) = http.received()
+    assert (status, json.loads(body)["errorCode"]) == (401, 11)
 
 
 @pytest.mark.parametrize("start", [b"POST /api/v1/tok", b"GET /api/auth/user HTTP/1.1\r\n"])

@@ -185,3 +185,26 @@ def test_what_is_deleted_leaves_no_relation(rest: Rest) -> None:
     rest.ask("DELETE", f"/api/device/{rest.c}")
     assert rest.ask("DELETE", f"/api/deviceProfile/{profile}")[0] == 200
     assert rest.ask("GET", f"/api/relations?fromId={rest.a}&fromType=DEVICE") == (200, [])
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [
+        ("/api/customer", "CUSTOMER", {"title": "ACME"}),
+        ("/api/deviceProfile", "DEVICE_PROFILE", {"name": "p", "type": "DEFAULT", "transportType": "DEFAULT"}),
+        ("/api/device", "DEVICE", {"name": "gateway"}),
+    ],
+)
+def test_who_is_deleted_takes_its_relations_along(rest: Rest, path: str, kind: str, body: Any) -> None:
+    """Those from it and those to it; the others stay."""
+    made = rest.ask("POST", path, body)[1]["id"]
+    rest.relate(rest.a, rest.b)
+    for one, other in ((made, entity(rest.a)), (entity(rest.b), made)):
+        relation = {"from": one, "to": other, "type": "Contains", "typeGroup": "COMMON"}
+        assert rest.ask("POST", "/api/relation", relation)[0] == 200
+    assert len(rest.ask("GET", f"/api/relations?toId={rest.a}&toType=DEVICE")[1]) == 1
+    assert len(rest.ask("GET", f"/api/relations?fromId={rest.b}&fromType=DEVICE")[1]) == 1
+    assert rest.ask("DELETE", f"{path}/{made['id']}")[0] == 200
+    assert rest.ask("GET", f"/api/relations?toId={rest.a}&toType=DEVICE") == (200, [])
+    assert rest.ask("GET", f"/api/relations?fromId={rest.b}&fromType=DEVICE") == (200, [])
+    assert len(rest.ask("GET", f"/api/relations?fromId={rest.a}&fromType=DEVICE")[1]) == 1

@@ -66,6 +66,7 @@ class Rest:
         for _ in range(12):
             self.store.run(lambda tx: None)
             self.store.read(lambda tx: None)
+            self.store.survey(lambda tx: None)
             self.clock.advance(0)
 
     def pass_time(self, seconds: float) -> None:
