@@ -295,6 +295,11 @@ class SubDevices:
         entry = self._entries.get(self._by_upstream.get(upstream_name, ""))
         return entry.kept if entry is not None and entry.state is not State.DELETED else None
 
+    def device(self, name: str) -> SubDevice | None:
+        """The device that the mapping calls so."""
+        entry = self._entries.get(name)
+        return entry.kept if entry is not None and entry.state is not State.DELETED else None
+
     def listing(self) -> list[tuple[SubDevice, State]]:
         """All devices that are not deleted, with their states."""
         return [(entry.kept, entry.state) for entry in self._entries.values() if entry.state is not State.DELETED]
