@@ -17,10 +17,12 @@ class Boot:
     """What the spool knows about the clock of one start of the machine.
 
     `number` counts starts; `known_ms` is the wall time (Unix ms) at which its monotonic clock stood at 0, or 0 when
-    the time was never known during that start."""
+    the time was never known during that start. `last_ms` is the greatest `elapsed_ms` of its records, 0 when unknown:
+    it lets a start that never knew the time be placed just before the next one."""
 
     number: int
     known_ms: int
+    last_ms: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
