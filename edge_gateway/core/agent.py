@@ -18,7 +18,7 @@ from edge_gateway.core.provisioning import (
     propose,
     request_body,
 )
-from edge_gateway.core.session_limits import SessionLimits, parse_session_limits
+from edge_gateway.core.rates import SessionLimits, session_limits
 from edge_gateway.model import Credentials
 from edge_gateway.settings import Core
 from edge_gateway.uplink.interface import Ended, Uplink
@@ -105,7 +105,7 @@ class Keyring(Protocol):
 class Link(Protocol):
     """Who uses the connection while it is online."""
 
-    def online(self, uplink: Uplink, limits: SessionLimits) -> None: ...
+    def online(self, uplink: Uplink, limits: SessionLimits, *, max_packet_bytes: int, receive_maximum: int) -> None: ...
 
     def received(self, topic: str, payload: bytes) -> None: ...
 
@@ -146,7 +146,6 @@ class Agent:
         self._retry_after_s = 0.0
         self._uplink: Uplink | None = None
         self._attempt: ProvisionAttempt | None = None
-        self._limits = SessionLimits()
         self._max_packet_bytes = 0
         self._receive_maximum = 0
         self._timer: Any = None
@@ -275,7 +274,7 @@ class Agent:
                 answer = json.loads(payload)
             except ValueError:
                 answer = None
-            self._settled(parse_session_limits(answer))
+            self._settled(session_limits(answer))
         else:
             self._link.received(topic, payload)
 
@@ -285,7 +284,9 @@ class Agent:
         self._move(Event.SETTLED)
         self.reason = ""
         log.info("Online at {url} with MQTT {version}", url=self._core.url, version=self.version)
-        self._link.online(self._uplink, limits.bounded(self._max_packet_bytes, self._receive_maximum))
+        self._link.online(
+            self._uplink, limits, max_packet_bytes=self._max_packet_bytes, receive_maximum=self._receive_maximum
+        )
 
     def ended(self, why: Ended, text: str) -> None:
         self._uplink = None

@@ -16,7 +16,7 @@ from twisted.internet import reactor as installed
 from twisted.internet.defer import Deferred
 
 from edge_gateway.core.agent import Agent, State
-from edge_gateway.core.session_limits import SessionLimits
+from edge_gateway.core.rates import SessionLimits
 from edge_gateway.model import Credentials
 from edge_gateway.settings import Core, Provision
 from edge_gateway.uplink.interface import Ended
@@ -57,7 +57,7 @@ class Recorder:
     def ended(self, why: Ended, text: str) -> None:
         self.ends.append((why, text))
 
-    def online(self, uplink: Any, limits: SessionLimits) -> None:
+    def online(self, uplink: Any, limits: SessionLimits, *, max_packet_bytes: int, receive_maximum: int) -> None:
         self.uplink = uplink
 
     def offline(self) -> None:

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from edge_gateway.core.agent import LIMITS_REQUEST, LIMITS_RESPONSE, NEXT, SUBSCRIPTIONS, Agent, Event, State
 from edge_gateway.core.provisioning import REQUEST_TOPIC, RESPONSE_TOPIC
-from edge_gateway.core.session_limits import SessionLimits
+from edge_gateway.core.rates import SessionLimits
 from edge_gateway.model import Credentials
 from edge_gateway.settings import Core, Provision
 from edge_gateway.uplink.interface import Ended, Published, UplinkEvents
@@ -82,7 +82,8 @@ class Bench:
         self.uplinks.append(FakeUplink(credentials, version))
         return self.uplinks[-1]
 
-    def online(self, uplink: Any, limits: SessionLimits) -> None:
+    def online(self, uplink: Any, limits: SessionLimits, *, max_packet_bytes: int, receive_maximum: int) -> None:
+        assert (max_packet_bytes, receive_maximum) == (67_584, 1_000)
         self.told.append(limits)
 
     def received(self, topic: str, payload: bytes) -> None:
@@ -114,7 +115,7 @@ def test_every_state_knows_its_events(state: State, event: Event) -> None:
 
 
 def test_a_gateway_with_a_token_connects_asks_for_limits_and_is_online() -> None:
-    """It subscribes to all that concerns it first; the CONNACK bounds what the core says."""
+    """It subscribes to all that concerns it first."""
     bench = Bench(Core(token="t"))
     assert (bench.uplink.credentials, bench.uplink.version) == (Credentials(kind="ACCESS_TOKEN", token="t"), "5")
     bench.uplink.accept()
@@ -124,7 +125,7 @@ def test_a_gateway_with_a_token_connects_asks_for_limits_and_is_online() -> None
     bench.uplink.events.received(LIMITS_RESPONSE, json.dumps(LIMITS).encode())
     assert bench.agent.state is State.ONLINE
     (limits,) = bench.told
-    assert (limits.max_payload_bytes, limits.max_inflight, limits.sub_messages) == (8_192, 100, ((9, 1),))
+    assert (limits.max_payload_bytes, limits.max_in_flight, limits.devices.messages) == (8_192, 100, ((9, 1),))
 
 
 @pytest.mark.parametrize("answer", [b'{"error":"unknown method"}', b"no json", b"[1]", b'{"maxPayloadSize":"x"}'])
@@ -133,7 +134,7 @@ def test_an_answer_without_limits_opens_the_gate_too(answer: bytes) -> None:
     bench = Bench(Core(token="t"))
     bench.uplink.accept()
     bench.uplink.events.received(LIMITS_RESPONSE, answer)
-    assert bench.agent.state is State.ONLINE and bench.told[0].max_payload_bytes == 65_536
+    assert bench.agent.state is State.ONLINE and bench.told[0] == SessionLimits()
 
 
 def test_a_core_that_is_silent_about_limits_is_used_all_the_same() -> None:
@@ -143,7 +144,7 @@ def test_a_core_that_is_silent_about_limits_is_used_all_the_same() -> None:
     bench.uplink.events.received("v1/gateway/rpc", b"{}")
     bench.clock.advance(5.1)
     assert bench.agent.state is State.ONLINE
-    assert bench.told[0] == ("v1/gateway/rpc", b"{}") and not bench.told[1].is_told
+    assert bench.told[0] == ("v1/gateway/rpc", b"{}") and bench.told[1] == SessionLimits()
 
 
 def test_a_new_gateway_provisions_itself_and_keeps_what_it_got() -> None:
