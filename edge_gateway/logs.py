@@ -25,7 +25,7 @@ def start_logging(format: str, level: str) -> None:
     for noisy in _NOISY:
         predicate.setLogLevelForNamespace(noisy, quiet)
     globalLogBeginner.beginLoggingTo(
-        [FilteringLogObserver(observer, [predicate])],  # type: ignore[list-item]  # zope's interface
+        [FilteringLogObserver(observer, [predicate])],  # type: ignore[arg-type,list-item]  # zope's interface
         redirectStandardIO=False,
         discardBuffer=True,
     )

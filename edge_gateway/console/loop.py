@@ -23,7 +23,7 @@ def installed_reactor() -> Reactor:
 
 
 def run(work: Callable[[Reactor], Coroutine[Any, Any, T]]) -> T | None:
-    """What `work` returns or raises. None when it was ended by SIGINT or SIGTERM: it is cancelled then, and waited for."""
+    """What `work` returns or raises; None when SIGINT or SIGTERM ended it: it is cancelled then, and waited for."""
     reactor = installed_reactor()
     tasks: list[asyncio.Task[T]] = []
 

@@ -9,7 +9,6 @@ import resource
 import signal
 import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import click

@@ -132,8 +132,9 @@ def _document(record: Record, boots: dict[int, Boot]) -> dict[str, Any]:
 
 def write_lines(lines: Iterator[bytes], target: TextIO) -> int:
     count = 0
-    for count, line in enumerate(lines, 1):
+    for line in lines:
         target.write(line.decode() + "\n")
+        count += 1
     return count
 
 

@@ -134,9 +134,7 @@ class Screen:
             "connector": self._name, "device": reading.device, "type": reading.type, "content": content, "key": key,
             "value": value, "unit": self._units.get(key, ""), "raw": raw, "ts": reading.ts_ms, "ageMs": age_ms,
         }  # fmt: skip
-        when = (
-            "now" if age_ms is None else f"{age(age_ms / 1000)} ago" if age_ms >= 0 else f"{age(-age_ms / 1000)} ahead"
-        )
+        when = _when(age_ms)
         shown = json.dumps(value, ensure_ascii=False)
         name = key if content == "telemetry" else f"{key} (attribute)"
         self._tell(document, self._aligned([reading.device, name, shown, self._units.get(key, ""), raw], when))
@@ -172,6 +170,13 @@ class Screen:
 
     def _tell(self, document: dict[str, Any], text: str) -> None:
         self._write(json.dumps(document, ensure_ascii=False) if self._is_json else text)
+
+
+def _when(age_ms: int | None) -> str:
+    """Of a source's own time; "now" where it gave none."""
+    if age_ms is None:
+        return "now"
+    return f"{age(age_ms / 1000)} ago" if age_ms >= 0 else f"{age(-age_ms / 1000)} in the future"
 
 
 class TrialSite:

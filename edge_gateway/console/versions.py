@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from edge_gateway.config import ConfigError, load
+from edge_gateway.console.concealing import masked_toml
 from edge_gateway.console.history import KEPT, History, Version, digest_of
-from edge_gateway.console.masking import masked_toml
 from edge_gateway.console.options import (
     EXIT_CONFIG,
     EXIT_FAULT,
