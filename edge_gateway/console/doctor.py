@@ -19,7 +19,7 @@ from edge_gateway.console.options import EXIT_FAULT, Place, as_json, environment
 from edge_gateway.console.output import plural, printable, show_json
 from edge_gateway.console.reachability import connector_findings, core_findings
 from edge_gateway.logs import start_logging
-from edge_gateway.service import gateway_name, spool_path
+from edge_gateway.service import spool_path
 from edge_gateway.storage.credentials import FileUnusable
 from edge_gateway.storage.keyring import FileKeyring
 
@@ -42,7 +42,7 @@ def doctor(place: Place, offline: bool, is_json: bool) -> None:
       ✘ TCP             core.example.com:8883 cannot be reached
                         → no answer in 4 s: check the address, cables, and firewalls between
       ✘ modbus plant    /dev/ttyUSB0 may not be used
-                        → usermod -aG dialout USER, for the user of the service; restart it
+                        → usermod -aG dialout USER, for the user of the service; then restart it
 
     Exit codes: 0 all is well, 1 something is wrong.
     """
@@ -104,18 +104,14 @@ def _network(config: Config, place: Place) -> Iterator[Finding]:
 
 def _login(config: Config, place: Place) -> Finding:
     """Logs in with what is there; never provisions."""
+    keyring = FileKeyring(place.data_dir, name="gateway")
     try:
-        name = gateway_name(config, place.data_dir) if place.data_dir.exists() else "gateway"
-        keyring = FileKeyring(place.data_dir, name=name)
-        if not has_login(config.core, keyring):
-            if config.core.provision is None:
-                fix = "set [core] token, username or provision; `edge-gateway setup` helps"
-                return wrong("login", "there is nothing to log in with", fix)
+        if config.core.provision is not None and not has_login(config.core, keyring):
             return good("login", "the gateway provisions itself at its first start")
     except FileUnusable as error:
         return wrong("login", str(error))
     core = msgspec.structs.replace(config.core, provision=None)
-    reason: Any = run_loop(lambda reactor: log_in(core, keyring, name, reactor))
+    reason: Any = run_loop(lambda reactor: log_in(core, keyring, "gateway", reactor))
     if reason is None:
         return skipped("login", "ended before the core answered")
     if reason:

@@ -8,12 +8,14 @@ import shutil
 import sqlite3
 import stat
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 from edge_gateway.config import Config
 from edge_gateway.console.agents import is_at_work
+from edge_gateway.console.concealing import secrets_in
 from edge_gateway.console.findings import Finding, good, hint, skipped, wrong
 from edge_gateway.console.options import Place
 from edge_gateway.console.output import plural
@@ -40,8 +42,9 @@ def local_findings(config: Config, place: Place) -> Iterator[Finding]:
 def configuration(config: Config, place: Place) -> Finding:
     count = plural(len(config.connectors), "connector")
     mode = place.config.stat().st_mode
-    if mode & 0o007 and place.config.read_text("utf-8", "replace").find("secret") >= 0:
-        return hint("configuration", f"{place.config} may be read by everybody", f"chmod 600 {place.config}")
+    if mode & 0o007 and next(secrets_in(tomllib.loads(place.config.read_text("utf-8-sig"))), None):
+        text = f"{place.config} holds secrets and may be read by everybody"
+        return hint("configuration", text, f"chmod 600 {place.config}")
     if config.hints:
         text = f"{place.config}, {count}; {plural(len(config.hints), 'hint')}"
         return hint("configuration", text, "see `edge-gateway check`")

@@ -134,7 +134,7 @@ def can_listen(address: Address) -> None:
     except OSError as error:
         reasons = {
             errno.EADDRINUSE: "another program has the port: stop it, or choose another port",
-            errno.EACCES: "ports below 1024 need a right: choose a higher one, or give the service CAP_NET_BIND_SERVICE",
+            errno.EACCES: "it needs a right below 1024: choose a higher port, or give the service CAP_NET_BIND_SERVICE",
             errno.EADDRNOTAVAIL: "this machine has no such address; 0.0.0.0 is all of them",
         }
         raise Unreachable(f"cannot listen on {address}: {reasons.get(error.errno or 0, error.strerror)}") from None

@@ -82,9 +82,12 @@ def addresses_in(raw: Any) -> Iterator[tuple[str, str]]:
     for name, value in members:
         if isinstance(value, dict | list):
             yield from addresses_in(value)
-        elif isinstance(value, str) and "{" not in value:
-            if name == "listen" or (name in ("connect", "url", "uri", "port", "device") and "://" in value):
-                yield str(name), value
+        elif isinstance(value, str) and "{" not in value and (name == "listen" or _is_address(name, value)):
+            yield str(name), value
+
+
+def _is_address(name: str | int, value: str) -> bool:
+    return name in ("connect", "url", "uri", "port", "device") and "://" in value
 
 
 def _listener(topic: str, text: str, is_agent_at_work: bool) -> Finding | None:
