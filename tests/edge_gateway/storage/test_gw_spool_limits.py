@@ -181,7 +181,9 @@ def test_a_disk_that_is_really_full(tiny_disk: Path) -> None:
     """Refused, forgotten and stored again as there is room."""
     spool = SpoolUnderTest(tiny_disk / "spool.db", when_full="refuse")
     answers = fill(spool, 1, 3000)
-    accepted = [n for index, answer in enumerate(answers) if answer is None for n in range(index * 20 + 1, index * 20 + 21)]
+    accepted = [
+        n for index, answer in enumerate(answers) if answer is None for n in range(index * 20 + 1, index * 20 + 21)
+    ]
     assert None in answers and answers[-1] is not None
     assert [record.number for record in spool.history()] == accepted
     spool.spool.forget(accepted)
