@@ -7,7 +7,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close by RST
@@ -19,8 +19,10 @@ class CuttingProxy:
     `cut` resets all connections, `is_refusing` closes new ones at once, `is_frozen` forwards nothing and keeps
     everything open, `is_deaf` forwards nothing that the core says."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, listener: Callable[[int, bytes], None] | None = None) -> None:
+        # `listener(connection, data)` hears what the gateway says, also what does not get through.
         self.target_port = target_port
+        self._listener = listener
         self.port = 0
         self.is_refusing = self.is_frozen = self.is_deaf = False
         self.connections = 0
@@ -75,18 +77,19 @@ class CuttingProxy:
             writer.transport.abort()
             return
         self._open |= {writer, core_writer}
-        await asyncio.gather(
-            self._forward(reader, core_writer, is_of_core=False), self._forward(core_reader, writer, is_of_core=True)
-        )
+        number = self.connections
+        await asyncio.gather(self._forward(reader, core_writer, number), self._forward(core_reader, writer, None))
         self._open -= {writer, core_writer}
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_of_core: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
-                while self.is_frozen or (is_of_core and self.is_deaf):
+                while self.is_frozen or (number is None and self.is_deaf):
                     await asyncio.sleep(0.02)
                     if writer.transport.is_closing():
                         return
+                if number is not None and self._listener is not None:
+                    self._listener(number, data)
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()
