@@ -81,7 +81,8 @@ class CuttingProxy:
         await asyncio.gather(self._forward(reader, core_writer, number), self._forward(core_reader, writer, None))
         self._open -= {writer, core_writer}
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_of_core: bool) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int | None) -> None:
+        """`number` of the connection for what the gateway says, None for what the core says."""
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
                 while self.is_frozen or (number is None and self.is_deaf):
