@@ -208,7 +208,7 @@ def test_a_spool_can_be_read_while_it_is_written(spool: SpoolUnderTest) -> None:
     with SpoolReader(spool.path) as reader:
         found = reader.records()
         assert next(found).number == 1
-        assert spool.append(a_record(2502)) is None
+        assert spool.append(a_record(2502, "d0")) is None
         assert sum(1 for _ in found) == 2501
         assert reader.overview().devices == {"d0": 1251, "d1": 1251}
         assert reader.sub_devices() == [SubDevice("d0", "d0", "t", "c")]
