@@ -1,4 +1,4 @@
-"""The gateway's part of the demonstration: sub-devices that speak MQTT, CoAP and Modbus come in through an edge gateway.
+"""The gateway's part of the demonstration: sub-devices that speak MQTT, CoAP and Modbus come in through a gateway.
 
 Core and gateway never import each other, so the gateway runs as the program that it is.
 """
@@ -88,8 +88,8 @@ class Meter:
             registers = SimData(0, count=METER_REGISTERS, values=0, datatype=DataType.REGISTERS)
             server = ModbusTcpServer(SimDevice(METER_UNIT, simdata=[registers]), address=("127.0.0.1", 0))
             await server.serve_forever(background=True)
-            assert server.transport is not None
-            self.port = server.transport.sockets[0].getsockname()[1]
+            listening: Any = server.transport  # an asyncio Server
+            self.port = listening.sockets[0].getsockname()[1]
             return server
 
         asyncio.set_event_loop(self._loop)
@@ -143,9 +143,7 @@ def gateway(folder: Path, *, core_port: int, key: str, secret: str, meter_port: 
     configuration = folder / "gateway.toml"
     configuration.touch(mode=0o600)
     configuration.write_text(
-        CONFIGURATION.format(
-            core=core_port, key=key, secret=secret, mqtt=mqtt_port, coap=coap_port, modbus=meter_port
-        )
+        CONFIGURATION.format(core=core_port, key=key, secret=secret, mqtt=mqtt_port, coap=coap_port, modbus=meter_port)
     )
     command = [sys.executable, "-m", "edge_gateway", "run", "--config", str(configuration), "--data-dir", str(folder)]
     environment = os.environ | {"EDGE_GATEWAY__LOG__LEVEL": "error"}
