@@ -160,7 +160,7 @@ def test_starts_of_the_machine_are_numbered(spool: SpoolUnderTest) -> None:
     assert set(second.spool.boots) == {1, 2}
     assert second.spool.present_boot == Boot(number=2, known_ms=0)
     third = second.again(machine_start="three")
-    assert set(third.spool.boots) == {1, 3} or set(third.spool.boots) == {1, 2, 3}
+    assert set(third.spool.boots) == {1, 2, 3}  # the newest known one stays, since it may have been the present one
     assert third.spool.present_boot.number == 3
     third.close()
 
