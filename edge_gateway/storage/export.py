@@ -104,7 +104,7 @@ class SpoolReader:
     def overview(self) -> Overview:
         """Counts all records: about a second for a million."""
         devices: dict[str, int] = {}
-        for device, _, count in self._rows(schema.COUNTS):
+        for device, _, count, _ in self._rows(schema.COUNTS):
             devices[str(device)] = devices.get(str(device), 0) + int(count)
         ((total,),) = self._rows("PRAGMA page_count")
         ((free,),) = self._rows("PRAGMA freelist_count")

@@ -11,7 +11,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_gateway.model import Content, Lane, Record, SubDevice
@@ -132,12 +132,13 @@ class SpoolFile:
         run = self._cursor.execute
         self.boots = {number: Boot(number=number, known_ms=ms) for number, _, ms in run(schema.BOOTS)}
         backlog: Counter[str] = Counter()
-        used_boots = set()
-        for device, boot, count in run(schema.COUNTS):
+        last_ms: dict[int, int] = {}  # by boot
+        for device, boot, count, elapsed_ms in run(schema.COUNTS):
             backlog[device] += count
-            used_boots.add(boot)
-        for number in used_boots - self.boots.keys():
-            self.boots[number] = Boot(number=number, known_ms=0)
+            last_ms[boot] = max(last_ms.get(boot, 0), elapsed_ms)
+        for number, elapsed_ms in last_ms.items():
+            known = self.boots.get(number) or Boot(number=number, known_ms=0)
+            self.boots[number] = replace(known, last_ms=elapsed_ms)
         self.backlog = dict(backlog)
         self.records = backlog.total()
         for reason, _, readings in run(schema.DROPPED):
@@ -145,7 +146,7 @@ class SpoolFile:
         self.newest = run(schema.NEWEST).fetchone()[0] or 0
         self.mark = max(self.state("mark", 1), self.newest + 1)
         self.first_number = self.mark
-        self._forget_boots(set(self.boots) - used_boots)
+        self._forget_boots(set(self.boots) - last_ms.keys())
 
     def begin_opening(self, machine_start: str) -> Boot:
         """Marks the file as in use and finds, or adds, the present start of the machine."""
