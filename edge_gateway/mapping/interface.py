@@ -73,12 +73,20 @@ class CompiledPattern(Protocol):
     def filter(self) -> str:
         """The same as an MQTT topic filter."""
 
+    @property
+    def captures(self) -> frozenset[str]:
+        """The names that `match` gives."""
+
 
 class CompiledTemplate(Protocol):
     """Text with `{name}`, `{key}`, `{$.path}` in it, for topics, paths and bodies on the way back to a device."""
 
     def render(self, values: Mapping[str, Any], document: Json = None) -> str:
         """Raises: MappingError naming what is missing."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The `{name}`s in it, without the `{$.path}`s."""
 
 
 Reports = dict[str, ReportRule]
