@@ -154,9 +154,7 @@ def _check_rpc(path: Path, rpc: RpcPublish) -> list[Problem]:
     if rpc.answer:
         problems += _compiled((*path, "answer"), lambda: compile_path(rpc.answer))
     if rpc.answer and not rpc.reply:
-        problems.append(
-            Problem((*path, "answer"), "answer is taken from the reply; say on which topic it comes: reply")
-        )
+        problems.append(Problem((*path, "answer"), "answer is taken from the reply; give its topic: reply"))
     if not problems and rpc.reply:
         asked, told = compile_template(rpc.publish).names, compile_template(rpc.reply).names
         if asked - {"id", "method"} and not told:

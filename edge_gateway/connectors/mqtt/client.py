@@ -8,6 +8,7 @@ the broker and keeps what comes, if the broker is willing. QoS 2 is asked for as
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import ssl
@@ -108,8 +109,8 @@ class _Connection:
 
     # -- opening --------------------------------------------------------------------------------------
 
-    async def open(self) -> bool:
-        """Connects and logs in; whether the broker had kept our session. Raises: Lost."""
+    async def open(self) -> None:
+        """Connects and logs in. Raises: Lost."""
         opened: asyncio.Future[None] = self._loop.create_future()
         threading.Thread(target=self._connect, args=(opened,), name="mqtt-connect", daemon=True).start()
         await opened
@@ -118,7 +119,7 @@ class _Connection:
         await asyncio.wait(waiting, timeout=CONNECT_S, return_when=asyncio.FIRST_COMPLETED)
         if self.connected.done():
             self.connected.result()  # raises Lost
-            return True
+            return
         raise Lost(
             self.ended.result() if self.ended.done() else f"{self._owner.where} does not answer; is it a broker?"
         )
@@ -144,10 +145,8 @@ class _Connection:
             failure = Lost(f"{where} shows a certificate that is not trusted ({error.verify_message}); set ca_file")
         except (OSError, ValueError) as error:
             failure = Lost(f"{where} cannot be reached: {error}; check address, cable and firewall")
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._opened, opened, failure)
-        except RuntimeError:
-            pass  # the loop is closed: nobody waits any more
 
     def _opened(self, opened: asyncio.Future[None], failure: Lost | None) -> None:
         if opened.done():  # cancelled meanwhile

@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from edge_gateway.connectors.mqtt.settings import RpcPublish, TopicMap
 from edge_gateway.mapping.compiling import compile_map
 from edge_gateway.mapping.interface import CompiledTemplate, MappingError
@@ -23,6 +25,19 @@ _PLACE = re.compile(r"\{(\$?[^{}]*)\}")
 Captures = Mapping[str, str]
 
 
+class _Whole:
+    """The body `$.params` or `$.value`: that member as JSON, also when it is null."""
+
+    names: frozenset[str] = frozenset()
+
+    def __init__(self, member: str) -> None:
+        self._member = member
+
+    def render(self, values: Mapping[str, Any], document: Any = None) -> str:
+        """As `CompiledTemplate.render`."""
+        return msgspec.json.encode(document[self._member]).decode()
+
+
 class Downlink:
     """The compiled form of `shared` or of one `rpc.<method>`; the latter has a `source` with reply and time-out."""
 
@@ -30,7 +45,7 @@ class Downlink:
 
     def __init__(self, publish: str, body: str, rpc: RpcPublish | None = None) -> None:
         self.publish: CompiledTemplate = compile_template(publish, forbidden=FORBIDDEN_IN_TOPICS)
-        self.body: CompiledTemplate = compile_body(body)
+        self.body: CompiledTemplate = _Whole(body[2:]) if body in ("$.params", "$.value") else compile_body(body)
         self.filter = filter_of(publish)
         reply = rpc.reply if rpc else ""
         self.reply = compile_template(reply, forbidden=FORBIDDEN_IN_TOPICS) if reply else None

@@ -40,7 +40,7 @@ class TopicMap(MapSettings, kw_only=True, forbid_unknown_fields=True):
 
     topic: str
     shared: SharedPublish | None = None
-    rpc: dict[str, RpcPublish] = {}
+    rpc: dict[str, RpcPublish] = msgspec.field(default_factory=dict)
 
 
 class MqttSettings(Settings, kw_only=True, forbid_unknown_fields=True):
@@ -48,7 +48,7 @@ class MqttSettings(Settings, kw_only=True, forbid_unknown_fields=True):
 
     listen: str = ""
     connect: str = ""  # mqtt://host:1883, mqtts://host:8883
-    map: list[TopicMap] = []
+    map: list[TopicMap] = msgspec.field(default_factory=list)
     max_payload: Size = 65_536
 
     # for both: our own login at the broker, or the one that all devices share

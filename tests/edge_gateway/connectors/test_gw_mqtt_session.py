@@ -378,13 +378,13 @@ async def test_an_unmodified_thingsboard_device_works_behind_the_gateway() -> No
     assert peer.received()[0].codes == [1, 1, 1]
     peer.send(
         Publish(f"{me}/telemetry", b'[{"ts": 5, "values": {"t": 1}}, {"t": 2}]', 1, 3),
-        Publish(f"{me}/attributes", b'{"fw": "1.0"}', 1, 4),
+        Publish(f"{me}/attributes", b'{"fw": "v1"}', 1, 4),
     )
     await turns()
     assert [packet.packet_id for packet in peer.received()] == [3, 4]
     first, second, third = hall.site.readings
     assert (first.device, first.type, first.ts_ms, first.telemetry) == ("boiler-1", "thermostat", 5, {"t": 1})
-    assert (second.ts_ms, second.telemetry, third.attributes) == (None, {"t": 2}, {"fw": "1.0"})
+    assert (second.ts_ms, second.telemetry, third.attributes) == (None, {"t": 2}, {"fw": "v1"})
 
     await hall.listener.attributes_changed("boiler-1", {"limit": 5}, [])
     (change,) = peer.received()
