@@ -59,7 +59,7 @@ def _check_foreign(settings: HttpSettings, names: Collection[str], belongs: str)
 
 def _check_listener(settings: HttpSettings) -> list[Problem]:
     problems = []
-    is_local = False
+    is_local = True  # while nobody knows
     try:
         is_local = parse_address(settings.listen, 8080).is_loopback
     except ValueError as error:
@@ -88,8 +88,8 @@ def _check_path_map(one: HttpMap, path: Path) -> list[Problem]:
     problems = []
     if one.url or not one.path:
         text = "a connector with listen has maps with a path, such as /in/{device}; put a url into another [[http]]"
-        problems.append(Problem((*path, "path"), text))
-    elif not one.path.startswith("/"):
+        return [Problem((*path, "path"), text)]
+    if not one.path.startswith("/"):
         problems.append(Problem((*path, "path"), f"a path begins with /; write /{one.path}"))
     for name in ("rpc", "shared"):
         if getattr(one, name):

@@ -87,6 +87,7 @@ class HttpListener:
         self.settings = settings
         self.site = site
         self.port = 0
+        self._listens = ""
         self._maps = [_PathMap(one) for one in settings.map]
         self._users = Users(settings.users) if settings.users else None
         self._mailboxes = Mailboxes()
@@ -114,13 +115,14 @@ class HttpListener:
             text = f"cannot listen on {address}: {error.socketError}; stop what uses it or choose another port"
             raise ListenFailed(text) from error
         self.port = listening.getHost().port
-        self.site.health(Health.HEALTHY, f"listens on {address}")
+        self._listens = f"listens on {address}"
+        self.site.health(Health.HEALTHY, self._listens)
         try:
             await asyncio.get_running_loop().create_future()  # until it is cancelled
         finally:
             listening.stopListening()
             for connection in list(site.connections):
-                connection.abortConnection()
+                connection.transport.abortConnection()
 
     def _listen(self, reactor: Any, host: str, port: int, site: BoundedSite) -> Any:
         if not self.settings.certificate:
@@ -188,6 +190,8 @@ class HttpListener:
             self._users.load()
         except UsersUnreadable as error:  # those that were read before stay good
             self.site.health(Health.DEGRADED, str(error))
+        else:
+            self.site.health(Health.HEALTHY, self._listens)
         username, password = _basic(given)
         device = self._users.device_of(username, password)
         if device is None:
