@@ -9,7 +9,9 @@ import asyncio
 import errno
 import logging
 import socket
+import warnings
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiocoap import Context
@@ -108,6 +110,15 @@ async def client_context() -> Any:
     context = await Context.create_client_context(transports=["udp6"], loggername="edge-gateway.coap")
     _quieten(context.log)
     return context
+
+
+def listen_to(observation: Any, callback: Callable[[Any], None]) -> None:
+    """Each notification, then an exception when there are no more; aiocoap's iterator loses what comes in quick
+    succession, and does not survive a time-out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        observation.register_callback(callback)
+        observation.register_errback(callback)
 
 
 def _quieten(logger: logging.Logger) -> None:

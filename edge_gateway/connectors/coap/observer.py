@@ -16,7 +16,7 @@ from aiocoap.error import Error as CoapError
 from aiocoap.numbers.codes import Code
 from aiocoap.numbers.contentformat import ContentFormat
 
-from edge_gateway.connectors.coap.endpoint import client_context
+from edge_gateway.connectors.coap.endpoint import client_context, listen_to
 from edge_gateway.connectors.coap.settings import CoapSettings, ResourceCall, ResourceMap, ResourceWrite
 from edge_gateway.connectors.interface import Site
 from edge_gateway.mapping.amounts import parse_duration
@@ -73,8 +73,7 @@ class _Resource:
                 news.get_nowait()
             news.put_nowait(item)
 
-        observation.register_callback(put)
-        observation.register_errback(put)
+        listen_to(observation, put)
         try:
             response = await _answer(request, timeout_s)
             self._take(response)

@@ -13,6 +13,7 @@ from aiocoap import Context, Message
 from aiocoap.numbers.codes import Code
 
 from edge_gateway.connectors.coap import KINDS
+from edge_gateway.connectors.coap.endpoint import listen_to
 from edge_gateway.connectors.coap.listener import CoapListener
 from edge_gateway.model import Call, CallFailed, Refusal
 from tests.support.asyncio_tests import asyncio_test
@@ -43,8 +44,7 @@ class Watch:
     def __init__(self, request: Any) -> None:
         self._request = request
         self._news: asyncio.Queue[Any] = asyncio.Queue()
-        request.observation.register_callback(self._news.put_nowait)
-        request.observation.register_errback(self._news.put_nowait)
+        listen_to(request.observation, self._news.put_nowait)
 
     async def begin(self) -> Message:
         async with asyncio.timeout(10):
@@ -222,8 +222,9 @@ async def test_an_observer_that_left_is_gone() -> None:
         watch = Watch(it.request("m/a/rpc", code=Code.GET, observe=0))
         await watch.begin()
         watch.end()
-        with pytest.raises(CallFailed):
-            await it.connector.call(Call(device="a", method="m", params=None, timeout_s=0.3))
+        for _attempt in range(2):  # aiocoap takes in one more before it resets
+            with pytest.raises(CallFailed):
+                await it.connector.call(Call(device="a", method="m", params=None, timeout_s=0.3))
         await it.site.until(lambda: it.site.gone_devices == ["a"])
 
 
@@ -233,13 +234,13 @@ async def test_devices_of_thingsboard_are_understood() -> None:
     async with bench(preset="thingsboard", users={"T1": "boiler"}, type="heater", map=[]) as it:
         telemetry = b'{"ts": 1700000000000, "values": {"t": 21.5}}'
         assert (await it.send("api/v1/T1/telemetry", telemetry)).code == Code.CHANGED
-        assert (await it.send("api/v1/T1/attributes", b'{"fw": "1.2"}')).code == Code.CHANGED
+        assert (await it.send("api/v1/T1/attributes", b'{"fw": "v1.2"}')).code == Code.CHANGED
         assert (await it.send("api/v1/T2/telemetry", b'{"t": 1}')).code == Code.UNAUTHORIZED
         first, second = it.site.readings
         assert (first.device, first.type, first.ts_ms, first.telemetry) == (
             "boiler", "heater", 1_700_000_000_000, {"t": 21.5},
         )  # fmt: skip
-        assert second.attributes == {"fw": "1.2"}
+        assert second.attributes == {"fw": "v1.2"}
         watch = Watch(it.request("api/v1/T1/rpc", code=Code.GET, observe=0))
         await watch.begin()
         answer = asyncio.ensure_future(
