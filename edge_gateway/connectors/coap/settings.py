@@ -57,7 +57,7 @@ class ResourceMap(MapSettings, kw_only=True, forbid_unknown_fields=True):
 
     uri: str
     every: Duration = 60.0
-    rpc: dict[str, ResourceCall] = {}
+    rpc: dict[str, ResourceCall] = msgspec.field(default_factory=dict)
     shared: ResourceWrite | None = None
 
 
@@ -66,17 +66,17 @@ class CoapSettings(Settings, kw_only=True, forbid_unknown_fields=True):
 
     # a listener
     listen: str = ""
-    map: list[PathMap] = []
+    map: list[PathMap] = msgspec.field(default_factory=list)
     token: str = ""
     preset: Literal["", "thingsboard"] = ""
-    users: dict[str, str] = {}  # of the preset: access token -> device
+    users: dict[str, str] = msgspec.field(default_factory=dict)  # of the preset: access token -> device
     type: str = ""  # of the preset's devices
     max_payload: Size = 65_536
     max_devices: int = 10_000  # that observe
     max_waiting: int = 1_000  # requests that wait for the disk
 
     # a client
-    observe: list[ResourceMap] = []
+    observe: list[ResourceMap] = msgspec.field(default_factory=list)
     timeout: Duration = 10.0
 
     def __repr__(self) -> str:
