@@ -99,7 +99,8 @@ def _io_of(work: Callable[[], Any]) -> list[str]:
     if not _is_hooked:
         sys.addaudithook(_audit)
         _is_hooked = True
-    _watching = found = []
+    found: list[str] = []
+    _watching = found
     try:
         work()
     finally:

@@ -1,6 +1,7 @@
 """What the gateway and a plug-in process tell each other: one JSON object a line (UTF-8, at most 1 MiB).
 
-They go over the plug-in's standard input and output. Its standard error is for words; they go to the gateway's log. `do` says what a line is:
+They go over the plug-in's standard input and output. Its standard error is for words, which go to the gateway's log.
+`do` says what a line is:
 
 From the gateway
     {"do": "hello", "version": 1, "name": "plant", "settings": {…}, "wants_raw": false}    first; answer by hello
