@@ -73,7 +73,9 @@ class Gateway:
         kinds: Mapping[str, ConnectorKind],
         version: str,
         restart: Callable[[], None],
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
+        # `beat` is called while the loop turns, for systemd's watchdog.
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.config = config
         self.version = version
@@ -84,10 +86,10 @@ class Gateway:
         self._keyring.credentials()  # a damaged file is said now, not at the first connection
         self._spool = SqlSpool(path=spool_path(config, data_dir), settings=config.store, reactor=reactor)
         self._spool.open()
-        self._build_flow()
+        self._build_flow(beat)
         self._build_north(restart)
 
-    def _build_flow(self) -> None:
+    def _build_flow(self, beat: Callable[[], None]) -> None:
         """From the connectors to the relay."""
         config, reactor = self.config, self._reactor
         self.counters = Counters(wall_ms)
@@ -135,7 +137,7 @@ class Gateway:
             every_s=config.statistics.every,
             send=lambda values: self.intake.own(Content.TELEMETRY, values),
         )
-        self.watchdog = Watchdog(timers=reactor)
+        self.watchdog = Watchdog(timers=reactor, beat=beat)
 
     def _build_north(self, restart: Callable[[], None]) -> None:
         """The agent, and who answers the core's messages."""

@@ -1,0 +1,132 @@
+"""Keeps secrets out of what leaves the machine: a configuration's text, and anything that may quote it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edge_gateway.positions import Positions
+from edge_gateway.references import MASK, is_secret, without_password
+
+Where = tuple[str | int, ...]
+
+MIN_SECRET_CHARS = 4  # a shorter one would blot out parts of ordinary words
+_REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}|file:.*", re.DOTALL)
+_ENVIRONMENT_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_ASSIGNMENT = re.compile(r"""([A-Za-z0-9_-]+)["']?\s*[=:]\s*""")
+_PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+_PRIVATE_FILES = ("credentials.json", "proposed/credentials.json")
+
+
+def masked_toml(text: str) -> str:
+    """The text of a configuration with its secrets masked, line by line, so that differences stay visible.
+
+    References (`${NAME}`, `file:…`) stay: they say nothing. What cannot be parsed is masked by the names of its keys.
+    """
+    lines = text.splitlines(keepends=True)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return _finished([_masked_by_name(line) for line in lines])
+    positions = Positions(text)
+    for path, value in secrets_in(document):
+        first = max(positions.of(path).line - 1, 0)
+        last = first + value.count("\n") + 1 if "\n" in value else first
+        for number in range(first, min(last + 1, len(lines))):
+            lines[number] = _without_value(lines[number], value)
+    return _finished([_masked_by_name(line) if line.lstrip().startswith("#") else line for line in lines])
+
+
+def _finished(lines: list[str]) -> str:
+    return _PEM.sub(MASK, without_password("".join(lines)))
+
+
+def _without_value(line: str, value: str) -> str:
+    if f'"{value}"' in line or f"'{value}'" in line:
+        return line.replace(f'"{value}"', f'"{MASK}"').replace(f"'{value}'", f"'{MASK}'")
+    if MASK in line:
+        return line
+    name, equals, _ = line.partition("=")  # written with escapes, or over several lines: all of it goes
+    end = "\n" if line.endswith("\n") else ""
+    return f'{name}= "{MASK}"{end}' if equals else f"{MASK}{end}"
+
+
+def _masked_by_name(line: str) -> str:
+    """For lines that are no TOML (comments, broken files): what stands behind a secret's name goes."""
+    for found in _ASSIGNMENT.finditer(line):
+        names = ("provision", found[1]) if "provision" in line else (found[1],)
+        if is_secret(names) and not _REFERENCE.match(line[found.end() :].lstrip("\"'")):
+            end = "\n" if line.endswith("\n") else ""
+            return line[: found.end()] + MASK + end
+    return line
+
+
+def secrets_in(document: Any, path: Where = ()) -> Iterator[tuple[Where, str]]:
+    """What a decoded configuration itself gives away, with its path; references are none."""
+    if isinstance(document, dict):
+        for key, member in document.items():
+            yield from secrets_in(member, (*path, key))
+    elif isinstance(document, list):
+        for place, element in enumerate(document):
+            yield from secrets_in(element, (*path, place))
+    elif is_secret(path) and document not in ("", None) and not isinstance(document, bool):
+        text = str(document)
+        if not _REFERENCE.fullmatch(text):
+            yield path, text
+
+
+class Mask:
+    """Masks everything that is known to be secret on this gateway, in any text."""
+
+    def __init__(self, config: Path, data_dir: Path, environment: Mapping[str, str] = os.environ) -> None:
+        found: set[str] = set()
+        for folder in (data_dir / name for name in _PRIVATE_FILES):
+            found |= set(_strings(_json(folder)))
+        text = config.read_text("utf-8", errors="replace") if config.is_file() else ""
+        try:
+            document = tomllib.loads(text)
+        except tomllib.TOMLDecodeError:
+            document = {}
+        found |= {value for _, value in secrets_in(document)}
+        found |= {environment.get(name, "") for name in _ENVIRONMENT_REFERENCE.findall(text)}
+        found |= set(_from_files(document, config.parent))
+        found |= {value for name, value in environment.items() if is_secret(tuple(name.lower().split("__")))}
+        self._secrets = sorted((one for one in found if len(one) >= MIN_SECRET_CHARS), key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, MASK)
+        return _PEM.sub(MASK, without_password(text))
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None  # not there, or not readable: then nothing of it can be quoted either
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, member in value.items():
+            if name not in ("kind", "username"):
+                yield from _strings(member)
+    elif isinstance(value, str):
+        yield value
+
+
+def _from_files(document: Any, folder: Path) -> Iterator[str]:
+    """What `file:` refers to."""
+    if isinstance(document, dict | list):
+        for member in document.values() if isinstance(document, dict) else document:
+            yield from _from_files(member, folder)
+    elif isinstance(document, str) and document.startswith("file:"):
+        try:
+            yield (folder / document.removeprefix("file:")).read_text("utf-8").rstrip("\r\n")
+        except (OSError, ValueError):
+            return

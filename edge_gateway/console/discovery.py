@@ -1,0 +1,78 @@
+"""Looks around on the site: serial ports, and devices on the local network."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from dataclasses import dataclass
+
+PORTS = {502: "modbus", 4840: "opcua"}  # what a look at the network may try
+PARALLEL = 64
+ANSWER_S = 0.5
+MAX_HOSTS = 256
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Found:
+    """`kind` is the connector that fits, `connect` what its table says."""
+
+    kind: str
+    connect: str
+    text: str
+
+
+def local_network(towards: str) -> ipaddress.IPv4Network | None:
+    """The /24 around this machine's own address on the way to `towards`; None where that is no private one."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((towards, 9))  # of UDP: nothing is sent
+            own = ipaddress.ip_address(probe.getsockname()[0])
+    except (OSError, UnicodeError):
+        return None
+    if own.is_loopback or not own.is_private or own.is_link_local:
+        return None
+    return ipaddress.IPv4Network(f"{own}/24", strict=False)
+
+
+def scan(network: ipaddress.IPv4Network) -> list[Found]:
+    """Tries the ports of `PORTS` on each address, each once and briefly. Blocks for some seconds.
+
+    Raises: ValueError when the network has more than 256 addresses.
+    """
+    if network.num_addresses > MAX_HOSTS:
+        raise ValueError(f"{network} has more than {MAX_HOSTS} addresses; give a smaller one, such as 10.0.0.0/24")
+    return sorted(asyncio.run(_scan([str(host) for host in network.hosts()])))
+
+
+async def _scan(hosts: list[str]) -> list[Found]:
+    places = asyncio.Semaphore(PARALLEL)
+    found = await asyncio.gather(*(_look(host, port, places) for host in hosts for port in PORTS))
+    return [one for one in found if one is not None]
+
+
+async def _look(host: str, port: int, places: asyncio.Semaphore) -> Found | None:
+    async with places:
+        try:
+            _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), ANSWER_S)
+        except (OSError, TimeoutError):
+            return None
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    if PORTS[port] == "modbus":
+        return Found("modbus", f"tcp://{host}:{port}", f"Modbus TCP at {host}:{port}")
+    return Found("opcua", f"opc.tcp://{host}:{port}", f"OPC UA at {host}:{port}")
+
+
+def serial_ports() -> list[Found]:
+    """Ports that something is plugged into; the built-in ones that no hardware description is known for are left
+    out."""
+    from serial.tools import list_ports
+
+    return [
+        Found("modbus", f"serial://{port.device}?baud=19200&parity=E", f"{port.device} ({port.description})")
+        for port in list_ports.comports()
+        if port.vid is not None or (port.description and port.description != "n/a")
+    ]
