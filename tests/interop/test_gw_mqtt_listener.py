@@ -238,3 +238,25 @@ async def test_a_refused_subscription_is_told() -> None:
     async with listening(far, map=[HALL | {"shared": None, "rpc": {}}]) as broker, connecting(near, broker.port):
         await until(lambda: near.healths)
     assert "refuses the subscription of site/+/+/data" in near.healths[0][1]
+
+
+@asyncio_test
+async def test_a_broker_that_hangs_up_on_mqtt_5_is_asked_in_3_1_1() -> None:
+    """With `version = "auto"` an old broker that closes the connection without a word is no obstacle."""
+    levels: list[int] = []
+
+    async def old_broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            levels.append((await reader.readexactly(9))[8])
+            if levels[-1] == 4:
+                writer.write(b"\x20\x02\x00\x00")
+                await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(old_broker, "127.0.0.1", 0)
+    near = FakeSite("near")
+    async with connecting(near, server.sockets[0].getsockname()[1]):
+        await until(lambda: len(levels) == 2)
+    server.close()
+    assert levels == [5, 4]
+    assert "before it accepted us" in near.healths[0][1]

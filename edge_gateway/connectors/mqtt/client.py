@@ -120,9 +120,9 @@ class _Connection:
         if self.connected.done():
             self.connected.result()  # raises Lost
             return
-        raise Lost(
-            self.ended.result() if self.ended.done() else f"{self._owner.where} does not answer; is it a broker?"
-        )
+        if self.ended.done():  # some brokers say so that they do not speak the version
+            raise Lost(f"{self.ended.result()}, before it accepted us; see the broker's log", UNSUPPORTED_VERSION)
+        raise Lost(f"{self._owner.where} does not answer; is it a broker?")
 
     def _connect(self, opened: asyncio.Future[None]) -> None:
         """In a thread: name, TCP and TLS block in paho."""
@@ -336,7 +336,7 @@ class MqttClient:
             except Lost as lost:
                 self.site.health(Health.DEGRADED, str(lost))
                 if self.settings.version == "auto" and lost.code == UNSUPPORTED_VERSION:
-                    version = "3.1.1"
+                    version = "3.1.1" if version == "5" else "5"
             finally:
                 self._connection = None
                 connection.close()

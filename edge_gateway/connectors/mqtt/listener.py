@@ -61,6 +61,8 @@ class MqttListener:
         self._subscriptions: SubscriptionTrie[MqttSession, int] = SubscriptionTrie()
         self._retained = Retained()
         self._is_waiting_for_room = False
+        self._listens = ""
+        self._users_problem = ""
 
     async def run(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -77,7 +79,8 @@ class MqttListener:
                 f"cannot listen on {address}: {why}; stop what uses it or choose another port"
             ) from error
         self.port = server.sockets[0].getsockname()[1]
-        self.site.health(Health.HEALTHY, f"listens on {address}")
+        self._listens = f"listens on {address}"
+        self._tell_health()
         try:
             while True:
                 await asyncio.sleep(1.0)
@@ -102,14 +105,19 @@ class MqttListener:
         now_s = self.loop.time()
         for session in list(self._sessions):
             session.check_deadline(now_s)
+        self._tell_health()
+
+    def _tell_health(self) -> None:
+        maximum = self.settings.max_connections
+        full = f"{maximum} devices are connected, more are turned away; raise max_connections"
+        problem = self._users_problem or (full if len(self._sessions) >= maximum else "")
+        self.site.health(Health.DEGRADED if problem else Health.HEALTHY, problem or self._listens)
 
     # -- sessions (session.Host) --------------------------------------------------------------------
 
     def opened(self, session: MqttSession) -> bool:
         if len(self._sessions) >= self.settings.max_connections:
-            self.site.health(
-                Health.DEGRADED, f"more than max_connections = {self.settings.max_connections} connections"
-            )
+            self._tell_health()
             return False
         self._sessions.add(session)
         if self._is_waiting_for_room:
@@ -130,8 +138,9 @@ class MqttListener:
         if self._users is not None:
             try:
                 self._users.load()
+                self._users_problem = ""
             except UsersUnreadable as error:  # those that were read before stay good
-                self.site.health(Health.DEGRADED, str(error))
+                self._users_problem = str(error)
             return self._users.device_of(username, given)
         if settings.username or settings.password:
             is_right = same_secret(username, settings.username) & same_secret(given, settings.password)

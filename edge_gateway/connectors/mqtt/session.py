@@ -281,6 +281,8 @@ class MqttSession(asyncio.Protocol):
         """Sends a message; False when it could not be. See `ServerConnection.publish`."""
         if self._is_ending or self._connection.is_closed:
             return False
+        if not qos and self._pauses & Pause.UNREAD:
+            return False  # it does not read: what nobody counts would pile up
         is_sent = self._connection.publish(topic, payload, qos, on_settled)
         self._flush()
         return is_sent
@@ -297,10 +299,7 @@ class MqttSession(asyncio.Protocol):
     def check_deadline(self, now_s: float) -> None:
         """Called about once a second."""
         silence_s = now_s - self.last_seen_s
-        if self._is_ending:
-            if silence_s > CLOSE_S:
-                self._transport.abort()
-        elif self._pauses and not self._pauses & Pause.UNREAD:
+        if self._pauses and not self._pauses & Pause.UNREAD:
             self.last_seen_s = now_s  # who is not read cannot be called silent
         elif not self.client_id:
             if silence_s > CONNECT_S:
@@ -332,11 +331,12 @@ class MqttSession(asyncio.Protocol):
         if not self._is_ending:
             self._flush()
             self._is_ending = True
-            self.last_seen_s = self._host.loop.time()
             self._session_over()
             if self._pauses:
                 self._transport.resume_reading()  # or the end of the peer would not be seen
             self._transport.close()
+            if self._transport.get_write_buffer_size():
+                self._host.loop.call_later(CLOSE_S, self._transport.abort)
 
     def _session_over(self) -> None:
         if not self._is_over:

@@ -54,6 +54,9 @@ class Wire:
     def resume_reading(self) -> None:
         self.is_reading = True
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def get_extra_info(self, name: str) -> Any:
         return ("127.0.0.1", 1)
 
@@ -362,6 +365,35 @@ async def test_a_map_can_name_the_device_by_its_login() -> None:
     hall.connect("c7", user_name="u").send(Publish("data", b'{"t": 1}', 0))
     await turns()
     assert hall.site.values() == [("c7/u", {"t": 1})]
+
+
+@asyncio_test
+async def test_shared_attributes_can_go_in_one_message() -> None:
+    """Without `{key}` in the topic they are one object; `keys` says which; a deleted one is named."""
+    shared = {"publish": "cfg/{unit}", "keys": ["a", "b"]}
+    hall = Listening(map=[{"topic": "d/{unit}", "device": "{unit}", "telemetry": ["$.t -> t"], "shared": shared}])
+    with pytest.raises(CallFailed, match="nobody subscribes to cfg/u1"):
+        await hall.listener.attributes_changed("u1", {"a": 1}, [])
+    peer = hall.connect()
+    peer.send(Subscribe(2, [Subscription("cfg/u1", 0)]))
+    peer.received()
+    await hall.listener.attributes_changed("u1", {"a": 1, "b": None, "c": 3}, ["b", "d"])
+    assert [one.payload for one in peer.received()] == [b'{"a":1,"b":null}', b'{"deleted":["b"]}']
+
+
+@asyncio_test
+async def test_a_peer_that_does_not_read_is_sent_nothing_that_nobody_counts() -> None:
+    """Messages of QoS 0 do not pile up for it."""
+    hall = Listening()
+    peer = hall.connect()
+    peer.send(Subscribe(2, [Subscription("site/#", 0)]))
+    peer.received()
+    peer.session.pause_writing()
+    with pytest.raises(CallFailed, match="did not take the message"):
+        await hall.listener.call(Call(device="a-1", method="blink", params=None, timeout_s=5))
+    assert (peer.received(), peer.wire.is_reading) == ([], False)
+    peer.session.resume_writing()
+    assert peer.wire.is_reading
 
 
 # -- preset ----------------------------------------------------------------------------------------
