@@ -16,12 +16,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
 import requests
 
-from cloud_core.rest_client import RestClient
+from cloud_core.demo_gateway import (
+    LIMIT_REGISTER,
+    POWER_REGISTER,
+    GatewayStopped,
+    Meter,
+    gateway,
+    publish,
+)
+from cloud_core.rest_client import RestClient, RestError
 
 READY_TIMEOUT_S = 30.0
 STEP_TIMEOUT_S = 15.0
@@ -51,6 +60,7 @@ def run_demo(ports: dict[str, int | None], *, once: bool) -> None:
         tour = Tour(core, rest)
         for step in tour.steps():
             step()
+        behind_a_gateway(tour, core, Path(data_dir) / "gateway")
         click.secho("\nAll steps done: every answer was checked over the wire and through REST.", fg="green")
         if not once:
             click.echo(f"Administrator: demo@localhost / {password}   REST: {core.http}")
@@ -212,6 +222,40 @@ class Tour:
         _expect("explain", attempt["outcome"] == "INVALID_PROVISION_CREDENTIALS", f"explained as {attempt}")
         _done(f"A refusal explains itself: {answer['ref']} → {attempt['detail']}")
 
+    def profile(self, name: str) -> tuple[str, str]:
+        """Provision key and secret."""
+        return self._profiles[name]
+
+    def await_value(self, step: str, device: str, key: str, value: float) -> None:
+        """What a gateway has acknowledged is on its disk; it reaches the core a little later."""
+        ends = time.monotonic() + STEP_TIMEOUT_S
+        found: Any = None
+        while time.monotonic() < ends:
+            try:
+                found = self._latest(device).get(key, [{}])[0].get("value")
+            except RestError:  # not registered yet
+                found = None
+            if found == value:
+                return
+            time.sleep(0.1)
+        raise DemoFailed(f"Step {step}: {device} should have {key} = {value}, REST reads {found}.")
+
+    def call(self, step: str, device: str, method: str, params: Any) -> None:
+        """A two-way command; whatever the device replies."""
+        identifier = self._rest.get("/api/tenant/devices", deviceName=device)["id"]["id"]
+        try:
+            answer = self._rest.post(f"/api/rpc/twoway/{identifier}", {"method": method, "params": params})
+        except RestError as error:
+            raise DemoFailed(f"Step {step}: {method} of {device} was answered with {error}.") from None
+        _expect(step, not (isinstance(answer, dict) and answer.get("error")), f"{method} was answered with {answer}")
+
+    def _latest(self, device: str) -> dict[str, Any]:
+        found = self._rest.get("/api/tenant/devices", deviceName=device)
+        latest: dict[str, Any] = self._rest.get(
+            f"/api/plugins/telemetry/DEVICE/{found['id']['id']}/values/timeseries", useStrictDataTypes="true"
+        )
+        return latest
+
     def keep_sending(self) -> None:
         """Until Ctrl-C."""
         number = 0
@@ -238,11 +282,37 @@ class Tour:
         return token
 
     def _expect_stored(self, step: str, device: str, value: float) -> None:
-        found = self._rest.get("/api/tenant/devices", deviceName=device)
-        latest = self._rest.get(
-            f"/api/plugins/telemetry/DEVICE/{found['id']['id']}/values/timeseries", useStrictDataTypes="true"
-        )
+        latest = self._latest(device)
         _expect(step, latest["temperature"][0]["value"] == value, f"REST reads {latest}")
+
+
+def behind_a_gateway(tour: Tour, core: Endpoints, folder: Path) -> None:
+    """An edge gateway provisions itself, and what speaks MQTT, CoAP and Modbus behind it comes in."""
+    meter = Meter().start()
+    key, secret = tour.profile("demo-open")
+    meter.set(POWER_REGISTER, 1234)
+    try:
+        with gateway(folder, core_port=core.mqtt_port, key=key, secret=secret, meter_port=meter.port) as (
+            mqtt_port,
+            coap_port,
+        ):
+            tour.await_value("gateway", "demo-meter-1", "power", 123.4)
+            _done("Gateway: it provisioned itself, and a Modbus meter behind it is registered and read")
+            is_acknowledged = publish(mqtt_port, "hall/7/data", {"temp": 20.5}, timeout_s=STEP_TIMEOUT_S)
+            _expect("gateway", is_acknowledged, "the gateway did not acknowledge an MQTT message")
+            tour.await_value("gateway", "demo-hall-7", "temperature", 20.5)
+            south = Endpoints("", 0, coap_port)
+            code, _ = asyncio.run(coap_post(south, "m/water-1", {"litres": 42.0}))
+            _expect("gateway", code == "2.04", f"the gateway answered {code} to a CoAP reading")
+            tour.await_value("gateway", "demo-water-1", "volume", 42.0)
+            _done("Gateway: an MQTT thermometer and a CoAP water meter came in through it")
+            tour.call("gateway", "demo-meter-1", "setLimit", {"limit": 500})
+            _expect("gateway", meter.get(LIMIT_REGISTER) == 500, "the command did not reach the meter's register")
+            _done("Gateway: a command of the core was written to the Modbus meter")
+    except GatewayStopped:
+        raise DemoFailed("Step gateway: it ended before it was ready; its messages are above.") from None
+    finally:
+        meter.stop()
 
 
 def mqtt_provision(core: Endpoints, request: dict[str, str]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Position:
 
 NOWHERE: Final = Position()
 
+_MAX_KEYS: Final = 100  # with dots between them; more are too deep for any setting
 _BLANK = re.compile(r"[ \t]*")
 _BLANK_AND_COMMENTS = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -89,7 +90,7 @@ class Positions:
         start = self._at
         is_array = self._text.startswith("[[", start)
         self._at += 2 if is_array else 1
-        keys = self._keys()
+        keys = self._keys()[:_MAX_KEYS]
         self._at += 2 if is_array else 1  # the brackets at the end
         path: Path = ()
         for key in keys[:-1]:
@@ -131,7 +132,7 @@ class Positions:
         self._skip(_BLANK)
         start = self._at
         path = table
-        for key in self._keys():
+        for key in self._keys()[:_MAX_KEYS]:
             path = (*path, key)
             self._offsets.setdefault(path, start)
         self._at += 1  # the equals sign

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from edge_gateway.model import Problem
 
+MAX_DEPTH: Final = 64
 MASK: Final = "••••"
 _MAX_FILE_BYTES: Final = 65_536
 _MIN_MASKED_CHARS: Final = 4  # a shorter one would blot out parts of ordinary words
@@ -44,6 +45,9 @@ class References:
 
     def resolve(self, value: Any, path: tuple[str | int, ...] = ()) -> Any:  # Any: decoded TOML
         """`value` with everything put in; what cannot be becomes an empty text and a problem."""
+        if len(path) > MAX_DEPTH:
+            self.problems.append(Problem(path[:1], f"nested deeper than {MAX_DEPTH} levels"))
+            return ""
         if isinstance(value, dict):
             return {key: self.resolve(member, (*path, key)) for key, member in value.items()}
         if isinstance(value, list):

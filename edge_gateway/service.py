@@ -97,9 +97,11 @@ class Gateway:
             wall_ms=wall_ms,
             monotonic_ms=lambda: round(seconds_since_start() * 1000),
             boots=self._spool,
-            newest_ms=max((boot.known_ms for boot in self._spool.boots.values()), default=0),
+            newest_ms=max((device.last_seen_ms for device in self._spool.sub_devices()), default=0),
         )
-        self.sub_devices = SubDevices(settings=config.devices, store=self._spool, timers=reactor, wall_ms=wall_ms)
+        self.sub_devices = SubDevices(
+            settings=config.devices, store=self._spool, timers=reactor, wall_ms=lambda: self._clock.now()[0]
+        )
         self.relay = Relay(
             spool=self._spool,
             sub_devices=self.sub_devices,

@@ -198,9 +198,9 @@ class GatewaySession:
 
     def pinged(self) -> None:
         """A PINGREQ: activity of all sub-devices, where the gateway overwrites activity times."""
-        self.has_spoken = False
         now_ms = self._parts.now_ms()
-        if not self._devices or now_ms < self._next_ping_ms:
+        self.has_spoken = now_ms < self._next_ping_ms  # then it is passed on with the next report
+        if self.has_spoken or not self._devices:
             return
         self._next_ping_ms = now_ms + PING_INTERVAL_MS
 

@@ -46,6 +46,7 @@ class _Run:
         self.connector: Connector | None = None
         self.task: asyncio.Task[None] | None = None
         self.failures = 0
+        self.is_stopped = False
 
 
 class Supervisor:
@@ -104,7 +105,7 @@ class Supervisor:
         run.task = asyncio.get_running_loop().create_task(self._live(run), name=f"connector {table.name}")
 
     async def _live(self, run: _Run) -> None:
-        while True:
+        while not run.is_stopped:
             run.site.health(Health.STARTING)
             began_s = self._timers.seconds()
             reason = await self._once(run)
@@ -120,6 +121,10 @@ class Supervisor:
         try:
             run.connector = run.table.kind.build(run.table.settings, run.site)
             await run.connector.run()
+        except asyncio.CancelledError:
+            if run.is_stopped:
+                raise
+            return "a part of it was cancelled"
         except Exception as error:  # whatever a connector raises is its own failure, never the gateway's
             self._log.failure("connector {name} failed", name=run.table.name)
             return f"{type(error).__name__}: {error}"[:MAX_REASON]
@@ -131,6 +136,7 @@ class Supervisor:
         task = run.task
         if task is None:
             return
+        run.is_stopped = True
         task.cancel()
         timeout = asyncio.ensure_future(self._sleep(STOP_S))
         await asyncio.wait([task, timeout], return_when=asyncio.FIRST_COMPLETED)

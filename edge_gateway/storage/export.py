@@ -46,9 +46,7 @@ class SpoolReader:
 
     def __enter__(self) -> SpoolReader:
         if not self._path.is_file():
-            raise SpoolUnavailable(
-                f"There is no spool at {self._path}; see [store] path. The agent makes it when it starts."
-            )
+            raise SpoolUnavailable(f"There is no spool at {self._path}: see [store] path, or start the agent.")
         try:
             self._connection = self._connect("mode=ro")
         except SpoolUnavailable:
@@ -98,12 +96,15 @@ class SpoolReader:
         }
 
     def sub_devices(self) -> list[SubDevice]:
-        return [SubDevice(*map(str, row[:4]), int(row[4]), bool(row[5])) for row in self._rows(schema.DEVICES)]
+        return [
+            SubDevice(name, upstream_name, type, connector, seen_ms, bool(is_deleted))
+            for name, upstream_name, type, connector, seen_ms, is_deleted in self._rows(schema.DEVICES)
+        ]
 
     def overview(self) -> Overview:
         """Counts all records: about a second for a million."""
         devices: dict[str, int] = {}
-        for device, _, count in self._rows(schema.COUNTS):
+        for device, _, count, _ in self._rows(schema.COUNTS):
             devices[str(device)] = devices.get(str(device), 0) + int(count)
         ((total,),) = self._rows("PRAGMA page_count")
         ((free,),) = self._rows("PRAGMA freelist_count")

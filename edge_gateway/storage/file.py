@@ -11,7 +11,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_gateway.model import Content, Lane, Record, SubDevice
@@ -20,7 +20,6 @@ from edge_gateway.storage.interface import Boot
 
 MARK_AHEAD = 1_000  # numbers are reserved so many at a time: one page more written for a thousand records
 BUSY_TIMEOUT_S = 2.0  # only a tool of somebody else can hold the file
-CHECKPOINT_PAGES = 1_000
 WAL_KEPT_BYTES = 4 * 1024**2  # stays allocated, so that a full disk still takes deletions
 WAL_TOO_LONG_PAGES = 16_384
 CACHE_KIB = 16_384
@@ -115,6 +114,7 @@ class SpoolFile:
         self._cursor = self._connection.cursor()
         self._changes = _Changes()
         self._pages_in_wal = 0
+        self._log_bytes = WAL_KEPT_BYTES
         self._telemetry_from = 0  # no telemetry has a smaller number
         self._no_history = (0, 0)  # no history between these two numbers; the first excluded, the last included
         self.backlog: dict[str, int] = {}
@@ -132,12 +132,13 @@ class SpoolFile:
         run = self._cursor.execute
         self.boots = {number: Boot(number=number, known_ms=ms) for number, _, ms in run(schema.BOOTS)}
         backlog: Counter[str] = Counter()
-        used_boots = set()
-        for device, boot, count in run(schema.COUNTS):
+        last_ms: dict[int, int] = {}  # by boot
+        for device, boot, count, elapsed_ms in run(schema.COUNTS):
             backlog[device] += count
-            used_boots.add(boot)
-        for number in used_boots - self.boots.keys():
-            self.boots[number] = Boot(number=number, known_ms=0)
+            last_ms[boot] = max(last_ms.get(boot, 0), elapsed_ms)
+        for number, elapsed_ms in last_ms.items():
+            known = self.boots.get(number) or Boot(number=number, known_ms=0)
+            self.boots[number] = replace(known, last_ms=elapsed_ms)
         self.backlog = dict(backlog)
         self.records = backlog.total()
         for reason, _, readings in run(schema.DROPPED):
@@ -145,7 +146,7 @@ class SpoolFile:
         self.newest = run(schema.NEWEST).fetchone()[0] or 0
         self.mark = max(self.state("mark", 1), self.newest + 1)
         self.first_number = self.mark
-        self._forget_boots(set(self.boots) - used_boots)
+        self._forget_boots(set(self.boots) - last_ms.keys())
 
     def begin_opening(self, machine_start: str) -> Boot:
         """Marks the file as in use and finds, or adds, the present start of the machine."""
@@ -191,6 +192,11 @@ class SpoolFile:
         finally:
             self._connection.close()
 
+    def bound_log(self, size_bytes: int) -> None:
+        """About how large the write-ahead log may become."""
+        self._log_bytes = size_bytes
+        self._connection.execute(f"PRAGMA journal_size_limit = {size_bytes}").fetchall()
+
     def drop_connection(self) -> None:
         """Whatever state it is in."""
         with contextlib.suppress(sqlite3.Error):
@@ -203,6 +209,7 @@ class SpoolFile:
         self.mark = max(self.mark, other.mark)
         self.backlog = other.backlog
         self.boots = self.boots | other.boots
+        self.bound_log(other._log_bytes)
 
     # --- one transaction
 
@@ -320,7 +327,7 @@ class SpoolFile:
 
     def checkpoint(self, *, is_due: bool = False) -> None:
         """Carries the write-ahead log over into the file, so that it starts again; never waits for a reader."""
-        if not is_due and self._pages_in_wal < CHECKPOINT_PAGES:
+        if not is_due and self._pages_in_wal < self._log_bytes // schema.PAGE_BYTES:
             return
         self._pages_in_wal = 0
         _, pages, _ = self._cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()

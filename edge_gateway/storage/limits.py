@@ -49,9 +49,14 @@ class Limits:
         self._no_growth_until_s = float("-inf")
 
     @property
+    def log_bytes(self) -> int:
+        """For the write-ahead log."""
+        return min(WAL_KEPT_BYTES, self._settings.max_size // 8)
+
+    @property
     def max_bytes(self) -> int:
-        size = self._settings.max_size
-        return size - min(WAL_KEPT_BYTES, size // 8)
+        """For records."""
+        return self._settings.max_size - self.log_bytes
 
     @property
     def drops(self) -> bool:

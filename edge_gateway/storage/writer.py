@@ -36,6 +36,7 @@ MAX_COMMIT_MS = 20
 TEND_EVERY_S = 1.0
 GIVE_BACK_ABOVE_PAGES = 4_096  # free pages of the file: 16 MiB
 GIVE_BACK_PAGES = 512
+FORGOTTEN_ON_FULL_DISK = 50  # in one transaction
 
 log = Logger()
 
@@ -144,6 +145,7 @@ class Writer:
         self._reopen = reopen
         self._repair = repair
         self._limits = Limits(settings)
+        file.bound_log(self._limits.log_bytes)
         self._present = present.number
         self._reactor = reactor
         self._monotonic = monotonic
@@ -160,7 +162,7 @@ class Writer:
         self._carried = Batch()
         self._late_reads: list[Read] = []
         self._tended_s = float("-inf")
-        self._is_in_trouble = False
+        self._is_in_trouble = self._is_short = False
         self.levels = SpoolLevels(
             records=0, used_bytes=0, max_bytes=self._limits.max_bytes, free_disk_bytes=0, oldest_ms=0, dropped={}
         )
@@ -276,6 +278,8 @@ class Writer:
     def _process(self, batch: Batch) -> list[Answer]:
         batch = batch.after(self._carried)
         self._carried = Batch()
+        if self._is_in_trouble and not self._has_carried_log_over():
+            return self._put_off(batch)
         try:
             return self._commit(batch)
         except Exception as error:
@@ -305,7 +309,7 @@ class Writer:
             file.append(records)
         file.forget([number for number in batch.forgets if number > stored])
         file.commit()
-        if self._is_in_trouble and (records or not batch.appends):
+        if self._is_in_trouble and records:
             self._is_in_trouble = False
             log.info("The spool's disk takes data again")
         answers: list[Answer] = [(self._on_dropped, (numbers, dict(devices)))] if numbers else []
@@ -371,7 +375,8 @@ class Writer:
         """The disk takes no more, or the file was repaired: once more into the pages that the file has, with what the
         policy drops; then at least what takes no room."""
         self._limits.stop_growth(self._monotonic())
-        self._guarded(lambda: self._file.checkpoint(is_due=True))  # makes the log's own pages usable again
+        if not self._has_carried_log_over():
+            return self._put_off(batch)
         for part in (batch, batch.without_appends()):
             try:
                 answers = self._commit(part)
@@ -379,8 +384,35 @@ class Writer:
                 self._recover(error)
                 continue
             return answers if part is batch else answers + self._refused(batch)
+        answers = self._put_off(batch)
+        self._carried.forgets = self._forget_in_parts(batch.forgets)
+        return answers
+
+    def _has_carried_log_over(self) -> bool:
+        """Room goes to the file first, so that the log can start again; otherwise the log would eat it up."""
+        try:
+            self._file.checkpoint(is_due=True)
+        except Exception as error:
+            self._recover(error)
+            return False
+        return True
+
+    def _put_off(self, batch: Batch) -> list[Answer]:
+        """Refuses what was to be appended; the rest waits for better times."""
         self._carried = batch.without_appends()
         return self._refused(batch)
+
+    def _forget_in_parts(self, numbers: list[int]) -> list[int]:
+        """With the log started again after each part: whole pages go through it, and it cannot grow. What is left."""
+        numbers = sorted(set(numbers))
+        for at in range(0, len(numbers), FORGOTTEN_ON_FULL_DISK):
+            try:
+                self._commit(Batch(forgets=numbers[at : at + FORGOTTEN_ON_FULL_DISK]))
+                self._file.checkpoint(is_due=True)
+            except Exception as error:
+                self._recover(error)
+                return numbers[at:]
+        return []
 
     @staticmethod
     def _refused(batch: Batch) -> list[Answer]:
@@ -457,7 +489,11 @@ class Writer:
         return self._limits.drops and self.levels.used_bytes > self._limits.max_bytes and self.levels.records > 0
 
     def _checkpoint(self) -> None:
-        self._file.checkpoint()
+        """A disk that has just become short still takes what the file has to grow by; later it may not, and then the
+        log, which forgetting needs, could not start again."""
+        was_short = self._is_short
+        self._is_short = self._limits.is_disk_short(self.levels.free_disk_bytes, self._monotonic())
+        self._file.checkpoint(is_due=self._is_short and not was_short)
 
     def _measure(self) -> None:
         file = self._file

@@ -58,6 +58,7 @@ ALLOWED = {
         f"edge_gateway.connectors.{protocol}": (
             "shared", "edge_gateway.model", "edge_gateway.mapping", "edge_gateway.connectors.interface",
             "edge_gateway.settings",
+            "edge_gateway.connectors.access",
         )
         for protocol in ("mqtt", "http", "coap", "modbus", "opcua", "line", "simulator", "plugin")
         if importlib.util.find_spec(f"edge_gateway.connectors.{protocol}")

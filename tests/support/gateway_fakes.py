@@ -228,7 +228,7 @@ class Flow:
         """One turn of the loop."""
         self.timers.advance(0)
 
-    def answer_all(self, rounds: int = 1_000) -> None:
+    def answer_all(self, rounds: int = 5_000) -> None:
         """The core acknowledges everything until nothing is left."""
         for _ in range(rounds):
             if not self.uplink.waiting:

@@ -157,10 +157,10 @@ def test_starts_of_the_machine_are_numbered(spool: SpoolUnderTest) -> None:
     assert same.spool.boots == {1: Boot(number=1, known_ms=1_000)}
     same.append(a_record(same.spool.next_number))
     second = same.again(machine_start="two")
-    assert set(second.spool.boots) == {1, 2}
+    assert second.spool.boots == {1: Boot(number=1, known_ms=1_000, last_ms=1), 2: Boot(number=2, known_ms=0)}
     assert second.spool.present_boot == Boot(number=2, known_ms=0)
     third = second.again(machine_start="three")
-    assert set(third.spool.boots) == {1, 3} or set(third.spool.boots) == {1, 2, 3}
+    assert set(third.spool.boots) == {1, 2, 3}  # the newest known one stays, since it may have been the present one
     assert third.spool.present_boot.number == 3
     third.close()
 
@@ -208,7 +208,7 @@ def test_a_spool_can_be_read_while_it_is_written(spool: SpoolUnderTest) -> None:
     with SpoolReader(spool.path) as reader:
         found = reader.records()
         assert next(found).number == 1
-        assert spool.append(a_record(2502)) is None
+        assert spool.append(a_record(2502, "d0")) is None
         assert sum(1 for _ in found) == 2501
         assert reader.overview().devices == {"d0": 1251, "d1": 1251}
         assert reader.sub_devices() == [SubDevice("d0", "d0", "t", "c")]
@@ -242,6 +242,7 @@ while True:
     spool.spool.remember([SubDevice(f"s{number}", "", "", "")])
     for n in range(number, number + 20):
         spool.spool.append([a_record(n)], lambda refusal, n=n: answers.append(n) or print(n, flush=True))
+    print("forgotten", number - 15, flush=True)
     spool.spool.forget([number - 15])
     number += 20
     spool.reactor.run_until(lambda: len(answers) == 20)
@@ -252,6 +253,7 @@ def test_nothing_acknowledged_is_lost_by_kill(path: Path) -> None:
     """SIGKILL at random moments, many times: each acknowledged record is there, in order, with the device before it."""
     chance = random.Random(7)
     acknowledged: list[int] = []
+    forgotten: set[int] = set()
     for _ in range(15):
         child = subprocess.Popen(
             [sys.executable, "-c", CHILD, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
@@ -261,14 +263,13 @@ def test_nothing_acknowledged_is_lost_by_kill(path: Path) -> None:
         child.send_signal(signal.SIGKILL)
         lines += child.stdout.readlines()
         child.wait()
-        acknowledged += [int(line) for line in lines if line.endswith("\n")]
+        words = [line.split() for line in lines if line.endswith("\n")]
+        acknowledged += [int(word[0]) for word in words if len(word) == 1]
+        forgotten |= {int(word[1]) for word in words if len(word) == 2}
     spool = SpoolUnderTest(path)
     stored = numbers(spool.history())
     assert stored == sorted(stored)
-    missing = set(acknowledged) - set(stored)
-    # Only what was told to be forgotten may be missing: one in twenty.
-    assert all(number + 15 in acknowledged or number + 16 in acknowledged for number in missing)
-    assert len(missing) <= len(acknowledged) / 20 + 15
+    assert set(acknowledged) - set(stored) <= forgotten
     assert len(acknowledged) == len(set(acknowledged))
     assert len(spool.spool.sub_devices()) * 20 >= len(stored) - 15 * 20
     assert spool.spool.levels().dropped == {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,10 +133,9 @@ def test_a_short_disk_refuses_when_there_is_nothing_to_drop(path: Path) -> None:
     spool.close()
 
 
-def limit_pages(spool: SpoolUnderTest, pages: int) -> None:
-    """SQLite's own simulation of a full disk."""
-    file = spool.spool._writer._file
-    file._connection.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+def pragma(spool: SpoolUnderTest, text: str) -> int:
+    """On the spool's own connection; `max_page_count` is SQLite's simulation of a full disk."""
+    return int(spool.spool._writer._file._connection.execute(f"PRAGMA {text}").fetchone()[0])
 
 
 @pytest.mark.parametrize("when_full", ["refuse", "drop-oldest"])
@@ -144,8 +143,7 @@ def test_a_full_disk_loses_nothing_acknowledged(path: Path, when_full: str) -> N
     """Refused or made room for; forgetting goes on; and the spool recovers when there is space."""
     spool = SpoolUnderTest(path, when_full=when_full)
     fill(spool, 1, 400)
-    total = spool.spool._writer._file.pages()[0]
-    limit_pages(spool, total + 10)
+    pragma(spool, f"max_page_count = {pragma(spool, 'page_count') + 10}")
     answers = fill(spool, 401, 600)
     stored = {record.number for record in spool.history()}
     gone = {number for numbers, _ in spool.dropped for number in numbers}
@@ -160,7 +158,7 @@ def test_a_full_disk_loses_nothing_acknowledged(path: Path, when_full: str) -> N
         assert set(spool.spool.levels().dropped) == {"disk"}
     spool.forget(sorted(stored)[:100])
     assert len(spool.history()) == len(stored) - 100
-    limit_pages(spool, 1_000_000)
+    pragma(spool, "max_page_count = 1000000")
     spool.now_s += 20
     assert set(fill(spool, 5001, 400)) == {None}
     spool.close()
@@ -174,27 +172,54 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip("only root can mount a tiny disk")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill_up(disk: Path) -> Path:
+    """Takes all that is left of the disk, as another program may."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
+    return filler
 
 
 def test_a_disk_that_is_really_full(tiny_disk: Path) -> None:
-    """Refused, forgotten and stored again as there is room."""
-    spool = SpoolUnderTest(tiny_disk / "spool.db", when_full="refuse")
+    """Others have filled it: what was acknowledged stays, forgetting works, and storing too once there is room."""
+    spool = SpoolUnderTest(tiny_disk / "spool.db", when_full="refuse", keep_free=MIB, max_size=8 * MIB)
     answers = fill(spool, 1, 3000)
-    accepted = [n for index, answer in enumerate(answers) if answer is None for n in range(index * 20 + 1, index * 20 + 21)]
     assert None in answers and answers[-1] is not None
+    filler = fill_up(tiny_disk)
+    answers += fill(spool, 3001, 100)
+    accepted = [20 * index + n for index, answer in enumerate(answers) if answer is None for n in range(1, 21)]
     assert [record.number for record in spool.history()] == accepted
-    spool.spool.forget(accepted)
-    ends = time.monotonic() + 20
-    while spool.spool.levels().records and time.monotonic() < ends:
-        spool.now_s += 2
-        spool.history(limit_records=1)
+    spool.forget(accepted)
     assert spool.spool.levels().records == 0
+    filler.unlink()
     spool.now_s += 20
     assert fill(spool, 10_001, 20) == [None]
     again = spool.again(when_full="refuse")
     assert [record.number for record in again.history()] == list(range(10_001, 10_021))
     again.close()
+
+
+def test_a_disk_that_is_full_to_the_last_byte(tiny_disk: Path) -> None:
+    """With nothing kept free forgetting has to wait for room, and is done then."""
+    spool = SpoolUnderTest(tiny_disk / "spool.db", when_full="refuse", max_size=8 * MIB)
+    filler = tiny_disk / "other"
+    filler.write_bytes(b"x" * MIB)
+    answers = fill(spool, 1, 3000)
+    fill_up(tiny_disk)
+    accepted = [20 * index + n for index, answer in enumerate(answers) if answer is None for n in range(1, 21)]
+    assert [record.number for record in spool.history()] == accepted
+    spool.spool.forget(accepted[:-1])
+    spool.history(limit_records=1)
+    filler.unlink()
+    (tiny_disk / "filler").unlink()
+    spool.now_s += 20
+    spool.forget([accepted[-1]])
+    assert spool.spool.levels().records == 0
+    spool.close()
 
 
 def test_sizes_are_shown_as_they_are_written_in_the_settings() -> None:
