@@ -47,7 +47,7 @@ def run(place: Place, log_format: str | None) -> None:
 
     Exit codes: 0 stopped in order, 2 the configuration has problems, 3 it cannot start.
     """
-    reactor = installed_reactor()  # before anything else: what connectors import takes whichever reactor there is
+    reactor = installed_reactor()
     config = configuration(place)
     start_logging(log_format or config.log.format, config.log.level)
     agent = AgentProcess(place, config, reactor)

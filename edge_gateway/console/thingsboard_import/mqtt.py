@@ -42,7 +42,10 @@ def convert(document: Mapping[str, Any], name: str, notes: Notes) -> list[Table]
     for kind, why in (
         ("connectRequests", "a device is registered by its first message; no topic is needed for it"),
         ("disconnectRequests", "set [devices] inactivity instead"),
-        ("attributeRequests", "use `shared`: changes are published by themselves, with retain = true also the last ones"),
+        (
+            "attributeRequests",
+            "use `shared`: changes are published by themselves; retain = true keeps the last",
+        ),
     ):
         if requests.get(kind):
             where.at(kind).missing(why)
@@ -57,7 +60,7 @@ def _broker(broker: Mapping[str, Any], name: str, notes: Notes) -> dict[str, Any
     url = f"{'mqtts' if is_tls else 'mqtt'}://{broker.get('host', '127.0.0.1')}:{broker.get('port', 1883)}"
     notes.converted("[[mqtt]] connect and login")
     if broker.get("cleanSession", broker.get("cleanStart")):
-        notes.at("cleanSession").approximated("the session is kept, so that nothing is missed while the gateway is away")
+        notes.at("cleanSession").approximated("the session is kept, so that nothing is missed meanwhile")
     return without_empty(
         {
             "name": name, "connect": url, "client_id": broker.get("clientId"),
@@ -77,7 +80,7 @@ def _map(mapping: Mapping[str, Any], notes: Notes) -> dict[str, Any] | None:
     converter = table_of(mapping.get("converter"))
     kind = str(converter.get("type", "json"))
     if kind not in ("json", "bytes"):
-        notes.at("converter").missing("a converter in Python has no equivalent; its format may fit `bytes`, `text`, `csv`")
+        notes.at("converter").missing("a converter in Python has no equivalent; see `format`, or [[plugin]]")
         return None
     name, name_source, profile, profile_source = device_and_type(table_of(converter.get("deviceInfo")), converter)
     topic = str(mapping.get("topicFilter", ""))
@@ -85,14 +88,14 @@ def _map(mapping: Mapping[str, Any], notes: Notes) -> dict[str, Any] | None:
     device = _expression(name, name_source, segments, kind, notes.at("converter", "deviceInfo"))
     type = _expression(profile, profile_source, segments, kind, notes.at("converter", "deviceInfo"))
     if not device:
-        notes.at("converter", "deviceInfo").missing("the device's name cannot be told from this expression; map left out")
+        notes.at("converter", "deviceInfo").missing("no device's name can be told from this; map left out")
         return None
     used = set(re.findall(r"\{(\w+)\}", f"{device} {type}"))
     one = json_line if kind == "json" else bytes_line
     values = {
         "topic": _topic(segments, used), "device": device, "type": type or "",
         "format": "bytes" if kind == "bytes" else "",
-        "ts": path_of(_inner(str(converter["tsField"]))) if converter.get("tsField") else "",
+        "ts": _time(converter) if kind == "json" else "",
         "report": report_of(converter, notes.at("converter")),
         "telemetry": lines(converter.get("timeseries"), notes.at("converter", "timeseries"), one),
         "attributes": lines(converter.get("attributes"), notes.at("converter", "attributes"), one),
@@ -102,6 +105,11 @@ def _map(mapping: Mapping[str, Any], notes: Notes) -> dict[str, Any] | None:
         return None
     notes.converted("[[mqtt.map]]")
     return without_empty(values)
+
+
+def _time(converter: Mapping[str, Any]) -> str:
+    """Where the message's own time stands; `ts`, as ThingsBoard's gateway takes it, unless another is named."""
+    return path_of(_inner(str(converter["tsField"]))) if converter.get("tsField") else "$.ts"
 
 
 def _inner(text: str) -> str:
@@ -186,7 +194,10 @@ def _rpc(request: Mapping[str, Any], maps: list[dict[str, Any]], notes: Notes) -
         return
     for one, device in targets:
         known = {"deviceName": device, "methodName": "{method}", "requestId": "{id}"}
-        call = {"publish": template(topic, known), "body": _body(str(request.get("valueExpression", "")), "params", device)}
+        call = {
+            "publish": template(topic, known),
+            "body": _body(str(request.get("valueExpression", "")), "params", device),
+        }
         if reply:
             call["reply"] = template(reply, known)
             if request.get("responseTimeout"):
