@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -156,7 +157,7 @@ async def test_a_lost_connection_is_made_again(monkeypatch: pytest.MonkeyPatch) 
 
 
 @asyncio_test
-async def test_a_port_where_nobody_is_degrades(unused_port: int = 1) -> None:
+async def test_a_port_where_nobody_is_degrades() -> None:
     """The reason names the place."""
     site = RecordingSite()
     connector = KIND.build(settings_of(KIND, connect="tcp://127.0.0.1:1", map=[MAP]), site)
@@ -176,9 +177,8 @@ async def test_connections_are_bounded() -> None:
         first.write(b"a=1\n")
         await site.until(lambda: site.readings)
         reader, second = await asyncio.open_connection("127.0.0.1", connector.port)
-        with pytest.raises(ConnectionResetError):
-            assert await reader.read() == b"" and await reader.read()
-            raise ConnectionResetError  # closed, in whichever way
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
         assert site.healths[-1][0] is Health.DEGRADED
         first.close()
         second.close()
