@@ -35,7 +35,7 @@ class LineConnector:
     def __init__(self, settings: LineSettings, site: Site) -> None:
         self._settings, self._site = settings, site
         self._place = place_of(settings.connect or settings.listen)
-        self._silence_s = parse_duration(settings.answer_timeout)
+        self._silence_s = parse_duration(settings.idle_timeout)
         self._rules = Rules(
             site=site,
             maps=[Map(one) for one in settings.map],
@@ -191,10 +191,15 @@ class LineConnector:
         return session
 
     def _spoke(self, session: Session, device: str) -> None:
+        earlier = self._by_device.get(device)
+        if earlier is not None and earlier is not session:
+            earlier.devices.discard(device)
+        session.devices.add(device)
         self._by_device[device] = session
         self._by_device.move_to_end(device)
         if len(self._by_device) > _MAX_DEVICES:
-            self._by_device.popitem(last=False)
+            forgotten, whose = self._by_device.popitem(last=False)
+            whose.devices.discard(forgotten)
 
     def _ended(self, session: Session, why: str) -> None:
         session.is_over = True
@@ -204,9 +209,10 @@ class LineConnector:
             over.set()
         if self._settings.listen and len(self._sessions) < self._settings.max_connections:
             self._site.health(Health.HEALTHY)
-        for device in [device for device, one in self._by_device.items() if one is session]:
+        for device in session.devices:
             del self._by_device[device]
             self._site.gone(device)
+        session.devices = set()
 
     # -- commands ---------------------------------------------------------------------------------------
 

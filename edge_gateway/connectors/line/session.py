@@ -59,11 +59,13 @@ class Session:
         self._rules, self.link, self._peer, self._framer = rules, link, peer, framer
         self._waiting = 0
         self._is_paused = False
+        self._awaits_room = False
         self._reply: tuple[re.Pattern[str], asyncio.Future[Json]] | None = None
         self._one_call = asyncio.Lock()
         self._skipped = 0
         self.heard_s = time.monotonic()
         self.is_over = False
+        self.devices: set[str] = set()  # that spoke here last
 
     # -- Receiver ---------------------------------------------------------------------------------------
 
@@ -164,15 +166,19 @@ class Session:
 
     def _keep_pace(self) -> None:
         """Stops reading while too much waits, or the gateway has no room."""
-        is_full = self._waiting >= _MAX_WAITING
+        if self.is_over:
+            return
         is_congested = self._rules.site.is_congested
-        if (is_full or is_congested) and not self._is_paused and not self.is_over:
-            self._is_paused = True
+        if is_congested and not self._awaits_room:
+            self._awaits_room = True
+            self._rules.site.when_room(self._has_room)
+        must_pause = is_congested or self._waiting >= _MAX_WAITING
+        if must_pause and not self._is_paused:
             self.link.pause()
-            if is_congested:
-                self._rules.site.when_room(self._keep_pace)
-        elif self._is_paused and is_congested and not is_full:
-            self._rules.site.when_room(self._keep_pace)
-        elif self._is_paused and not is_full and not self.is_over:
-            self._is_paused = False
+        elif self._is_paused and not must_pause:
             self.link.resume()
+        self._is_paused = must_pause
+
+    def _has_room(self) -> None:
+        self._awaits_room = False
+        self._keep_pace()

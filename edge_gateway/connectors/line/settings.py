@@ -51,7 +51,7 @@ class LineSettings(Settings, kw_only=True, forbid_unknown_fields=True):
     rpc: dict[str, LineCall] = msgspec.field(default_factory=dict)
     shared: str = ""  # written for each shared attribute that changes; {device}, {key}, {$.value}
     max_connections: int = 1_000
-    answer_timeout: str | float = 0.0  # a connection that is silent for so long is closed; 0: never
+    idle_timeout: str | float = 0.0  # a connection that is silent for so long is closed; 0: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def check(settings: LineSettings) -> list[Problem]:
     if settings.length < 0 or settings.max_connections < 1:
         problems.append(Problem((), "length and max_connections are positive numbers"))
     attempt(("max_frame",), lambda: parse_size(settings.max_frame))
-    attempt(("answer_timeout",), lambda: parse_duration(settings.answer_timeout))
+    attempt(("idle_timeout",), lambda: parse_duration(settings.idle_timeout))
     attempt(("ack",), lambda: compile_template(settings.ack))
     attempt(("refuse",), lambda: compile_template(settings.refuse))
     attempt(("shared",), lambda: compile_template(settings.shared))

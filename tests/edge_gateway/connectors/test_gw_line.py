@@ -132,7 +132,7 @@ async def test_a_congested_gateway_stops_reading() -> None:
 
 @asyncio_test
 async def test_a_lost_connection_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DEGRADED with the reason meanwhile; a silent one is closed after answer_timeout."""
+    """DEGRADED with the reason meanwhile; a silent one is closed after idle_timeout."""
     monkeypatch.setattr(module, "BACKOFF_MIN_S", 0.05)
     site, greeted = RecordingSite(), 0
 
@@ -148,7 +148,7 @@ async def test_a_lost_connection_is_made_again(monkeypatch: pytest.MonkeyPatch) 
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    settings = settings_of(KIND, connect=f"tcp://127.0.0.1:{port}", map=[MAP], answer_timeout="200 ms")
+    settings = settings_of(KIND, connect=f"tcp://127.0.0.1:{port}", map=[MAP], idle_timeout="200 ms")
     async with running(KIND.build(settings, site), site):
         await site.until(lambda: len(site.readings) >= 3)
     server.close()
