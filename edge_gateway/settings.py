@@ -13,9 +13,15 @@ import msgspec
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the sections."""
 
+    def __repr__(self) -> str:  # sections hold secrets
+        return f"{type(self).__name__}(…)"
+
 
 Size = Annotated[int, msgspec.Meta(extra={"unit": "bytes"})]
+"""Bytes; the configuration says it as "2 GiB" or as a number. For the settings of connectors too."""
+
 Duration = Annotated[float, msgspec.Meta(extra={"unit": "seconds"})]
+"""Seconds; the configuration says it as "800 ms" or as a number. For the settings of connectors too."""
 
 
 class Provision(Section, frozen=True, kw_only=True):

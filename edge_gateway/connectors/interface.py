@@ -90,6 +90,9 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     name: str
     enabled: bool = True
 
+    def __repr__(self) -> str:  # settings hold secrets
+        return f"{type(self).__name__}({self.name!r})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectorKind:

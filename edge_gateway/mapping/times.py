@@ -104,7 +104,7 @@ def _instant(value: Json, *, needs_zone: bool) -> int:
 
 def _by_format(value: Json, format: str) -> int:
     try:
-        return _ms_of(datetime.strptime(value.strip() if isinstance(value, str) else str(value), format))
+        return _ms_of(datetime.strptime(value.strip() if isinstance(value, str) else shown(value), format))
     except (ValueError, OverflowError):
         raise MappingError(f"{shown(value)} is no time of the form {format}") from None
 

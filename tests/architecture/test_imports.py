@@ -53,10 +53,11 @@ ALLOWED = {
                           "edge_gateway.uplink.interface", "edge_gateway.connectors.interface"),
     "edge_gateway.storage": ("shared", "edge_gateway.model", "edge_gateway.settings"),
     "edge_gateway.uplink": ("shared", "edge_gateway.model", "edge_gateway.settings"),
-    "edge_gateway.connectors": ("shared", "edge_gateway.model", "edge_gateway.mapping"),
+    "edge_gateway.connectors": ("shared", "edge_gateway.model", "edge_gateway.mapping", "edge_gateway.settings"),
     **{
         f"edge_gateway.connectors.{protocol}": (
             "shared", "edge_gateway.model", "edge_gateway.mapping", "edge_gateway.connectors.interface",
+            "edge_gateway.settings",
         )
         for protocol in ("mqtt", "http", "coap", "modbus", "opcua", "line", "simulator", "plugin")
         if importlib.util.find_spec(f"edge_gateway.connectors.{protocol}")
