@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -45,20 +46,25 @@ telemetry = ["$.n -> n"]
 class Site:
     """Core, bad link, gateway and source."""
 
-    def __init__(self, folder: Path, name: str, south: int) -> None:
+    def __init__(self, stack: ExitStack, folder: Path, name: str, south: int) -> None:
         self.core = CoreProcess(folder / "core").start()
+        stack.callback(self.core.stop)
         token = f"token-{name}"
         self.core.rest.post(
             f"/api/device?accessToken={token}", {"name": name, "type": "gw", "additionalInfo": {"gateway": True}}
         )
         self.arrivals = Arrivals()
         self.proxy = CuttingProxy(self.core.mqtt_port, self.arrivals.heard).start()
+        stack.callback(self.proxy.stop)
         self.gateway = GatewayProcess(
             folder / "gateway", CONFIG.format(proxy=self.proxy.port, token=token, south=south)
         ).start()
+        stack.callback(self.gateway.stop)
         self.devices = [f"{name}-{number}" for number in range(DEVICES)]
         self.source = NumberedSource(south, self.devices, client_id="source")
+        stack.callback(self.source.client.loop_stop)
         self._is_over = threading.Event()
+        stack.callback(self._is_over.set)
         self._sender = threading.Thread(target=self._send, daemon=True)
         self._sender.start()
 
@@ -84,19 +90,11 @@ class Site:
         assert self.arrivals.gaps() == {}
         assert min(self.source.sent.values()) > 100
 
-    def close(self) -> None:
-        self._is_over.set()
-        self.source.client.loop_stop()
-        self.gateway.stop()
-        self.proxy.stop()
-        self.core.stop()
-
 
 @pytest.fixture
-def site(tmp_path: Path, free_port: int, request: pytest.FixtureRequest) -> Iterator[Site]:
-    made = Site(tmp_path, "gw", free_port)
-    yield made
-    made.close()
+def site(tmp_path: Path, free_port: int) -> Iterator[Site]:
+    with ExitStack() as stack:
+        yield Site(stack, tmp_path, "gw", free_port)
 
 
 def test_a_link_that_is_cut_again_and_again(site: Site) -> None:

@@ -32,6 +32,7 @@ class NumberedSource:
         self.acknowledged: dict[str, list[int]] = {device: [] for device in devices}
         self._topic = topic
         self._waiting: dict[int, tuple[str, int]] = {}
+        self._early: set[int] = set()
         self._lock = threading.Lock()
         self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=False)
         self.client.max_inflight_messages_set(50)
@@ -41,18 +42,26 @@ class NumberedSource:
         self.client.loop_start()
 
     def _published(self, number: int) -> None:
+        """In paho's thread; it may come before `publish` has returned."""
         with self._lock:
-            device, value = self._waiting.pop(number)
-            self.acknowledged[device].append(value)
+            if number in self._waiting:
+                device, value = self._waiting.pop(number)
+                self.acknowledged[device].append(value)
+            else:
+                self._early.add(number)
 
     def send(self, device: str) -> None:
+        value = self.sent[device]
+        self.sent[device] = value + 1
+        body = {"n": value, "ts": self._began_ms + value} if self._has_time else {"n": value}
+        # Without our lock: paho holds its own while it calls `_published`.
+        number = self.client.publish(self._topic.format(device=device), json.dumps(body), 1).mid
         with self._lock:
-            value = self.sent[device]
-            self.sent[device] = value + 1
-            topic = self._topic.format(device=device)
-            body = {"n": value, "ts": self._began_ms + value} if self._has_time else {"n": value}
-            info = self.client.publish(topic, json.dumps(body), 1)
-            self._waiting[info.mid] = (device, value)
+            if number in self._early:
+                self._early.remove(number)
+                self.acknowledged[device].append(value)
+            else:
+                self._waiting[number] = (device, value)
 
     @property
     def unacknowledged(self) -> int:

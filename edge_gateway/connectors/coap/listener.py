@@ -108,7 +108,7 @@ class CoapListener:
         if isinstance(target, Downlink):
             answer = self._take_answer(target, path, payload)
         else:
-            answer = await self._take_readings(target.read, f"{peer} {path}", payload)
+            answer = await self._take_readings(target.read, f"{peer} {target.label}", payload)
         answer.opt.block1 = request.opt.block1
         return answer
 
@@ -209,8 +209,8 @@ class CoapListener:
                 payload = await self._next(observer, target)
             pipe.add_response(Message(code=Code.SERVICE_UNAVAILABLE, payload=b"observed again elsewhere"), is_last=True)
         finally:
-            self._observers.leave(target.device, target.what, observer)
-            self._last_sent.pop((target.device, target.what), None)
+            if self._observers.leave(target.device, target.what, observer):
+                self._last_sent.pop((target.device, target.what), None)
 
     async def _next(self, observer: Any, target: Downlink) -> bytes | None:
         """The next notification; after a long silence what stands there anyway, as a sign of life."""

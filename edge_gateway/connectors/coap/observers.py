@@ -76,14 +76,15 @@ class Observers:
         self._seen(device, type)
         return observer
 
-    def leave(self, device: str, what: str, observer: Observer) -> None:
-        """The observation has ended; the device is gone when none is left."""
+    def leave(self, device: str, what: str, observer: Observer) -> bool:
+        """The observation has ended; the device is gone when none is left. False when another took its place."""
         if self._by_device.get((device, what)) is not observer:
-            return
+            return False
         del self._by_device[device, what]
         other = CALLS if what == ATTRIBUTES else ATTRIBUTES
         if (device, other) not in self._by_device:
             self._gone(device)
+        return True
 
     def shared(self, device: str) -> dict[str, Json]:
         """The shared attributes that the core has sent since the gateway's start."""

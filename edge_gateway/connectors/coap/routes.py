@@ -34,9 +34,11 @@ class NoSuchPath(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """POST or PUT: `read(payload, wants_raw)` gives its readings; raises MappingError."""
+    """POST or PUT: `read(payload, wants_raw)` gives its readings; raises MappingError. `label` is the path, to be
+    shown: without a token."""
 
     read: Callable[[bytes, bool], list[Reading]]
+    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class _MapRoute:
         def read(payload: bytes, wants_raw: bool) -> list[Reading]:
             return self._map.readings(payload, found, received_ms=_now_ms(), wants_raw=wants_raw)
 
-        return Message(read)
+        return Message(read, self.path if "token" in found else path)
 
     def downlink(self, path: str, token: str, peer: str) -> Downlink | None:
         if not self.observes:
@@ -128,7 +130,8 @@ class _PresetRoute:
         if found is None or found[1] not in (["telemetry"], ["attributes"]):
             return None
         device, (what,) = found
-        return Message(self._telemetry(device) if what == "telemetry" else self._attributes(device))
+        read = self._telemetry(device) if what == "telemetry" else self._attributes(device)
+        return Message(read, f"/{_PRESET}/{device}/{what}")
 
     def downlink(self, path: str, token: str, peer: str) -> Downlink | None:
         found = self._split(path)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edge_gateway.connectors.plugin.conformance import check_connector
 from edge_gateway.connectors.simulator import KINDS
 from edge_gateway.model import Call, CallFailed
 from tests.support.asyncio_tests import asyncio_test
@@ -76,6 +77,13 @@ async def test_calls_are_echoed_and_attributes_told_back() -> None:
         await connector.call(Call(device="x", method="m", params=None, timeout_s=1))
     await connector.attributes_changed("sim-1", {"a": 1}, [])
     assert site.readings[-1].attributes == {"a": 1}
+
+
+@asyncio_test
+async def test_it_keeps_the_contract() -> None:
+    """As third parties are asked to, but that it knows every method."""
+    (found,) = await check_connector(KIND, {"every": "10 ms", "telemetry": KEYS})
+    assert "unknown method" in found
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from aiocoap.numbers.codes import Code
 from edge_gateway.connectors.coap import KINDS
 from edge_gateway.connectors.coap.endpoint import listen_to
 from edge_gateway.connectors.coap.listener import CoapListener
+from edge_gateway.connectors.plugin.conformance import check_connector
 from edge_gateway.model import Call, CallFailed, Refusal
 from tests.support.asyncio_tests import asyncio_test
 from tests.support.gateway_coap_sites import RecordingSite, problems_of, running, settings_of
@@ -244,6 +245,46 @@ async def test_devices_of_thingsboard_are_understood() -> None:
         told = json.loads((await watch.next()).payload)
         await it.send(f"api/v1/T1/rpc/{told['id']}", b"7")
         assert await answer == 7
+
+
+@asyncio_test
+async def test_what_is_shown_of_a_bad_message_has_no_token() -> None:
+    """Neither the preset's access tokens nor the shared token in a path."""
+    in_path = MAP | {"path": "/{token}/{device}"}
+    async with bench(preset="thingsboard", users={"SECRET": "boiler"}, map=[in_path], token="SECRET") as it:
+        assert (await it.send("api/v1/SECRET/telemetry", b"{")).code == Code.BAD_REQUEST
+        assert (await it.send("SECRET/a", b"{")).code == Code.BAD_REQUEST
+        sources = [source for source, _, _ in it.site.rejected]
+    assert sources == ["127.0.0.1 /api/v1/boiler/telemetry", "127.0.0.1 /{token}/{device}"]
+
+
+@asyncio_test
+async def test_one_observation_takes_over_from_another() -> None:
+    """The earlier one is ended; the device has not left."""
+    async with bench(map=[MAP | {"rpc": "observe"}]) as it:
+        first, second = (Watch(it.request("m/a/rpc", code=Code.GET, observe=0)) for _ in range(2))
+        await first.begin()
+        await second.begin()
+        ended = await first.next()
+        assert isinstance(ended, Exception) or ended.code == Code.SERVICE_UNAVAILABLE
+        assert it.site.gone_devices == []
+
+
+@asyncio_test
+async def test_a_listener_keeps_the_contract() -> None:
+    """Also that a device is told only when all is on disk."""
+
+    async def send(connector: Any) -> None:
+        device = await Context.create_client_context(transports=["udp6"])
+        try:
+            uri = f"coap://127.0.0.1:{connector.port}/m/a"
+            answer = await device.request(Message(code=Code.POST, uri=uri, payload=b'{"kwh":1}')).response
+            assert answer.code == Code.CHANGED
+        finally:
+            await device.shutdown()
+
+    table = {"listen": "127.0.0.1:0", "map": [MAP | {"rpc": "observe"}]}
+    assert await check_connector(KIND, table, send=send) == []
 
 
 @asyncio_test

@@ -1,0 +1,184 @@
+"""One connection at work: frames to readings, acknowledgements, commands and their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from edge_gateway.connectors.interface import Site
+from edge_gateway.connectors.line.framing import Framer, FramingLost
+from edge_gateway.connectors.line.links import Link
+from edge_gateway.connectors.line.settings import PEER, LineMap, captures_of
+from edge_gateway.mapping.compiling import compile_map
+from edge_gateway.mapping.interface import CompiledTemplate, MappingError
+from edge_gateway.mapping.values import by_look
+from edge_gateway.model import CallFailed, Json, Reading, Refusal
+
+_MAX_WAITING: Final = 256  # messages of one connection that wait for the disk
+
+
+class Map:
+    """A compiled `LineMap`."""
+
+    def __init__(self, settings: LineMap) -> None:
+        self._match = re.compile(settings.match) if settings.match else None
+        self._map = compile_map(settings, captures_of(settings))
+
+    def readings(self, frame: bytes, peer: str, *, wants_raw: bool) -> list[Reading] | None:
+        """None when it is not for this map. Raises: MappingError."""
+        captures = {PEER: peer}
+        if self._match is not None:
+            found = self._match.search(frame.decode("utf-8", "replace"))
+            if found is None:
+                return None
+            captures |= {name: text or "" for name, text in found.groupdict().items()}
+        return self._map.readings(frame, captures, received_ms=time.time_ns() // 1_000_000, wants_raw=wants_raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What all connections of a connector share."""
+
+    site: Site
+    maps: Sequence[Map]
+    ack: CompiledTemplate | None
+    refuse: CompiledTemplate | None
+    spoke: Callable[[Session, str], None]  # a device spoke on this connection
+    ended: Callable[[Session, str], None]
+
+
+class Session:
+    """The `Receiver` of a link."""
+
+    def __init__(self, rules: Rules, link: Link, peer: str, framer: Framer) -> None:
+        self._rules, self.link, self._peer, self._framer = rules, link, peer, framer
+        self._waiting = 0
+        self._is_paused = False
+        self._awaits_room = False
+        self._reply: tuple[re.Pattern[str], asyncio.Future[Json]] | None = None
+        self._one_call = asyncio.Lock()
+        self._skipped = 0
+        self.heard_s = time.monotonic()
+        self.is_over = False
+        self.devices: set[str] = set()  # that spoke here last
+
+    # -- Receiver ---------------------------------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        """Some bytes of the stream."""
+        self.heard_s = time.monotonic()
+        try:
+            frames = self._framer.feed(data)
+        except FramingLost as error:
+            self._rules.site.reject(self._peer, data, str(error))
+            self.link.close()
+            return
+        if self._framer.skipped > self._skipped:
+            self._skipped = self._framer.skipped
+            self._rules.site.reject(self._peer, data, "a message is longer than max_frame; raise it or mend the sender")
+        for frame in frames:
+            self._take(frame)
+        self._keep_pace()
+
+    def lost(self, why: str) -> None:
+        """The link is gone."""
+        self.is_over = True
+        if self._reply is not None and not self._reply[1].done():
+            self._reply[1].set_exception(CallFailed(f"the connection was lost: {why}"))
+        self._rules.ended(self, why)
+
+    # -- commands ---------------------------------------------------------------------------------------
+
+    async def ask(self, line: bytes, reply: re.Pattern[str] | None, timeout_s: float) -> Json:
+        """Writes `line`; the answer when there is a `reply` to wait for. Raises: CallFailed."""
+        async with self._one_call:
+            if self.is_over:
+                raise CallFailed("the connection was lost")
+            if reply is None:
+                self.write(line)
+                return None
+            answer: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
+            self._reply = (reply, answer)
+            try:
+                self.write(line)
+                async with asyncio.timeout(timeout_s):
+                    return await answer
+            except TimeoutError:
+                raise CallFailed(f"no answer that fits '{reply.pattern}' within {timeout_s:g} s") from None
+            finally:
+                self._reply = None
+
+    def write(self, line: bytes) -> None:
+        """One frame."""
+        self.link.send(self._framer.wrap(line))
+
+    # -- readings ---------------------------------------------------------------------------------------
+
+    def _take(self, frame: bytes) -> None:
+        if self._is_reply(frame):
+            return
+        site = self._rules.site
+        try:
+            readings = self._read(frame, wants_raw=site.wants_raw)
+        except MappingError as error:
+            site.reject(self._peer, frame, str(error))
+            readings = error.readings
+            if not readings:
+                self._answer(self._rules.refuse, reason=str(error))
+                return
+        self._waiting += 1
+        for device in {reading.device for reading in readings}:
+            self._rules.spoke(self, device)
+        site.accept(readings, partial(self._settled, readings[0].device))
+
+    def _is_reply(self, frame: bytes) -> bool:
+        if self._reply is None or self._reply[1].done():
+            return False
+        found = self._reply[0].search(frame.decode("utf-8", "replace"))
+        if found is None:
+            return False
+        self._reply[1].set_result(by_look((found[1] if found.re.groups else found[0]) or ""))
+        return True
+
+    def _read(self, frame: bytes, *, wants_raw: bool) -> list[Reading]:
+        for one in self._rules.maps:
+            readings = one.readings(frame, self._peer, wants_raw=wants_raw)
+            if readings is not None:
+                return readings
+        raise MappingError("no map matches the message")
+
+    def _settled(self, device: str, refusal: Refusal | None) -> None:
+        self._waiting -= 1
+        if refusal is None:
+            self._answer(self._rules.ack, device=device)
+        else:
+            self._answer(self._rules.refuse, reason=refusal.reason)
+        self._keep_pace()
+
+    def _answer(self, template: CompiledTemplate | None, **values: str) -> None:
+        if template is not None and not self.is_over:
+            self.write(template.render({"device": "", "reason": "", PEER: self._peer, **values}).encode())
+
+    def _keep_pace(self) -> None:
+        """Stops reading while too much waits, or the gateway has no room."""
+        if self.is_over:
+            return
+        is_congested = self._rules.site.is_congested
+        if is_congested and not self._awaits_room:
+            self._awaits_room = True
+            self._rules.site.when_room(self._has_room)
+        must_pause = is_congested or self._waiting >= _MAX_WAITING
+        if must_pause and not self._is_paused:
+            self.link.pause()
+        elif self._is_paused and not must_pause:
+            self.link.resume()
+        self._is_paused = must_pause
+
+    def _has_room(self) -> None:
+        self._awaits_room = False
+        self._keep_pace()
