@@ -34,7 +34,6 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
-    "Server": "edge-gateway",
 }
 
 log = Logger()
@@ -79,6 +78,10 @@ class DoorRequest(Request):
             self.finish()  # type: ignore[no-untyped-call]
             return
         super().process()  # type: ignore[no-untyped-call]
+
+    def render(self, resrc: Any) -> None:
+        self.setHeader("Server", "edge-gateway")  # Twisted has just named its version
+        super().render(resrc)  # type: ignore[no-untyped-call]
 
 
 def is_own_host(host: str) -> bool:

@@ -1,5 +1,5 @@
 // The sections Devices, Live and Configuration.
-import { $, ask, clock, count, make, notice } from "./page.js";
+import { $, ask, clock, count, make, notice } from "./common.js";
 
 const PAGE = 100;
 const MAX_LIVE_ROWS = 500;
