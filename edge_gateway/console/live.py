@@ -18,19 +18,19 @@ import click
 
 from edge_gateway.console import status_text
 from edge_gateway.console.local_client import DoorRefused, LocalClient, NotRunning
+from edge_gateway.console.options import usual_data_dir
 
 EXIT_REFUSED = 1
 EXIT_NOT_RUNNING = 3
 EXIT_ROLLED_BACK = 4
-DATA_DIR = Path("/var/lib/edge-gateway")
 PAGE = 1_000
 
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="EDGE_GATEWAY__DATA_DIR",
-    default=DATA_DIR,
-    show_default=True,
+    default=usual_data_dir,
+    show_default="/var/lib/edge-gateway where it is, else ./gateway-data",
     help="Where the running gateway keeps its spool and its local token.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")

@@ -119,6 +119,7 @@ class LocalDoor:
         check_text: Callable[[str], Config] | None = None,
         config_path: Path | None = None,
         is_storing: Callable[[], Awaitable[bool]] = _stores,
+        kept: Callable[[], None] = lambda: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._gateway = gateway
@@ -128,6 +129,7 @@ class LocalDoor:
         self._check_text = check_text
         self._config_path = config_path
         self._is_storing = is_storing
+        self._kept = kept  # called when a new configuration has proved itself and is the file's
         self._reactor = reactor
         self.access = Access(data_dir, reactor.seconds)
         self.rollout = Rollout(gateway, seconds=reactor.seconds, sleep=sleep)
@@ -408,7 +410,12 @@ class LocalDoor:
         if wish.dry_run:
             return {"difference": difference(self._gateway.config, new), "hints": _shown(new.hints)}
         old = self.rollout.begin(new)
-        task = self._deferred(self.rollout.run(old, new, wish.watch_s, keep))
+
+        def proved() -> None:
+            keep()
+            self._kept()
+
+        task = self._deferred(self.rollout.run(old, new, wish.watch_s, proved))
         task.addErrback(
             lambda failure: None if failure.check(asyncio.CancelledError) else log.failure("apply", failure)
         )
