@@ -200,7 +200,7 @@ class Gateway:
         self._spool.close()
 
     async def is_storing(self) -> bool:
-        """Whether the spool takes records, as far as `COMMIT_S` tells; everything handed over before is durable then."""
+        """Whether the spool takes records; everything handed over before is durable then. Waits for `COMMIT_S`."""
         committed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def done(refusal: object) -> None:

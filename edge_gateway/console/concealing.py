@@ -53,6 +53,7 @@ class Mask:
         found |= {environment.get(name, "") for name in _ENVIRONMENT_REFERENCE.findall(text)}
         found |= set(_from_files(document, config.parent))
         found |= {value for name, value in environment.items() if is_secret(tuple(name.lower().split("__")))}
+        found |= {json.dumps(one)[1:-1] for one in found}  # as JSON and TOML quote it
         self._secrets = sorted((one for one in found if len(one) >= MIN_SECRET_CHARS), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:

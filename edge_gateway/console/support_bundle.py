@@ -54,11 +54,9 @@ Part = tuple[str, str]  # name in the archive, text
 @in_place
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
-    "--log-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Log to take the end of."
+    "--log-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Log whose end is taken."
 )
-@click.option(
-    "--unit", default="edge-gateway", show_default=True, help="Service whose journal is taken without a file."
-)
+@click.option("--unit", default="edge-gateway", show_default=True, help="Service whose journal is taken otherwise.")
 @as_json
 def support_bundle(place: Place, file: Path, log_file: Path | None, unit: str, is_json: bool) -> None:
     """Collect configuration, state and log into FILE (tar.gz, 0600), with all secrets masked.
