@@ -17,6 +17,7 @@ Where = tuple[str | int, ...]
 MIN_SECRET_CHARS = 4  # a shorter one would blot out parts of ordinary words
 _REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}|file:.*", re.DOTALL)
 _ENVIRONMENT_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_URL_LOGIN = re.compile(r"://([^/@\s:]*):([^/@\s]*)@")
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _PRIVATE_FILES = ("credentials.json", "proposed/credentials.json")
 _ONE_LINE_FILES = ("local-token", "local-pin")
@@ -50,6 +51,8 @@ class Mask:
         except tomllib.TOMLDecodeError:
             document = {}
         found |= {value for _, value in secrets_in(document)}
+        for user, password in _URL_LOGIN.findall(text):
+            found |= {password, f"{user}:{password}"}
         found |= {environment.get(name, "") for name in _ENVIRONMENT_REFERENCE.findall(text)}
         found |= set(_from_files(document, config.parent))
         found |= {value for name, value in environment.items() if is_secret(tuple(name.lower().split("__")))}

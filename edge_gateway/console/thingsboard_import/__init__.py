@@ -94,12 +94,21 @@ def converted(folder: Path, notes: list[Note]) -> tuple[gateway.Sections, list[T
     tables: list[Table] = []
     names: Counter[str] = Counter()
     for kind, name, file in _connectors(document, folder, main):
-        for made in CONNECTORS[kind](read(folder / file, Notes(file, notes)), name, Notes(file, notes)):
+        for made in _tables(kind, folder / file, name, Notes(file, notes)):
             names[made.values["name"]] += 1
             if names[made.values["name"]] > 1:
                 made.values["name"] += f" ({names[made.values['name']]})"
             tables.append(made)
     return sections, tables
+
+
+def _tables(kind: str, path: Path, name: str, notes: Notes) -> list[Table]:
+    document = read(path, notes)
+    try:
+        return CONNECTORS[kind](document, name, notes)
+    except (ValueError, TypeError, AttributeError) as error:  # a text where a number belongs, and the like
+        notes.missing(f"the file is built in a way that is not understood ({type(error).__name__}); left out")
+        return []
 
 
 def _connectors(document: Mapping[str, Any], folder: Path, notes: Notes) -> list[tuple[str, str, str]]:

@@ -24,6 +24,7 @@ from edge_gateway.console.thingsboard_import.expressions import (
 from edge_gateway.console.thingsboard_import.findings import Notes, Table, table_of, tables_of, without_empty
 
 _VERSIONS = {3: "3.1.1", 4: "3.1.1", 5: "5"}
+_FROM_PAYLOAD = re.compile(r"\{(?:\$|\w+:)")
 _MARK = "\ue000"  # stands for a captured segment while an expression is tried; in no topic
 
 
@@ -84,6 +85,9 @@ def _map(mapping: Mapping[str, Any], notes: Notes) -> dict[str, Any] | None:
         return None
     name, name_source, profile, profile_source = device_and_type(table_of(converter.get("deviceInfo")), converter)
     topic = str(mapping.get("topicFilter", ""))
+    if not topic:
+        notes.at("topicFilter").missing("a map needs a topic; left out")
+        return None
     segments = _with_captures(topic)
     device = _expression(name, name_source, segments, kind, notes.at("converter", "deviceInfo"))
     type = _expression(profile, profile_source, segments, kind, notes.at("converter", "deviceInfo"))
@@ -178,7 +182,7 @@ def _reachable(pattern: str, maps: list[dict[str, Any]], text: str) -> list[tupl
     for one in maps:
         device = str(one["device"])
         if is_everything(pattern) or "{" in device or fits(pattern, device):
-            if "{$" in device and "${deviceName}" in text:
+            if _FROM_PAYLOAD.search(device) and "${deviceName}" in text:
                 continue  # a name that only the payload tells cannot stand in a topic
             found.append((one, device))
     return found
