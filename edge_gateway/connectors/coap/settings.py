@@ -32,6 +32,7 @@ class PathMap(MapSettings, kw_only=True, forbid_unknown_fields=True):
     `<path>/attributes` for its shared attributes; its name must then come from the path alone."""
 
     path: str
+    device: str = "{device}"
     rpc: Literal["", "observe"] = ""
 
 
