@@ -31,7 +31,11 @@ _SOCKET_BUFFER_BYTES: Final = 1_048_576
 def open_socket(host: str, port: int) -> socket.socket:
     """A bound UDP socket, for IPv4 too. Raises: OSError with one sentence."""
     place = f"CoAP port {port} on {host}"
-    opened = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    try:
+        opened = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    except OSError as error:
+        text = f"cannot open {place}: {error.strerror}; the system needs IPv6 switched on, for CoAP over IPv4 too"
+        raise OSError(error.errno, text) from error
     try:
         kind, flags = socket.SOCK_DGRAM, socket.AI_V4MAPPED | socket.AI_ALL
         found = socket.getaddrinfo(host, port, socket.AF_INET6, kind, 0, flags)
