@@ -288,6 +288,20 @@ async def test_a_listener_keeps_the_contract() -> None:
 
 
 @asyncio_test
+async def test_observers_take_no_room_from_senders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as many observations as are allowed, one more is refused and telemetry is taken still."""
+    monkeypatch.setattr("edge_gateway.connectors.coap.listener.SPARE_REQUESTS", 0)
+    async with bench(map=[MAP | {"rpc": "observe"}], max_devices=1, max_waiting=1) as it:
+        for path, code in (
+            ("a/rpc", Code.CONTENT),
+            ("a/attributes", Code.CONTENT),
+            ("b/rpc", Code.SERVICE_UNAVAILABLE),
+        ):
+            assert (await Watch(it.request(f"m/{path}", code=Code.GET, observe=0)).begin()).code == code
+        assert (await it.send("m/c", b'{"kwh": 3}')).code == Code.CHANGED
+
+
+@asyncio_test
 async def test_a_port_in_use_is_told() -> None:
     """A second listener on the port does not start, and says what to do."""
     async with bench() as it:
