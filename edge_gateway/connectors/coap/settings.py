@@ -80,9 +80,6 @@ class CoapSettings(Settings, kw_only=True, forbid_unknown_fields=True):
     observe: list[ResourceMap] = msgspec.field(default_factory=list)
     timeout: Duration = 10.0
 
-    def __repr__(self) -> str:
-        return f"CoapSettings({self.name})"
-
 
 def address_of(text: str) -> tuple[str, int]:
     """`0.0.0.0:5683`, `[::]:5683`, `0.0.0.0`. Raises: ValueError whose text says the form."""
