@@ -47,7 +47,7 @@ class Action:
     unit: int
     field: Field
     value: Path | None  # None: `constant`
-    constant: Json
+    constant: Json  # or the path as it was written
     is_write: bool
     is_verified: bool
     is_multiple: bool

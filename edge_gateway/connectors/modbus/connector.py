@@ -376,7 +376,7 @@ class ModbusConnector:
         if action.is_write:
             value = action.constant if action.value is None else action.value.first(document, MISSING)
             if value is MISSING:
-                raise CallFailed(f"{name}: {shown(document.get('params'))} has nothing at {action.value.query}")  # type: ignore[union-attr]
+                raise CallFailed(f"{name}: {action.constant} finds nothing in {shown(document)}")
             try:
                 raw = action.field.encode(value)
             except MappingError as error:

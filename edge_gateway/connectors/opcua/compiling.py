@@ -47,7 +47,7 @@ class Source:
     """A path into the document of a call, or a constant."""
 
     path: Path | None
-    constant: Json
+    constant: Json  # or the path as it was written
 
     def value(self, document: Json) -> Json:
         """Raises: MappingError."""
@@ -55,7 +55,7 @@ class Source:
             return self.constant
         found = self.path.first(document, MISSING)
         if found is MISSING:
-            raise MappingError(f"{self.path.query} finds nothing in {shown(document)}")
+            raise MappingError(f"{self.constant} finds nothing in {shown(document)}")
         return found
 
 
@@ -146,13 +146,15 @@ class Draft:
         name = self._try((*at, "device"), lambda: _template(device.device, captures, is_needed=True))
         type_of = self._try((*at, "type"), lambda: _template(device.type, captures))
         if not (wanted or rpc or shared):
-            self.problems.append(Problem(at, "nothing is read or written here; add telemetry, attributes, rpc or shared"))
+            self.problems.append(
+                Problem(at, "nothing is read or written here; add telemetry, attributes, rpc or shared")
+            )
         if name is not None and place is not None and place.is_open and name.constant is not None:
             text = f"'{device.at}' finds several devices that would share the name '{device.device}'; use a capture"
             self.problems.append(Problem((*at, "device"), text))
         if len(self.problems) > before:
             return None
-        return DeviceDraft(place, name, type_of, tuple(wanted), rpc, shared)
+        return DeviceDraft(place, name, type_of, tuple(one for one in wanted if one is not None), rpc, shared)
 
     def _wanted(
         self, at: At, given: str | NodeSettings, *, captures: frozenset[str], has_place: bool, every_s: float,
@@ -215,7 +217,7 @@ def _template(text: str, names: Collection[str], *, is_needed: bool = False) -> 
 def _action(settings: ActionSettings, default: str) -> Action:
     kinds = [kind for kind in ("write", "read", "method") if getattr(settings, kind)]
     if len(kinds) != 1:
-        raise ValueError("write one of `write`, `read` and `method`, such as { write = \"ns=2;i=5\" }")
+        raise ValueError('write one of `write`, `read` and `method`, such as { write = "ns=2;i=5" }')
     place = parse_place(getattr(settings, kinds[0]))
     if place.is_open:
         raise ValueError(f"'{place.text}' may find several nodes; an action needs one")
@@ -227,7 +229,7 @@ def _action(settings: ActionSettings, default: str) -> Action:
 
 def _source(given: Json) -> Source:
     if isinstance(given, str) and given.startswith("$"):
-        return Source(compile_path(given), None)
+        return Source(compile_path(given), given)
     return Source(None, given)
 
 

@@ -82,7 +82,9 @@ def _segment(name: str, whole: str) -> Segment:
         at = piece.end()
     rest = text[at:]
     if "{" in rest or "{" in _PIECE.sub("", text):
-        raise ValueError(f"'{name}' in '{whole}' has a placeholder that is none; write {{name}} with letters and digits")
+        raise ValueError(
+            f"'{name}' in '{whole}' has a placeholder that is none; write {{name}} with letters and digits"
+        )
     expression += re.escape(rest)
     if len(captures) != len(set(captures)):
         raise ValueError(f"a capture stands twice in '{whole}'; each needs its own name")
