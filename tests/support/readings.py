@@ -4,6 +4,7 @@ order."""
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections import defaultdict
@@ -15,6 +16,8 @@ import paho.mqtt.client as paho
 from shared.mqtt.codec import Decoder
 from shared.mqtt.packets import Publish
 from tests.support.server import CoreProcess
+
+SETTLE_S = 0.05
 
 
 class NumberedSource:
@@ -33,13 +36,22 @@ class NumberedSource:
         self._topic = topic
         self._waiting: dict[int, tuple[str, int]] = {}
         self._early: set[int] = set()
+        self._ready_at = math.inf
         self._lock = threading.Lock()
         self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=False)
         self.client.max_inflight_messages_set(50)
         self.client.reconnect_delay_set(1, 1)
+        self.client.on_connect = lambda c, d, flags, code, p: self._connected()
+        self.client.on_disconnect = lambda c, d, flags, code, p: self._disconnected()
         self.client.on_publish = lambda c, d, mid, code, p: self._published(mid)
         self.client.connect_async("127.0.0.1", port)
         self.client.loop_start()
+
+    def _connected(self) -> None:
+        self._ready_at = time.monotonic() + SETTLE_S
+
+    def _disconnected(self) -> None:
+        self._ready_at = math.inf
 
     def _published(self, number: int) -> None:
         """In paho's thread; it may come before `publish` has returned."""
@@ -51,6 +63,12 @@ class NumberedSource:
                 self._early.add(number)
 
     def send(self, device: str) -> None:
+        """Nothing while there is no connection, and until paho has sent again what was not acknowledged.
+
+        It would send this one ahead of those.
+        """
+        if time.monotonic() < self._ready_at:
+            return
         value = self.sent[device]
         self.sent[device] = value + 1
         body = {"n": value, "ts": self._began_ms + value} if self._has_time else {"n": value}

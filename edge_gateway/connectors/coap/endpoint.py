@@ -24,14 +24,17 @@ log = Logger()
 
 _EXCHANGE_LIFETIME_S: Final = 247.0  # RFC 7252, 4.8.2: for so long a repeated request must be known
 _MAX_REMEMBERED: Final = 10_000
-_MAX_REQUESTS: Final = 2_000  # under way, observations not counted
 _SOCKET_BUFFER_BYTES: Final = 1_048_576
 
 
 def open_socket(host: str, port: int) -> socket.socket:
     """A bound UDP socket, for IPv4 too. Raises: OSError with one sentence."""
     place = f"CoAP port {port} on {host}"
-    opened = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    try:
+        opened = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    except OSError as error:
+        text = f"cannot open {place}: {error.strerror}; the system needs IPv6 switched on, for CoAP over IPv4 too"
+        raise OSError(error.errno, text) from error
     try:
         kind, flags = socket.SOCK_DGRAM, socket.AI_V4MAPPED | socket.AI_ALL
         found = socket.getaddrinfo(host, port, socket.AF_INET6, kind, 0, flags)
@@ -54,12 +57,13 @@ def open_socket(host: str, port: int) -> socket.socket:
 class _BoundedMessages(MessageManager):  # type: ignore[misc]  # aiocoap's types are not checked
     """aiocoap's message layer, whose own memory of recent requests has no bound."""
 
-    def __init__(self, token_manager: Any) -> None:
+    def __init__(self, token_manager: Any, max_requests: int) -> None:
         super().__init__(token_manager)
+        self._max_requests = max_requests
         self._remembered: OrderedDict[Any, list[Any]] = OrderedDict()
 
     def dispatch_message(self, message: Any) -> None:
-        if message.code.is_request() and len(self.token_manager.incoming_requests) >= _MAX_REQUESTS:
+        if message.code.is_request() and len(self.token_manager.incoming_requests) >= self._max_requests:
             return  # a confirmable request comes again
         super().dispatch_message(message)
 
@@ -92,13 +96,14 @@ class _Interface(MessageInterfaceUDP6):  # type: ignore[misc]  # aiocoap's types
             log.debug("Datagram from {source} dropped: {error}", source=address[0], error=str(error))
 
 
-async def server_context(opened: socket.socket, site: Any) -> Any:
-    """An aiocoap context that serves `site` on the socket, which it closes at `shutdown`."""
+async def server_context(opened: socket.socket, site: Any, *, max_requests: int) -> Any:
+    """An aiocoap context that serves `site` on the socket, which it closes at `shutdown`. Of `max_requests`, those
+    that are under way and observations, more are dropped."""
     loop = asyncio.get_running_loop()
     context = Context(loop=loop, serversite=site, loggername="edge-gateway.coap")
     _quieten(context.log)
     token_manager = TokenManager(context)
-    messages = _BoundedMessages(token_manager)
+    messages = _BoundedMessages(token_manager, max_requests)
     messages.message_interface = await _Interface._create_transport_endpoint(opened, messages, context.log, loop)
     token_manager.token_interface = messages
     context.request_interfaces.append(token_manager)

@@ -29,6 +29,7 @@ from edge_gateway.model import Call, CallFailed, Health, Json, Reading, Refusal
 
 log = Logger()
 
+SPARE_REQUESTS: int = 1_000  # under way, beside observations and those that wait for the disk
 _RETRY_S: Final = 5.0
 _BLOCK_EXPONENT: Final = 6  # 1024 bytes
 _LIFE_SIGN_S: Final = 600.0  # an observer that is gone is found out by a notification that nobody acknowledges
@@ -61,7 +62,9 @@ class CoapListener:
     async def run(self) -> None:
         """See `Connector`. Raises: OSError when the port cannot be opened."""
         opened = open_socket(*address_of(self._settings.listen))
-        context = await server_context(opened, self)
+        settings = self._settings
+        most = 2 * settings.max_devices + settings.max_waiting + SPARE_REQUESTS
+        context = await server_context(opened, self, max_requests=most)
         try:
             self.port = opened.getsockname()[1]
             self._site.health(Health.HEALTHY)

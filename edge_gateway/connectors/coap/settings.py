@@ -32,6 +32,7 @@ class PathMap(MapSettings, kw_only=True, forbid_unknown_fields=True):
     `<path>/attributes` for its shared attributes; its name must then come from the path alone."""
 
     path: str
+    device: str = "{device}"
     rpc: Literal["", "observe"] = ""
 
 
@@ -78,9 +79,6 @@ class CoapSettings(Settings, kw_only=True, forbid_unknown_fields=True):
     # a client
     observe: list[ResourceMap] = msgspec.field(default_factory=list)
     timeout: Duration = 10.0
-
-    def __repr__(self) -> str:
-        return f"CoapSettings({self.name})"
 
 
 def address_of(text: str) -> tuple[str, int]:

@@ -17,9 +17,6 @@ class PluginSettings(Settings, kw_only=True, forbid_unknown_fields=True):
     environment: dict[str, str] = msgspec.field(default_factory=dict)  # beside PATH, HOME, LANG, TZ
     max_unacknowledged: int = 1_000  # messages with readings that wait for the disk
 
-    def __repr__(self) -> str:
-        return f"PluginSettings({self.name})"
-
 
 def check(settings: PluginSettings) -> list[Problem]:
     """See `ConnectorKind.check`. The plug-in's own settings are checked by the plug-in when it starts."""

@@ -262,9 +262,9 @@ async def test_what_is_shown_of_a_bad_message_has_no_token() -> None:
 async def test_one_observation_takes_over_from_another() -> None:
     """The earlier one is ended; the device has not left."""
     async with bench(map=[MAP | {"rpc": "observe"}]) as it:
-        first, second = (Watch(it.request("m/a/rpc", code=Code.GET, observe=0)) for _ in range(2))
+        first = Watch(it.request("m/a/rpc", code=Code.GET, observe=0))
         await first.begin()
-        await second.begin()
+        await Watch(it.request("m/a/rpc", code=Code.GET, observe=0)).begin()
         ended = await first.next()
         assert isinstance(ended, Exception) or ended.code == Code.SERVICE_UNAVAILABLE
         assert it.site.gone_devices == []
@@ -285,6 +285,20 @@ async def test_a_listener_keeps_the_contract() -> None:
 
     table = {"listen": "127.0.0.1:0", "map": [MAP | {"rpc": "observe"}]}
     assert await check_connector(KIND, table, send=send) == []
+
+
+@asyncio_test
+async def test_observers_take_no_room_from_senders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as many observations as are allowed, one more is refused and telemetry is taken still."""
+    monkeypatch.setattr("edge_gateway.connectors.coap.listener.SPARE_REQUESTS", 0)
+    async with bench(map=[MAP | {"rpc": "observe"}], max_devices=1, max_waiting=1) as it:
+        for path, code in (
+            ("a/rpc", Code.CONTENT),
+            ("a/attributes", Code.CONTENT),
+            ("b/rpc", Code.SERVICE_UNAVAILABLE),
+        ):
+            assert (await Watch(it.request(f"m/{path}", code=Code.GET, observe=0)).begin()).code == code
+        assert (await it.send("m/c", b'{"kwh": 3}')).code == Code.CHANGED
 
 
 @asyncio_test
@@ -323,3 +337,9 @@ async def test_it_ends_clean() -> None:
 def test_mistakes_are_named(table: dict[str, Any], words: str) -> None:
     """`check` finds what the types cannot say."""
     assert any(words in problem for problem in problems_of(KIND, **table)), problems_of(KIND, **table)
+
+
+def test_settings_do_not_show_their_secrets() -> None:
+    """Neither the token nor the devices' access tokens."""
+    table = {"listen": "0.0.0.0", "preset": "thingsboard", "users": {"SECRET": "a"}, "token": "SECRET"}
+    assert "SECRET" not in repr(settings_of(KIND, **table))
