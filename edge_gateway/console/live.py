@@ -203,7 +203,11 @@ def apply(gateway: LocalClient, watch_s: float, dry_run: bool, as_json: bool) ->
     if not as_json:
         _show_hints(begun)
         click.echo(f"applied: {_difference(begun['difference'])}; watching {watch_s:.0f} s … ", nl=False)
-    trial = _verdict(gateway, begun)
+    try:
+        trial = _verdict(gateway, begun)
+    except KeyboardInterrupt:
+        click.echo("\nthe gateway goes on watching by itself; `edge-gateway status` tells the end", err=True)
+        raise
     if as_json:
         _json(trial)
     else:
