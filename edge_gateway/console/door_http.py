@@ -81,7 +81,8 @@ class DoorRequest(Request):
         super().process()  # type: ignore[no-untyped-call]
 
     def render(self, resrc: Any) -> None:
-        self.setHeader("Server", "edge-gateway")  # Twisted has just named its version
+        # Twisted has just named its version.
+        self.setHeader("Server", "edge-gateway")  # type: ignore[no-untyped-call]
         super().render(resrc)  # type: ignore[no-untyped-call]
 
 
