@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import ipaddress
 import socket
@@ -80,7 +81,8 @@ class DoorRequest(Request):
         super().process()  # type: ignore[no-untyped-call]
 
     def render(self, resrc: Any) -> None:
-        self.setHeader("Server", "edge-gateway")  # Twisted has just named its version
+        # Twisted has just named its version.
+        self.setHeader("Server", "edge-gateway")  # type: ignore[no-untyped-call]
         super().render(resrc)  # type: ignore[no-untyped-call]
 
 
@@ -141,7 +143,8 @@ def answered(*, is_open: bool = False) -> Callable[[Callable[..., Any]], Callabl
 
 
 def _failed(request: Any, failure: Failure) -> bytes:
-    return b"" if failure.check(CancelledError) else refuse(request, failure.value)  # cancelled: nobody is there
+    is_cancelled = failure.check(CancelledError, asyncio.CancelledError)  # nobody is there any more
+    return b"" if is_cancelled else refuse(request, failure.value)
 
 
 def check_caller(request: Any, access: Access) -> None:

@@ -1,6 +1,6 @@
 """Commands that ask the running gateway: `status`, `devices`, `tap`, `apply`.
 
-Exit codes: 0 done; 1 refused, the configuration has problems; 2 wrong use; 3 no gateway runs; 4 rolled back.
+Exit codes: 0 done; 1 refused; 2 the configuration has problems, or wrong use; 3 no gateway runs; 4 rolled back.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from edge_gateway.console.local_client import DoorRefused, LocalClient, NotRunni
 from edge_gateway.console.options import usual_data_dir
 
 EXIT_REFUSED = 1
+EXIT_CONFIG = 2
 EXIT_NOT_RUNNING = 3
 EXIT_ROLLED_BACK = 4
 PAGE = 1_000
@@ -58,9 +59,10 @@ def said() -> Iterator[None]:
         raise SystemExit(EXIT_NOT_RUNNING) from None
     except DoorRefused as error:
         click.echo(f"{error}", err=True)
-        for problem in error.answer.get("problems", []):
+        problems = error.answer.get("problems", [])
+        for problem in problems:
             click.echo(f"  {_problem(problem)}", err=True)
-        raise SystemExit(EXIT_REFUSED) from None
+        raise SystemExit(EXIT_CONFIG if problems else EXIT_REFUSED) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except BrokenPipeError:
@@ -190,7 +192,9 @@ def apply(gateway: LocalClient, watch_s: float, dry_run: bool, as_json: bool) ->
     """Makes the running gateway use its changed configuration file.
 
     Connectors that did not change go on. When a connector that was healthy fails afterwards, the gateway goes back to
-    the last good configuration by itself (exit code 4).
+    the last good configuration by itself.
+
+    Exit codes: 0 in effect, 1 refused, 2 the configuration has problems, 3 no gateway runs, 4 rolled back.
     """
     begun = gateway.post("/api/apply", {"watchS": watch_s, "dryRun": dry_run})
     if dry_run:
@@ -203,7 +207,11 @@ def apply(gateway: LocalClient, watch_s: float, dry_run: bool, as_json: bool) ->
     if not as_json:
         _show_hints(begun)
         click.echo(f"applied: {_difference(begun['difference'])}; watching {watch_s:.0f} s … ", nl=False)
-    trial = _verdict(gateway, begun)
+    try:
+        trial = _verdict(gateway, begun)
+    except KeyboardInterrupt:
+        click.echo("\nthe gateway goes on watching by itself; `edge-gateway status` tells the end", err=True)
+        raise
     if as_json:
         _json(trial)
     else:

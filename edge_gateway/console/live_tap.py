@@ -18,6 +18,7 @@ MAX_QUEUE = 1_000  # readings that wait for this reader; further ones are counte
 FLUSH_S = 0.1
 EVENTS_PER_FLUSH = 100
 KEEP_ALIVE_S = 15.0
+TELL_S = 5.0  # so often, in an endless flood, it is told how much is dropped
 MAX_RAW_CHARS = 500  # of each key
 
 
@@ -56,6 +57,7 @@ class LiveTap:
         self._is_paused = False
         self._timer: Any = None
         self._quiet_since_s = 0.0
+        self._told_s = 0.0  # when the count of what was dropped went out last
         self._is_over = False
         self.ended: Deferred[bytes] = Deferred()
 
@@ -65,7 +67,7 @@ class LiveTap:
         self._request.setHeader("X-Accel-Buffering", "no")
         self._request.registerProducer(self, True)
         self._request.write(b"retry: 3000\n\n: listening\n\n")
-        self._quiet_since_s = self._reactor.seconds()
+        self._quiet_since_s = self._told_s = self._reactor.seconds()
         self._schedule()
 
     def heard(self, connector: str, reading: Reading) -> None:
@@ -89,10 +91,10 @@ class LiveTap:
 
     def _write(self) -> None:
         events = [event(*self._queue.popleft()) for _ in range(min(EVENTS_PER_FLUSH, len(self._queue)))]
-        if self._dropped and not self._queue:
-            events.append(b"event: dropped\ndata: %d\n\n" % self._dropped)
-            self._dropped = 0
         now_s = self._reactor.seconds()
+        if self._dropped and (not self._queue or now_s - self._told_s >= TELL_S):
+            events.append(b"event: dropped\ndata: %d\n\n" % self._dropped)
+            self._dropped, self._told_s = 0, now_s
         if not events and now_s - self._quiet_since_s < KEEP_ALIVE_S:
             return
         self._quiet_since_s = now_s

@@ -17,7 +17,7 @@ _PAIR = re.compile(
     r"""(?P<value>\"{3}(?:[^"\\]|\\.|"(?!""))*"{3}|'''(?:[^']|'(?!''))*'''|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[^\s,#\]}"']+)""",
     re.DOTALL,
 )
-_COMMENTED = re.compile(r"^(?P<start>\s*#.*?\b(?P<key>[A-Za-z0-9_-]+)\s*=\s*)(?P<value>\S.*)$", re.MULTILINE)
+_COMMENTED = re.compile(r"^(?P<start>[ \t]*#.*?\b(?P<key>[A-Za-z0-9_-]+)[ \t]*=[ \t]*)(?P<value>\S.*)$", re.MULTILINE)
 _REFERENCE = re.compile(r"^(?:file:.*|\$\{[A-Za-z_][A-Za-z0-9_]*\})$", re.DOTALL)
 _URL_USER = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
 _MIN_SOUGHT_CHARS: Final = 4  # a shorter one is part of ordinary words

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_gateway.config import ConfigProblem
-from edge_gateway.console.masking import masked, restored
+from edge_gateway.console.masking import CannotMask, masked, restored
 from edge_gateway.references import MASK
 from edge_gateway.storage.files import sync_folder
+
+MAX_BYTES = 512 * 1024  # as JSON it must fit into one request
 
 
 class PageText(NamedTuple):
@@ -24,6 +26,8 @@ class PageText(NamedTuple):
 def read(path: Path) -> PageText:
     """Without secrets. Raises: OSError, CannotMask."""
     content = path.read_bytes()
+    if len(content) > MAX_BYTES:
+        raise CannotMask(f"{path} is too large for this page; edit it on the gateway")
     text = _decoded(content)
     shown = masked(text)
     return PageText(shown, _version(content), shown != text)

@@ -99,11 +99,14 @@ class FakeGateway:
 class DoorUnderTest:
     """Requests are made in a thread, as a foreign program would make them."""
 
-    def __init__(self, folder: Path, text: str = "", gateway: FakeGateway | None = None, **rest: Any) -> None:
+    def __init__(
+        self, folder: Path, text: str = "", gateway: Any = None, kinds: dict[str, ConnectorKind] = KINDS, **rest: Any
+    ) -> None:
         self.folder = folder
+        self._kinds = kinds
         self.file = folder / "gateway.toml"
         self.file.write_text(text)
-        self.gateway = gateway or FakeGateway(self.load())
+        self.gateway: FakeGateway = gateway or FakeGateway(self.load())
         self.door = LocalDoor(
             gateway=self.gateway,
             settings=Local(port=0),
@@ -117,7 +120,7 @@ class DoorUnderTest:
         self.port = 0
 
     def load(self, text: str | None = None) -> Config:
-        return load(self.file, {}, kinds=KINDS, text=text)
+        return load(self.file, {}, kinds=self._kinds, text=text)
 
     async def __aenter__(self) -> DoorUnderTest:
         self.port = await self.door.start()

@@ -49,3 +49,5 @@ export function clock(seconds) {
 }
 
 export const count = (number) => Number(number || 0).toLocaleString("en");
+
+export const plural = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;

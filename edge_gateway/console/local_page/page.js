@@ -1,5 +1,5 @@
 // The page's frame: log-in, sections, the Status section.
-import { $, ask, clock, count, make, notice } from "./common.js";
+import { $, ask, clock, count, make, notice, plural } from "./common.js";
 import { configView, devicesView, liveView } from "./views.js";
 
 function size(bytes) {
@@ -67,8 +67,8 @@ function source([name, one]) {
   item.append(light, title);
   if (one.reason) item.append(make("span", one.reason, one.health === "failed" ? "reason bad-text" : "reason"));
   const refused = Object.entries(one.refused || {});
-  const counts = [`${count(one.readings)} readings`];
-  if (one.rejected) counts.push(`${count(one.rejected)} messages not understood`);
+  const counts = [plural(one.readings, "reading")];
+  if (one.rejected) counts.push(`${plural(one.rejected, "message")} not understood`);
   for (const [why, number] of refused.slice(0, 3)) counts.push(`${count(number)} refused: ${why}`);
   item.append(make("span", counts.join(" · "), "counts quiet"));
   return item;
@@ -76,7 +76,7 @@ function source([name, one]) {
 
 function sample(one) {
   const block = make("div", "", "sample");
-  const at = one.at ? new Date(one.at).toLocaleTimeString() : "";
+  const at = one.at ? new Date(one.at).toLocaleTimeString([], { hour12: false }) : "";
   block.append(make("p", `${at} ${[one.connector, one.source].filter(Boolean).join(" ")}: ${one.why}`));
   if (one.payload) block.append(make("code", one.payload));
   return block;
@@ -138,7 +138,7 @@ $("login-form").addEventListener("submit", async (event) => {
     await ask("api/login", { pin: $("pin").value });
     $("pin").value = "";
     await go();
-    $("main").focus();
+    $("main").focus({ preventScroll: true });
   } catch (error) {
     $("login-error").textContent = error.message;
     $("pin").select();

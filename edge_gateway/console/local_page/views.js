@@ -1,5 +1,5 @@
 // The sections Devices, Live and Configuration.
-import { $, ask, clock, count, make, notice } from "./common.js";
+import { $, ask, clock, count, make, notice, plural } from "./common.js";
 
 const PAGE = 100;
 const MAX_LIVE_ROWS = 500;
@@ -113,7 +113,7 @@ export const liveView = {
   tell() {
     if (!this.source) return;
     const lost = this.lost ? `, ${count(this.lost)} too fast to show` : "";
-    $("live-state").textContent = this.seen ? `listening: ${count(this.seen)} readings${lost}` : "listening; nothing yet";
+    $("live-state").textContent = this.seen ? `listening: ${plural(this.seen, "reading")}${lost}` : "listening; nothing yet";
   },
 };
 
@@ -135,9 +135,10 @@ export const configView = {
     this.say("");
     this.list([], []);
   },
-  say(text, isBad = false) {
+  say(text, kind = "") {
     $("config-state").textContent = text;
-    $("config-state").className = isBad ? "notice bad" : text ? "notice" : "";
+    $("config-state").className = text ? `notice ${kind}` : "";
+    $("config-state").scrollIntoView({ block: "nearest" });
   },
   list(problems, hints) {
     const item = (one, isHint) => {
@@ -169,9 +170,9 @@ export const configView = {
     this.say("checking …");
     const answer = await ask("api/check", { text: $("config-text").value });
     this.list(answer.problems, answer.hints);
-    const hints = answer.hints.length ? `; ${answer.hints.length} hint${answer.hints.length > 1 ? "s" : ""}` : "";
-    if (answer.ok) this.say(`The configuration is good: ${answer.connectors} source${answer.connectors === 1 ? "" : "s"}${hints}.`);
-    else this.say(`${answer.problems.length} problem${answer.problems.length > 1 ? "s" : ""} to mend${hints}.`, true);
+    const hints = answer.hints.length ? `; ${plural(answer.hints.length, "hint")}` : "";
+    if (answer.ok) this.say(`The configuration is good: ${plural(answer.connectors, "source")}${hints}.`, "good");
+    else this.say(`${plural(answer.problems.length, "problem")} to mend${hints}.`, "bad");
     return answer.ok;
   },
   wish(more) {
@@ -198,11 +199,11 @@ export const configView = {
     try {
       for (;;) {
         const trial = await ask("api/apply");
-        if (trial.number !== number) return this.say("The gateway was started again meanwhile; look at its status.", true);
+        if (trial.number !== number) return this.say("The gateway was started again meanwhile; look at its status.", "bad");
         if (trial.state === "good") return await this.good(trial);
         if (trial.state !== "applying" && trial.state !== "watching") {
           const back = trial.state === "rolled back" ? "The last good configuration runs again" : "The gateway needs help";
-          return this.say(`${back}: ${trial.reason}. What you wrote stands here still; mend it and apply again.`, true);
+          return this.say(`${back}: ${trial.reason}. What you wrote stands here still; mend it and apply again.`, "bad");
         }
         this.say(trial.state === "watching" ? `Applied; watching the sources, ${trial.remainingS} s to go …` : "Applying …");
         await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -215,7 +216,7 @@ export const configView = {
     await this.load();
     const unwell = Object.entries(trial.notHealthy).map(([name, reason]) => `${name} is not healthy yet (${reason})`);
     const restart = trial.restartNeeded.map((name) => `[${name}] takes effect at the next start`);
-    this.say(`Applied. ${[...unwell, ...restart].join("; ") || "All sources healthy"}.`);
+    this.say(`Applied. ${[...unwell, ...restart].join("; ") || "All sources healthy"}.`, unwell.length ? "" : "good");
   },
 };
 

@@ -151,7 +151,17 @@ async def test_apply_names_every_problem_of_the_file(tmp_path: Path) -> None:
     async with DoorUnderTest(tmp_path, TEXT) as door:
         door.file.write_text('[[plant]]\nname = "north"\nhots = "x"\n')
         result = await command(door, "apply")
-        assert result.exit_code == 1 and "line 3:1:" in result.stderr and "nothing was changed" in result.stderr
+        assert result.exit_code == 2 and "line 3:1:" in result.stderr and "nothing was changed" in result.stderr
+
+
+@asyncio_test
+async def test_a_second_configuration_waits_for_the_first(tmp_path: Path) -> None:
+    """It is refused in a sentence; nothing of it is applied."""
+    async with DoorUnderTest(tmp_path, TEXT) as door:
+        await door.post("/api/apply", {"watchS": 600}, status=202)
+        result = await command(door, "apply")
+        assert result.exit_code == 1 and "another configuration is on trial" in result.stderr
+        assert "a new configuration is on trial, " in (await command(door, "status")).stdout
 
 
 def test_long_times_are_told_with_their_days() -> None:

@@ -382,3 +382,56 @@ async def test_one_configuration_at_a_time_is_on_trial(tmp_path: Path) -> None:
         assert (await door.get("/api/apply"))["remainingS"] > 500
         for wrong in ({"watchS": -1}, {"watchS": 1e9}, {"watch": 1}, {"watchS": "x"}):
             await door.post("/api/apply", wrong, status=400)
+
+
+@asyncio_test
+async def test_without_a_file_there_is_nothing_to_edit(tmp_path: Path) -> None:
+    """The page says how to start the gateway so that there is."""
+    door = DoorUnderTest(tmp_path)
+    door.door = LocalDoor(gateway=door.gateway, settings=Local(port=0), data_dir=tmp_path, reactor=reactor,
+                          load_config=Config)  # fmt: skip
+    async with door:
+        assert "--config FILE" in (await door.ask("GET", "/api/config", headers=door.token)).json()["error"]
+        await door.post("/api/check", {"text": ""}, status=409)
+        await door.post("/api/apply", {"text": ""}, status=409)
+        await door.post("/api/apply", {"watchS": 0}, status=202)
+
+
+@asyncio_test
+async def test_a_file_too_large_or_damaged_is_not_shown(tmp_path: Path) -> None:
+    """In a sentence; the commands still work."""
+    async with DoorUnderTest(tmp_path, TEXT) as door:
+        for content in (b"#" * (512 * 1024 + 1), b'password = "abcdef'):
+            door.file.write_bytes(content)
+            answer = await door.ask("GET", "/api/config", headers=door.token)
+            assert answer.status_code == 409 and "abcdef" not in answer.text
+        door.file.unlink()
+        assert (await door.ask("GET", "/api/config", headers=door.token)).status_code == 409
+
+
+@asyncio_test
+async def test_a_file_that_somebody_changed_during_the_trial_stays_theirs(tmp_path: Path) -> None:
+    """The page's text is taken back instead."""
+    async with DoorUnderTest(tmp_path, TEXT) as door:
+        shown = await door.get("/api/config")
+        wish = {"text": shown["text"] + 'host = "10.0.0.9"\n', "basedOn": shown["version"], "watchS": 0.5}
+        await door.post("/api/apply", wish, status=202)
+        door.file.write_text(TEXT + "# mine\n")
+        trial = await door.trial()
+        assert trial["state"] == "rolled back" and "somebody else changed it" in trial["reason"]
+        assert door.file.read_text() == TEXT + "# mine\n"
+
+
+@asyncio_test
+async def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One too many is closed; when others end there is room again."""
+    monkeypatch.setattr("edge_gateway.console.door_http.MAX_CONNECTIONS", 3)
+    async with DoorUnderTest(tmp_path) as door:
+        open_ones = [socket.create_connection(("127.0.0.1", door.port)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        with pytest.raises(requests.ConnectionError):
+            await door.ask("GET", "/healthz")
+        for one in open_ones:
+            one.close()
+        await asyncio.sleep(0.1)
+        assert (await door.ask("GET", "/healthz")).status_code == 200

@@ -25,11 +25,13 @@ async def browse(door: DoorUnderTest, work: Callable[[Browser], None]) -> None:
         with Browser(need("chromium", "chromium")) as browser:
             browser.size(1100, 800)
             browser.open(door.url)
-            browser.wait("!document.getElementById('view-login')?.hidden")
+            browser.wait("document.getElementById('view-login')?.hidden === false")
             browser.complaints.clear()  # the page was refused before it was logged in
             browser.type("#pin", door.pin)
             browser.click("#login-form button")
-            browser.wait("!document.getElementById('view-status').hidden && document.querySelector('#sources li')")
+            browser.wait(
+                "!document.getElementById('view-status').hidden && document.querySelector('#sources li') !== null"
+            )
             work(browser)
             assert browser.complaints == []
 
@@ -56,7 +58,7 @@ async def test_a_wrong_pin_is_said_on_the_page(tmp_path: Path) -> None:
         def run() -> None:
             with Browser(program) as browser:
                 browser.open(door.url)
-                browser.wait("!document.getElementById('view-login')?.hidden")
+                browser.wait("document.getElementById('view-login')?.hidden === false")
                 shoot(browser, "login")
                 browser.type("#pin", "x")
                 browser.click("#login-form button")
