@@ -18,7 +18,7 @@ from edge_gateway.console.loop import installed_reactor
 from edge_gateway.console.loop import run as run_loop
 from edge_gateway.console.options import EXIT_FAULT, Place, as_json, environment, in_place, known_kinds
 from edge_gateway.console.output import plural, printable, show_json
-from edge_gateway.console.reachability import connector_findings, core_findings
+from edge_gateway.console.reachability import connector_findings, core_findings, local_page
 from edge_gateway.logs import start_logging
 from edge_gateway.service import spool_path
 from edge_gateway.storage.credentials import FileUnusable
@@ -84,6 +84,7 @@ def _findings(place: Place, *, is_offline: bool) -> Iterator[Finding]:
         yield clock()
         return
     yield from local_findings(config, place)
+    yield local_page(config, is_agent_at_work=is_at_work(spool_path(config, place.data_dir)))
     if is_offline:
         yield skipped("network", "not looked at (--offline)")
         return

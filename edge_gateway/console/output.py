@@ -46,7 +46,7 @@ def instant(ms: int) -> str:
 def age(seconds: float) -> str:
     """`12 ms`, `3 s`, `4 min`: one unit is enough."""
     if seconds < 1:
-        return f"{round(seconds * 1000)} ms"
+        return f"{max(1, round(seconds * 1000))} ms"
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edge_gateway.config import Config, ConnectorTable
+from edge_gateway.config_checks import is_loopback
 from edge_gateway.console.findings import Finding, good, hint, skipped, unreachable, wrong
 from edge_gateway.console.network import (
     Address,
@@ -48,6 +49,8 @@ def core_findings(config: Config) -> Iterator[Finding]:
 
 
 def tls_finding(config: Config, address: Address) -> Finding:
+    if not address.is_tls and is_loopback(address.host):
+        return good("TLS", "not used; the core is on this machine")
     if not address.is_tls:
         return hint("TLS", "not used: everybody on the way can read along", "use mqtts:// in [core] url")
     try:
@@ -60,6 +63,23 @@ def tls_finding(config: Config, address: Address) -> Finding:
         )
     text = f"the core's certificate is trusted and valid for {days:.0f} days"
     return hint("TLS", text, "have it renewed in time") if days < FEW_DAYS else good("TLS", text)
+
+
+def local_page(config: Config, *, is_agent_at_work: bool) -> Finding:
+    """Whether the local page has its port."""
+    topic, local = "local page", config.local
+    address = Address(local.bind, local.port)
+    if not local.enabled:
+        return skipped(topic, "switched off ([local] enabled = false); status, devices, tap and apply need it")
+    if is_agent_at_work:
+        return skipped(topic, "the running agent has its port, or says in its log why not")
+    try:
+        can_listen(address)
+    except Unreachable as error:
+        return unreachable(topic, str(error))
+    if not is_loopback(local.bind):
+        return hint(topic, f"can listen on {address}, for the whole network", "keep its PIN to yourself")
+    return good(topic, f"can listen on {address}" if local.port else f"takes a free port of {local.bind}")
 
 
 def connector_findings(table: ConnectorTable, *, is_agent_at_work: bool) -> Iterator[Finding]:

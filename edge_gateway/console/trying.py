@@ -14,6 +14,7 @@ import msgspec
 
 from edge_gateway.config import Config, ConnectorTable
 from edge_gateway.connectors.interface import ConnectorKind, Done
+from edge_gateway.console.agents import is_at_work
 from edge_gateway.console.loop import installed_reactor
 from edge_gateway.console.loop import run as run_loop
 from edge_gateway.console.options import (
@@ -31,6 +32,7 @@ from edge_gateway.core.admission import Admission
 from edge_gateway.logs import start_logging
 from edge_gateway.mapping.problems import did_you_mean
 from edge_gateway.model import Health, Json, Reading, Refusal
+from edge_gateway.service import spool_path
 
 TRIAL = Refusal(reason="this is a trial: nothing is stored; send it again to the agent", retry_after_s=5.0)
 PAYLOAD_SHOWN_BYTES = 120
@@ -63,6 +65,9 @@ def try_connector(place: Place, connector: str, seconds: float, once: bool, is_j
     table = table_named(config, connector)
     kind = known_kinds()[table.kind]
     start_logging("text", "error")
+    if is_at_work(spool_path(config, place.data_dir)):
+        text = f"the agent runs {connector} too: a port or login that only one can have stays with it"
+        click.echo(f"edge-gateway: {text}; `edge-gateway tap` shows what the agent reads", err=True)
     screen = Screen(table, config, is_json=is_json)
     run_loop(lambda _reactor: trial(kind, table, screen, seconds=seconds, once=once))
     screen.end(seconds)

@@ -17,9 +17,9 @@ from edge_gateway.console import examinations
 from edge_gateway.console.examinations import clock, credentials, data_directory, disk, spool
 from edge_gateway.console.findings import Finding, Verdict
 from edge_gateway.console.network import Address, Unreachable, addresses_of, can_listen, connect
-from edge_gateway.console.reachability import addresses_in, connector_findings, serial_finding, tls_finding
+from edge_gateway.console.reachability import addresses_in, connector_findings, local_page, serial_finding, tls_finding
 from edge_gateway.model import Credentials
-from edge_gateway.settings import Core, Store
+from edge_gateway.settings import Core, Local, Store
 from edge_gateway.storage.credentials import CredentialsFolder
 from tests.support.gateway_console import ClockSettings, GatewayConsole
 
@@ -30,12 +30,12 @@ NOW_S = 1_800_000_000.0
 def test_offline_it_looks_at_this_machine_alone(tmp_path: Path) -> None:
     """A line each; exit 0 when nothing is wrong."""
     console = GatewayConsole(tmp_path)
-    console.write('[[clock]]\nname = "hall"\n')
+    console.write('[local]\nport = 0\n[[clock]]\nname = "hall"\n')
     result = console("doctor", "--offline", "--json")
     found = {one["topic"]: one["verdict"] for one in json.loads(result.stdout)["findings"]}
     assert result.exit_code == 0, result.output
     assert found.pop("network") == "skipped"
-    assert list(found) == ["configuration", "data directory", "disk", "spool", "credentials", "clock"]
+    assert list(found) == ["configuration", "data directory", "disk", "spool", "credentials", "clock", "local page"]
     assert not console.data_dir.exists()
 
 
@@ -134,6 +134,23 @@ def test_tls_towards_a_port_without_it_is_explained() -> None:
         found = tls_finding(Config(core=Core(url=f"mqtts://127.0.0.1:{port}")), Address("127.0.0.1", port, True))
         thread.join()
     assert (found.verdict, "does not speak TLS" in found.text + found.fix) == (Verdict.WRONG, True)
+
+
+def test_the_local_page_needs_its_port() -> None:
+    """Without it the commands cannot ask the agent."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config = Config(local=Local(port=taken.getsockname()[1]))
+        assert local_page(config, is_agent_at_work=False).verdict is Verdict.WRONG
+        assert local_page(config, is_agent_at_work=True).verdict is Verdict.SKIPPED
+    assert local_page(config, is_agent_at_work=False).verdict is Verdict.GOOD
+
+
+def test_a_core_on_this_machine_needs_no_tls() -> None:
+    """Another one does."""
+    assert tls_finding(Config(), Address("127.0.0.1", 1883)).verdict is Verdict.GOOD
+    assert tls_finding(Config(), Address("10.0.0.1", 1883)).fix == "use mqtts:// in [core] url"
 
 
 def test_addresses_are_found_wherever_they_stand_in_a_table() -> None:

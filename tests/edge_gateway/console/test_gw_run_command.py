@@ -135,6 +135,7 @@ def test_commands_ask_the_running_agent_and_what_they_apply_goes_into_the_histor
     asked = [*console.command("status", "--json")[:-4], "--data-dir", str(console.data_dir)]
     status = subprocess.run(asked, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert "hall" in status.stdout, status.stderr
+    assert "the agent runs hall too" in console.process("try", "hall", "--once").stderr
     console.write(CONFIG + '\n[[clock]]\nname = "yard"\n')
     asked = [*console.command("apply", "--watch", "0")[:-4], "--data-dir", str(console.data_dir)]
     applied = subprocess.run(asked, capture_output=True, text=True, timeout=60, cwd=ROOT)
