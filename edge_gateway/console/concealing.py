@@ -18,6 +18,7 @@ MIN_SECRET_CHARS = 4  # a shorter one would blot out parts of ordinary words
 _REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}|file:.*", re.DOTALL)
 _ENVIRONMENT_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _URL_LOGIN = re.compile(r"://([^/@\s:]*):([^/@\s]*)@")
+_ASSIGNED = re.compile(r"""([A-Za-z0-9_-]+)\s*=\s*["']([^"'\n]+)["']""")
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _PRIVATE_FILES = ("credentials.json", "proposed/credentials.json")
 _ONE_LINE_FILES = ("local-token", "local-pin")
@@ -49,7 +50,8 @@ class Mask:
         try:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError:
-            document = {}
+            document = {}  # broken: by the look of its lines
+            found |= {value for name, value in _ASSIGNED.findall(text) if is_secret((name,)) or name == "key"}
         found |= {value for _, value in secrets_in(document)}
         for user, password in _URL_LOGIN.findall(text):
             found |= {password, f"{user}:{password}"}

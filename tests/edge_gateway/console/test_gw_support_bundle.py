@@ -63,6 +63,18 @@ def test_a_gateway_that_is_not_set_up_has_one_too(tmp_path: Path) -> None:
     assert "python" in texts["support/versions.json"]
 
 
+def test_a_broken_configuration_gives_nothing_away(tmp_path: Path) -> None:
+    """It is left out as a whole, and what looks like a secret in it is masked elsewhere."""
+    console = GatewayConsole(tmp_path)
+    console.write('[core]\ntoken = "core-token-1"\nprovision = { key = "the-key", secret = "the-secret" \n')
+    (tmp_path / "log").write_text("core-token-1 the-key the-secret\n")
+    bundle = tmp_path / "bundle.tar.gz"
+    assert console("support-bundle", str(bundle), "--log-file", str(tmp_path / "log")).exit_code == 0
+    texts = contents(bundle)
+    assert "not valid TOML" in texts["support/problems.txt"]
+    assert not any(secret in "".join(texts.values()) for secret in ("core-token-1", "the-key", "the-secret"))
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     """Another name is asked for."""
     console = GatewayConsole(tmp_path)
