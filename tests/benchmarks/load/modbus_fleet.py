@@ -6,6 +6,7 @@ how many polls of the living slaves were made, missed, and how late they were.""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import multiprocessing
 import resource
 import socket
@@ -65,12 +66,7 @@ async def _measure(port: int, seconds: float) -> None:
     task.cancel()
     first = max(times[0] for times in site.times.values()) - begun
     settled = begun + 10
-    pairs = [
-        (one, later)
-        for times in site.times.values()
-        for one, later in zip(times, times[1:], strict=False)
-        if one > settled
-    ]
+    pairs = [(one, later) for times in site.times.values() for one, later in itertools.pairwise(times) if one > settled]
     gaps = sorted(later - one for one, later in pairs)
     missed = sum(max(0, round(gap) - 1) for gap in gaps)
     print(f"living slaves read: {len(site.times)} of {SLAVES - SLAVES // DEAD_EACH}, all after {first:.1f} s")
