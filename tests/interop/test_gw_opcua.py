@@ -21,8 +21,6 @@ from tests.support.asyncio_tests import asyncio_test
 from tests.support.gateway_plc_sites import RecordingSite, running, until
 
 OPCUA = KINDS[0]
-# asyncua's own code warns
-pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning:asyncua.*")]
 
 
 @uamethod  # type: ignore[misc, unused-ignore]
