@@ -93,18 +93,27 @@ class Config:
     variables: Mapping[Where, str] = field(default_factory=dict, repr=False)  # what the environment says, by its name
 
 
-def load(path: Path | None, environment: Mapping[str, str], *, kinds: Mapping[str, ConnectorKind]) -> Config:
-    """The effective configuration; without `path`, defaults and environment alone.
+def load(
+    path: Path | None, environment: Mapping[str, str], *, kinds: Mapping[str, ConnectorKind], text: str | None = None
+) -> Config:
+    """The effective configuration; without `path`, defaults and environment alone. `text` is read as if it stood in
+    the file `path`.
 
     Raises: ConfigError naming every problem.
     """
-    return _Loading(path, environment, kinds).config()
+    return _Loading(path, environment, kinds, text).config()
 
 
 class _Loading:
     """One reading of the configuration."""
 
-    def __init__(self, path: Path | None, environment: Mapping[str, str], kinds: Mapping[str, ConnectorKind]) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        environment: Mapping[str, str],
+        kinds: Mapping[str, ConnectorKind],
+        text: str | None = None,
+    ) -> None:
         self._file = path.name if path else "configuration"
         self._kinds = kinds
         self._environment = environment
@@ -113,7 +122,7 @@ class _Loading:
         self._variables: dict[Where, str] = {}
         self._names: dict[Where, str] = {}  # (kind, number) → name of the connector, as far as it has one
         self._positions = Positions("")
-        self._document = self._resolved(path)
+        self._document = self._resolved(self._text(path) if path and text is None else text or "")
 
     def config(self) -> Config:
         self._check_variables()
@@ -141,8 +150,7 @@ class _Loading:
 
     # --- the file --------------------------------------------------------------------------------
 
-    def _resolved(self, path: Path | None) -> dict[str, Any]:
-        text = self._text(path) if path else ""
+    def _resolved(self, text: str) -> dict[str, Any]:
         try:
             document = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:

@@ -194,22 +194,22 @@ class Gateway:
         self.statistics.stop()
         self.watchdog.stop()
         self.intake.stop()
-        await self._commit()
+        await self.is_storing()  # all that was handed over is durable then
         self.agent.stop()
         self.relay.stop()
         self._spool.close()
 
-    async def _commit(self) -> None:
-        """Waits until all that was handed to the spool is durable."""
-        loop = asyncio.get_running_loop()
-        committed: asyncio.Future[None] = loop.create_future()
+    async def is_storing(self) -> bool:
+        """Whether the spool takes records; everything handed over before is durable then. Waits for `COMMIT_S`."""
+        committed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-        def done(_refusal: object) -> None:
+        def done(refusal: object) -> None:
             if not committed.done():
-                committed.set_result(None)
+                committed.set_result(refusal is None)
 
         self._spool.append((), done)
         await asyncio.wait([committed], timeout=COMMIT_S)
+        return committed.done() and committed.result()
 
     async def apply(self, config: Config) -> dict[str, list[str]]:
         """Makes `config` the running one without losing data: connectors that did not change go on untouched.

@@ -1,4 +1,4 @@
-"""Keeps secrets out of what leaves the machine: a configuration's text, and anything that may quote it."""
+"""Keeps secrets out of what leaves the machine: whatever is known to be one here is masked in any text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_gateway.positions import Positions
 from edge_gateway.references import MASK, is_secret, without_password
 
 Where = tuple[str | int, ...]
@@ -18,52 +17,10 @@ Where = tuple[str | int, ...]
 MIN_SECRET_CHARS = 4  # a shorter one would blot out parts of ordinary words
 _REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}|file:.*", re.DOTALL)
 _ENVIRONMENT_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_ASSIGNMENT = re.compile(r"""([A-Za-z0-9_-]+)["']?\s*[=:]\s*""")
+_URL_LOGIN = re.compile(r"://([^/@\s:]*):([^/@\s]*)@")
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _PRIVATE_FILES = ("credentials.json", "proposed/credentials.json")
-
-
-def masked_toml(text: str) -> str:
-    """The text of a configuration with its secrets masked, line by line, so that differences stay visible.
-
-    References (`${NAME}`, `file:…`) stay: they say nothing. What cannot be parsed is masked by the names of its keys.
-    """
-    lines = text.splitlines(keepends=True)
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return _finished([_masked_by_name(line) for line in lines])
-    positions = Positions(text)
-    for path, value in secrets_in(document):
-        first = max(positions.of(path).line - 1, 0)
-        last = first + value.count("\n") + 1 if "\n" in value else first
-        for number in range(first, min(last + 1, len(lines))):
-            lines[number] = _without_value(lines[number], value)
-    return _finished([_masked_by_name(line) if line.lstrip().startswith("#") else line for line in lines])
-
-
-def _finished(lines: list[str]) -> str:
-    return _PEM.sub(MASK, without_password("".join(lines)))
-
-
-def _without_value(line: str, value: str) -> str:
-    if f'"{value}"' in line or f"'{value}'" in line:
-        return line.replace(f'"{value}"', f'"{MASK}"').replace(f"'{value}'", f"'{MASK}'")
-    if MASK in line:
-        return line
-    name, equals, _ = line.partition("=")  # written with escapes, or over several lines: all of it goes
-    end = "\n" if line.endswith("\n") else ""
-    return f'{name}= "{MASK}"{end}' if equals else f"{MASK}{end}"
-
-
-def _masked_by_name(line: str) -> str:
-    """For lines that are no TOML (comments, broken files): what stands behind a secret's name goes."""
-    for found in _ASSIGNMENT.finditer(line):
-        names = ("provision", found[1]) if "provision" in line else (found[1],)
-        if is_secret(names) and not _REFERENCE.match(line[found.end() :].lstrip("\"'")):
-            end = "\n" if line.endswith("\n") else ""
-            return line[: found.end()] + MASK + end
-    return line
+_ONE_LINE_FILES = ("local-token", "local-pin")
 
 
 def secrets_in(document: Any, path: Where = ()) -> Iterator[tuple[Where, str]]:
@@ -87,21 +44,32 @@ class Mask:
         found: set[str] = set()
         for folder in (data_dir / name for name in _PRIVATE_FILES):
             found |= set(_strings(_json(folder)))
+        found |= {_line(data_dir / name) for name in _ONE_LINE_FILES}
         text = config.read_text("utf-8", errors="replace") if config.is_file() else ""
         try:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError:
             document = {}
         found |= {value for _, value in secrets_in(document)}
+        for user, password in _URL_LOGIN.findall(text):
+            found |= {password, f"{user}:{password}"}
         found |= {environment.get(name, "") for name in _ENVIRONMENT_REFERENCE.findall(text)}
         found |= set(_from_files(document, config.parent))
         found |= {value for name, value in environment.items() if is_secret(tuple(name.lower().split("__")))}
+        found |= {json.dumps(one)[1:-1] for one in found}  # as JSON and TOML quote it
         self._secrets = sorted((one for one in found if len(one) >= MIN_SECRET_CHARS), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         return _PEM.sub(MASK, without_password(text))
+
+
+def _line(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _json(path: Path) -> Any:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import ipaddress
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 PORTS = {502: "modbus", 4840: "opcua"}  # what a look at the network may try
@@ -43,24 +42,17 @@ def scan(network: ipaddress.IPv4Network) -> list[Found]:
     """
     if network.num_addresses > MAX_HOSTS:
         raise ValueError(f"{network} has more than {MAX_HOSTS} addresses; give a smaller one, such as 10.0.0.0/24")
-    return sorted(asyncio.run(_scan([str(host) for host in network.hosts()])))
+    places = [(str(host), port) for host in network.hosts() for port in PORTS]
+    with ThreadPoolExecutor(PARALLEL) as workers:
+        return sorted(one for one in workers.map(_look, places) if one is not None)
 
 
-async def _scan(hosts: list[str]) -> list[Found]:
-    places = asyncio.Semaphore(PARALLEL)
-    found = await asyncio.gather(*(_look(host, port, places) for host in hosts for port in PORTS))
-    return [one for one in found if one is not None]
-
-
-async def _look(host: str, port: int, places: asyncio.Semaphore) -> Found | None:
-    async with places:
-        try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), ANSWER_S)
-        except (OSError, TimeoutError):
-            return None
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+def _look(place: tuple[str, int]) -> Found | None:
+    host, port = place
+    try:
+        socket.create_connection(place, ANSWER_S).close()
+    except OSError:
+        return None
     if PORTS[port] == "modbus":
         return Found("modbus", f"tcp://{host}:{port}", f"Modbus TCP at {host}:{port}")
     return Found("opcua", f"opc.tcp://{host}:{port}", f"OPC UA at {host}:{port}")

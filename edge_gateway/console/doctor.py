@@ -14,6 +14,7 @@ from edge_gateway.console.agents import is_at_work
 from edge_gateway.console.examinations import clock, data_directory, local_findings
 from edge_gateway.console.findings import Finding, Verdict, good, skipped, wrong
 from edge_gateway.console.login import has_login, log_in
+from edge_gateway.console.loop import installed_reactor
 from edge_gateway.console.loop import run as run_loop
 from edge_gateway.console.options import EXIT_FAULT, Place, as_json, environment, in_place, known_kinds
 from edge_gateway.console.output import plural, printable, show_json
@@ -46,6 +47,7 @@ def doctor(place: Place, offline: bool, is_json: bool) -> None:
 
     Exit codes: 0 all is well, 1 something is wrong.
     """
+    installed_reactor()
     start_logging("text", "error")
     findings: list[Finding] = []
     for finding in _findings(place, is_offline=offline):

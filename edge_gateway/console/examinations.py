@@ -22,6 +22,7 @@ from edge_gateway.console.output import plural
 from edge_gateway.mapping.amounts import format_size
 from edge_gateway.service import spool_path
 from edge_gateway.storage.credentials import CREDENTIALS, CredentialsFolder, FileUnusable
+from edge_gateway.storage.limits import in_units
 
 QUICK_CHECK_BYTES = 512 * 1024**2  # a greater spool takes too long to be read through for a quick look
 EARLIEST_S = 1_735_689_600  # 2025-01-01: an earlier clock has not been set
@@ -74,7 +75,7 @@ def disk(config: Config, data_dir: Path) -> Finding:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     keep = config.store.keep_free
-    text = f"{format_size(round(free, -6))} free at {folder}"
+    text = f"{in_units(free)} free at {folder}"
     if free <= keep:
         fix = "make room: nothing more is stored until more is free"
         return wrong("disk", f"{text}, less than [store] keep_free = {format_size(keep)}", fix)

@@ -61,14 +61,17 @@ _OPCUA = """\
 name = "press"
 connect = "$connect"
   [[opcua.device]]
+  root = "Objects/Press"                    # path in the server; {name} in it finds several
   device = "press-1"
   type = "default"
-  telemetry = [{ key = "temperature", at = "ns=2;s=Press.Temperature" }]
+  telemetry = ["Temperature -> temperature: float"]
 """
 
 _SIMULATOR = """\
 [[simulator]]                               # devices that do not exist, to try the way to the core
 name = "demo"
+devices = 2
+telemetry = [{ key = "temperature", min = 18, max = 24 }]
 """
 
 _TEXTS = {

@@ -66,6 +66,7 @@ def _belongings(data_dir: Path, spool: Path) -> list[tuple[Path, str]]:
         (data_dir / IDENTITY, "serial of this gateway"),
         (data_dir / "local-token", "token of the commands for the running agent"),
         (data_dir / "local-pin", "PIN of the local page"),
+        (data_dir / "local-address", "address of the local page"),
         (data_dir / HISTORY, "history of the configuration"),
         (spool, _waiting(spool)),
     ]

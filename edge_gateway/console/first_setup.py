@@ -6,6 +6,7 @@ import ipaddress
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -16,6 +17,7 @@ from edge_gateway.config_checks import is_loopback
 from edge_gateway.console.discovery import Found, local_network, scan, serial_ports
 from edge_gateway.console.examples import EXAMPLES, example
 from edge_gateway.console.login import log_in
+from edge_gateway.console.loop import installed_reactor
 from edge_gateway.console.loop import run as run_loop
 from edge_gateway.console.network import Unreachable, certificate_days, connect, core_address
 from edge_gateway.console.options import EXIT_CONFIG, EXIT_REFUSED, Place, environment, fail, in_place, known_kinds
@@ -89,6 +91,7 @@ def setup(
 
     Exit codes: 0 done, 2 an answer cannot be used, 4 the core refuses, or a configuration is there already.
     """
+    installed_reactor()
     if place.has_config and not force:
         fail(f"{place.config} is there already; --force replaces it, --config names another", EXIT_REFUSED)
     answers = Answers(**given)  # type: ignore[arg-type]  # the flags are its fields
@@ -167,6 +170,13 @@ def _core_table(answers: Answers) -> dict[str, object]:
             provision["credentials"] = answers.credentials
         values["provision"] = provision
     return values
+
+
+def _literal(value: Any) -> Any:
+    """As the configuration takes it literally: `${NAME}` in what was typed is no reference."""
+    if isinstance(value, dict):
+        return {name: _literal(member) for name, member in value.items()}
+    return value.replace("${", "$${") if isinstance(value, str) else value
 
 
 def _test_core(answers: Answers) -> None:
@@ -257,7 +267,7 @@ def configuration_text(answers: Answers, kinds: tuple[str, ...], found: list[Fou
     parts = [
         "# Configuration of the edge gateway. `edge-gateway check` validates it, `check --explain` shows what is in\n"
         "# effect. Secrets may be ${VARIABLE} or file:/path instead of standing here.\n",
-        section("core", _core_table(answers)),
+        section("core", _literal(_core_table(answers))),
         '[store]                                     # readings wait here while the core is away\nmax_size = "2 GiB"\n'
         'max_age = "30 d"\n',
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -11,7 +12,13 @@ Reactor = Any  # mypy reads nothing from zope interfaces
 
 
 def installed_reactor() -> Reactor:
-    """Makes and installs the process's reactor; once a process. Connectors are asyncio tasks, hence asyncio's."""
+    """The process's reactor, made and installed at the first call: asyncio's, for connectors are asyncio tasks.
+
+    Call it before anything else: what connectors import takes whichever reactor there is, and installs another one
+    where there is none.
+    """
+    if "twisted.internet.reactor" in sys.modules:
+        return sys.modules["twisted.internet.reactor"]
     loop = asyncio.SelectorEventLoop()
     asyncio.set_event_loop(loop)
     from twisted.internet.asyncioreactor import AsyncioSelectorReactor

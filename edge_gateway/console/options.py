@@ -25,7 +25,8 @@ EXIT_REFUSED = 4  # the core, a file that is there already, or an agent at work 
 
 CONFIG_VARIABLE = "EDGE_GATEWAY_CONFIG"
 CONFIG_PLACES = (Path("gateway.toml"), Path("/etc/edge-gateway/gateway.toml"))
-DATA_DIR = "gateway-data"
+SYSTEM_DATA_DIR = Path("/var/lib/edge-gateway")  # made by the service's installation
+DATA_DIR = Path("gateway-data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,9 @@ def in_place(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Configuration file (TOML).  [default: ./gateway.toml, else /etc/edge-gateway/gateway.toml]",
     )  # fmt: skip
     @click.option(
-        "--data-dir", type=click.Path(path_type=Path), envvar=DATA_DIR_VARIABLE, default=Path(DATA_DIR),
-        show_default=True, help="Where spool, credentials and history lie.",
+        "--data-dir", type=click.Path(path_type=Path), envvar=DATA_DIR_VARIABLE, default=usual_data_dir,
+        show_default="/var/lib/edge-gateway where it is, else ./gateway-data",
+        help="Where spool, credentials and history lie.",
     )  # fmt: skip
     @functools.wraps(command)
     def placed(*args: Any, config_path: Path | None, data_dir: Path, **options: Any) -> Any:
@@ -67,6 +69,11 @@ def in_place(command: Callable[..., Any]) -> Callable[..., Any]:
 def as_json(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `--json`."""
     return click.option("--json", "is_json", is_flag=True, help="Machine-readable output.")(command)
+
+
+def usual_data_dir() -> Path:
+    """The service's where this machine has one, else one in the working directory."""
+    return SYSTEM_DATA_DIR if SYSTEM_DATA_DIR.is_dir() else DATA_DIR
 
 
 def _usual_config() -> Path:

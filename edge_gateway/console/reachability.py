@@ -24,7 +24,7 @@ from edge_gateway.console.output import age
 FEW_DAYS = 14
 MAX_ADDRESSES = 20  # of one connector
 _PORTS = {
-    "tcp": 502, "http": 80, "https": 443, "mqtt": 1883, "mqtts": 8883, "opc.tcp": 4840, "rtuovertcp": 502,
+    "tcp": 502, "rtu+tcp": 502, "http": 80, "https": 443, "mqtt": 1883, "mqtts": 8883, "opc.tcp": 4840,
 }  # fmt: skip
 _WITHOUT_CONNECTION = ("udp", "coap", "coaps")
 
@@ -34,7 +34,8 @@ def core_findings(config: Config) -> Iterator[Finding]:
     address = core_address(config.core)
     try:
         found = addresses_of(address.host)
-        yield good("DNS", f"{address.host} is {', '.join(found[:3])}")
+        text = f"{address.host} is {', '.join(found[:3])}"
+        yield good("DNS", text if found != [address.host] else f"{address.host} needs no look-up")
     except Unreachable as error:
         yield unreachable("DNS", str(error))
         return

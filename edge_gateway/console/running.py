@@ -47,7 +47,7 @@ def run(place: Place, log_format: str | None) -> None:
 
     Exit codes: 0 stopped in order, 2 the configuration has problems, 3 it cannot start.
     """
-    reactor = installed_reactor()  # before anything else: what connectors import takes whichever reactor there is
+    reactor = installed_reactor()
     config = configuration(place)
     start_logging(log_format or config.log.format, config.log.level)
     agent = AgentProcess(place, config, reactor)
@@ -72,6 +72,7 @@ class AgentProcess:
         self._systemd = Systemd()
         self._history = History(place.data_dir)
         self._gateway: Any = None  # imported late
+        self._door: Any = None  # LocalDoor, imported late
         self._reloading = asyncio.Lock()
 
     async def start(self) -> None:
@@ -107,15 +108,48 @@ class AgentProcess:
         )
         await self._gateway.start()
         self._remember()
-        return f"ready core={self._config.core.url} connectors={len(self._config.connectors)} local={self._local()}"
+        local = await self._open_door()
+        return f"ready core={self._config.core.url} connectors={len(self._config.connectors)} local={local}"
 
-    def _local(self) -> str:
+    async def _open_door(self) -> str:
+        """The local page; the gateway works without it."""
         local = self._config.local
-        return f"http://{local.bind}:{local.port}" if local.enabled else "off"
+        if not local.enabled:
+            return "off"
+        from edge_gateway.console.local_door import DoorUnavailable, LocalDoor
+
+        door = LocalDoor(
+            gateway=self._gateway,
+            settings=local,
+            data_dir=self._place.data_dir,
+            load_config=self._load,
+            check_text=self._load,
+            config_path=self._place.config,
+            is_storing=self._gateway.is_storing,
+            kept=self._kept,
+            reactor=self._reactor,
+        )
+        try:
+            port = await door.start()
+        except DoorUnavailable as error:
+            log.warn("{reason}", reason=str(error))
+            return "unavailable"
+        self._door = door
+        return f"http://{f'[{local.bind}]' if ':' in local.bind else local.bind}:{port}"
+
+    def _load(self, text: str | None = None) -> Config:
+        """Raises: ConfigError."""
+        return load(self._place.config, environment(), kinds=self._kinds, text=text)
+
+    def _kept(self) -> None:
+        self._config = self._gateway.config
+        self._remember()
 
     async def stop(self) -> None:
         """Everything that was accepted is on disk when this ends."""
         self._systemd.stopping()
+        if self._door is not None:
+            await self._door.stop()
         await self._gateway.stop()
 
     def restart(self) -> None:
@@ -130,13 +164,15 @@ class AgentProcess:
     async def _reload(self) -> None:
         async with self._reloading:
             try:
-                config = load(self._place.config, environment(), kinds=self._kinds)
+                config = self._load()
             except ConfigError as error:
                 log.error("The configuration has problems; the old one goes on:\n{problems}", problems=str(error))
                 return
+            if self._door is not None and self._door.rollout.is_running:
+                log.warn("Not read again: another configuration is on trial; see `edge-gateway apply`")
+                return
             report = await self._gateway.apply(config)
-            self._config = config
-            self._remember()
+            self._kept()
             log.info("Configuration read again: {changes}", changes=_in_words(report))
 
     def _remember(self) -> None:

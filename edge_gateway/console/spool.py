@@ -16,6 +16,7 @@ import msgspec
 
 from edge_gateway.config import Config
 from edge_gateway.console.agents import is_at_work
+from edge_gateway.console.loop import installed_reactor
 from edge_gateway.console.loop import run as run_loop
 from edge_gateway.console.options import (
     EXIT_FAULT,
@@ -34,7 +35,7 @@ from edge_gateway.model import Record
 from edge_gateway.service import Gateway, spool_path
 from edge_gateway.storage.export import SpoolReader
 from edge_gateway.storage.interface import Boot
-from edge_gateway.storage.limits import acceptance_ms
+from edge_gateway.storage.limits import acceptance_ms, in_units
 
 LOOK_S = 0.2
 
@@ -72,7 +73,7 @@ def show(place: Place, is_json: bool) -> None:
             }
         )  # fmt: skip
         return
-    size = f"{format_size(seen.used_bytes)} of {format_size(config.store.max_size)}"
+    size = f"{in_units(seen.used_bytes)} of {format_size(config.store.max_size)}"
     if not seen.records:
         click.echo(f"Nothing waits; {size}")
     else:
@@ -152,6 +153,7 @@ def drain(place: Place, timeout_s: float, is_json: bool) -> None:
 
     Exit codes: 0 the spool is empty, 1 something is left, 4 the agent runs.
     """
+    installed_reactor()
     config = configuration(place)
     path = spool_path(config, place.data_dir)
     if is_at_work(path):

@@ -14,6 +14,7 @@ import msgspec
 
 from edge_gateway.config import Config, ConnectorTable
 from edge_gateway.connectors.interface import ConnectorKind, Done
+from edge_gateway.console.loop import installed_reactor
 from edge_gateway.console.loop import run as run_loop
 from edge_gateway.console.options import (
     EXIT_CONFIG,
@@ -57,6 +58,7 @@ def try_connector(place: Place, connector: str, seconds: float, once: bool, is_j
 
     Exit codes: 0 something was read, 1 nothing was read, 2 the configuration has problems.
     """
+    installed_reactor()
     config = configuration(place)
     table = table_named(config, connector)
     kind = known_kinds()[table.kind]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import difflib
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 
 from edge_gateway.config import ConfigError, load
-from edge_gateway.console.concealing import masked_toml
 from edge_gateway.console.history import KEPT, History, Version, digest_of
+from edge_gateway.console.masking import CannotMask, masked
 from edge_gateway.console.options import (
     EXIT_CONFIG,
     EXIT_FAULT,
@@ -97,11 +96,11 @@ def diff(place: Place, version: int, other: int | None, is_json: bool) -> None:
     else:
         two = _version(place, other)
         new, new_name = two.text(), _title(two)
-    lines = list(
-        difflib.unified_diff(
-            masked_toml(one.text()).splitlines(), masked_toml(new).splitlines(), _title(one), new_name, lineterm="", n=2
-        )
-    )
+    try:
+        before, after = masked(one.text()).splitlines(), masked(new).splitlines()
+    except CannotMask as error:
+        fail(f"the difference cannot be shown: {error}", EXIT_CONFIG)
+    lines = list(difflib.unified_diff(before, after, _title(one), new_name, lineterm="", n=2))
     is_secret_alone = not lines and one.text() != new
     if is_json:
         show_json({"from": _title(one), "to": new_name, "lines": lines, "onlySecrets": is_secret_alone})
@@ -126,7 +125,10 @@ def rollback(place: Place, version: int) -> None:
     """
     chosen = _version(place, version)
     content, title = chosen.path.read_bytes(), _title(chosen)
-    _check(chosen.path, content, place)
+    try:
+        load(place.config, environment(), kinds=known_kinds(), text=chosen.text())
+    except ConfigError as error:
+        fail(f"this version has problems today; {place.config.name} is as it was:\n{error}", EXIT_CONFIG)
     if place.has_config:
         History(place.data_dir).remember(place.config, now=datetime.now(UTC))
     try:
@@ -134,22 +136,6 @@ def rollback(place: Place, version: int) -> None:
     except OSError as error:
         fail(f"{place.config} cannot be written ({error.strerror}): run this as its owner", EXIT_CONFIG)
     click.echo(f"{place.config.name} is {title} again; make it the running one with `edge-gateway apply`")
-
-
-def _check(path: Path, content: bytes, place: Place) -> None:
-    """A version that cannot be used, such as after an update, is not put back. `file:` is relative to the place of the
-    configuration, so the copy is checked there."""
-    trial = place.config.with_name(f".{place.config.name}.rollback")
-    try:
-        write_private(trial, content)
-        load(trial, environment(), kinds=known_kinds())
-    except ConfigError as error:
-        text = str(error).replace(trial.name, path.name)
-        fail(f"this version has problems today; {place.config.name} is as it was:\n{text}", EXIT_CONFIG)
-    except OSError as error:
-        fail(f"the folder of {place.config} cannot be written ({error.strerror}): run this as its owner", EXIT_CONFIG)
-    finally:
-        trial.unlink(missing_ok=True)
 
 
 def _version(place: Place, number: int) -> Version:

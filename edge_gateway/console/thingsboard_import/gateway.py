@@ -53,7 +53,9 @@ def _core(core: Mapping[str, Any], folder: Path, notes: Notes) -> dict[str, Any]
         values["insecure"] = True
         notes.at("host").approximated("still without TLS (insecure = true): use mqtts:// as soon as the core offers it")
     files = {"ca_file": "caCert", "certificate": "cert", "private_key": "privateKey"}
-    values |= {ours: str((folder / str(security[theirs])).absolute()) for ours, theirs in files.items() if security.get(theirs)}
+    values |= {
+        ours: str((folder / str(security[theirs])).absolute()) for ours, theirs in files.items() if security.get(theirs)
+    }
     values |= without_empty(
         {
             "token": security.get("accessToken"), "username": security.get("username"),

@@ -24,6 +24,7 @@ from edge_gateway.console.thingsboard_import.expressions import (
 from edge_gateway.console.thingsboard_import.findings import Notes, Table, table_of, tables_of, without_empty
 
 _VERSIONS = {3: "3.1.1", 4: "3.1.1", 5: "5"}
+_FROM_PAYLOAD = re.compile(r"\{(?:\$|\w+:)")
 _MARK = "\ue000"  # stands for a captured segment while an expression is tried; in no topic
 
 
@@ -42,7 +43,10 @@ def convert(document: Mapping[str, Any], name: str, notes: Notes) -> list[Table]
     for kind, why in (
         ("connectRequests", "a device is registered by its first message; no topic is needed for it"),
         ("disconnectRequests", "set [devices] inactivity instead"),
-        ("attributeRequests", "use `shared`: changes are published by themselves, with retain = true also the last ones"),
+        (
+            "attributeRequests",
+            "use `shared`: changes are published by themselves; retain = true keeps the last",
+        ),
     ):
         if requests.get(kind):
             where.at(kind).missing(why)
@@ -57,7 +61,7 @@ def _broker(broker: Mapping[str, Any], name: str, notes: Notes) -> dict[str, Any
     url = f"{'mqtts' if is_tls else 'mqtt'}://{broker.get('host', '127.0.0.1')}:{broker.get('port', 1883)}"
     notes.converted("[[mqtt]] connect and login")
     if broker.get("cleanSession", broker.get("cleanStart")):
-        notes.at("cleanSession").approximated("the session is kept, so that nothing is missed while the gateway is away")
+        notes.at("cleanSession").approximated("the session is kept, so that nothing is missed meanwhile")
     return without_empty(
         {
             "name": name, "connect": url, "client_id": broker.get("clientId"),
@@ -77,22 +81,25 @@ def _map(mapping: Mapping[str, Any], notes: Notes) -> dict[str, Any] | None:
     converter = table_of(mapping.get("converter"))
     kind = str(converter.get("type", "json"))
     if kind not in ("json", "bytes"):
-        notes.at("converter").missing("a converter in Python has no equivalent; its format may fit `bytes`, `text`, `csv`")
+        notes.at("converter").missing("a converter in Python has no equivalent; see `format`, or [[plugin]]")
         return None
     name, name_source, profile, profile_source = device_and_type(table_of(converter.get("deviceInfo")), converter)
     topic = str(mapping.get("topicFilter", ""))
+    if not topic:
+        notes.at("topicFilter").missing("a map needs a topic; left out")
+        return None
     segments = _with_captures(topic)
     device = _expression(name, name_source, segments, kind, notes.at("converter", "deviceInfo"))
     type = _expression(profile, profile_source, segments, kind, notes.at("converter", "deviceInfo"))
     if not device:
-        notes.at("converter", "deviceInfo").missing("the device's name cannot be told from this expression; map left out")
+        notes.at("converter", "deviceInfo").missing("no device's name can be told from this; map left out")
         return None
     used = set(re.findall(r"\{(\w+)\}", f"{device} {type}"))
     one = json_line if kind == "json" else bytes_line
     values = {
         "topic": _topic(segments, used), "device": device, "type": type or "",
         "format": "bytes" if kind == "bytes" else "",
-        "ts": path_of(_inner(str(converter["tsField"]))) if converter.get("tsField") else "",
+        "ts": _time(converter) if kind == "json" else "",
         "report": report_of(converter, notes.at("converter")),
         "telemetry": lines(converter.get("timeseries"), notes.at("converter", "timeseries"), one),
         "attributes": lines(converter.get("attributes"), notes.at("converter", "attributes"), one),
@@ -102,6 +109,11 @@ def _map(mapping: Mapping[str, Any], notes: Notes) -> dict[str, Any] | None:
         return None
     notes.converted("[[mqtt.map]]")
     return without_empty(values)
+
+
+def _time(converter: Mapping[str, Any]) -> str:
+    """Where the message's own time stands; `ts`, as ThingsBoard's gateway takes it, unless another is named."""
+    return path_of(_inner(str(converter["tsField"]))) if converter.get("tsField") else "$.ts"
 
 
 def _inner(text: str) -> str:
@@ -170,7 +182,7 @@ def _reachable(pattern: str, maps: list[dict[str, Any]], text: str) -> list[tupl
     for one in maps:
         device = str(one["device"])
         if is_everything(pattern) or "{" in device or fits(pattern, device):
-            if "{$" in device and "${deviceName}" in text:
+            if _FROM_PAYLOAD.search(device) and "${deviceName}" in text:
                 continue  # a name that only the payload tells cannot stand in a topic
             found.append((one, device))
     return found
@@ -186,7 +198,10 @@ def _rpc(request: Mapping[str, Any], maps: list[dict[str, Any]], notes: Notes) -
         return
     for one, device in targets:
         known = {"deviceName": device, "methodName": "{method}", "requestId": "{id}"}
-        call = {"publish": template(topic, known), "body": _body(str(request.get("valueExpression", "")), "params", device)}
+        call = {
+            "publish": template(topic, known),
+            "body": _body(str(request.get("valueExpression", "")), "params", device),
+        }
         if reply:
             call["reply"] = template(reply, known)
             if request.get("responseTimeout"):

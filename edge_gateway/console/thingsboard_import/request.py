@@ -79,18 +79,13 @@ def _map(mapping: Mapping[str, Any], host: str, login: dict[str, Any], notes: No
     return without_empty(values)
 
 
-def _targets(request: Mapping[str, Any], maps: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+def _targets(request: Mapping[str, Any], maps: list[dict[str, Any]]) -> list[dict[str, Any]]:
     pattern = str(request.get("deviceNameFilter", ".*"))
-    return [
-        one
-        for one in maps
-        if (is_everything(pattern) or "{" in one["device"] or fits(pattern, one["device"]))
-        and not ("${deviceName}" in text and "{" in one["device"])
-    ]
+    return [one for one in maps if is_everything(pattern) or "{" in one["device"] or fits(pattern, one["device"])]
 
 
 def _request(request: Mapping[str, Any], one: dict[str, Any], host: str, member: str, method: str) -> dict[str, Any]:
-    known = {"deviceName": one["device"], "methodName": method, "requestId": "1", "attributeKey": "{key}"}
+    known = {"deviceName": "{device}", "methodName": method, "requestId": "1", "attributeKey": "{key}"}
     how = str(request.get("httpMethod") or request.get("HTTPMethod") or "POST").upper()
     expression = str(request.get("requestValueExpression") or request.get("valueExpression") or "")
     answer = str(request.get("responseValueExpression") or "")
@@ -111,9 +106,9 @@ def _request(request: Mapping[str, Any], one: dict[str, Any], host: str, member:
 def _rpc(request: Mapping[str, Any], maps: list[dict[str, Any]], host: str, notes: Notes) -> None:
     method = plain_name(str(request.get("methodFilter", "")))
     url = str(request.get("requestUrlExpression", ""))
-    targets = _targets(request, maps, url)
+    targets = _targets(request, maps)
     if method is None or not targets:
-        why = "the method must be one name" if method is None else "no map tells its devices' names beforehand"
+        why = "the method must be one name" if method is None else "no map has such devices"
         notes.missing(f"{why}; write rpc.METHOD = {{ url = …, body = … }} into the map")
         return
     for one in targets:
@@ -126,9 +121,9 @@ def _rpc(request: Mapping[str, Any], maps: list[dict[str, Any]], host: str, note
 def _shared(request: Mapping[str, Any], maps: list[dict[str, Any]], host: str, notes: Notes) -> None:
     pattern = str(request.get("attributeFilter", ".*"))
     key = plain_name(pattern)
-    targets = [one for one in _targets(request, maps, str(request.get("requestUrlExpression"))) if "shared" not in one]
+    targets = [one for one in _targets(request, maps) if "shared" not in one]
     if not targets or (key is None and not is_everything(pattern)):
-        notes.missing("a map has one `shared`, with a list of keys, for devices whose names are known beforehand")
+        notes.missing("a map has one `shared`, with a list of keys")
         return
     for one in targets:
         one["shared"] = _request(request, one, host, "value", "") | ({"keys": [key]} if key else {})
