@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from edge_gateway.config import Config
 from edge_gateway.connectors.interface import ConnectorKind
+from edge_gateway.core import presence
 from edge_gateway.core.agent import Agent
 from edge_gateway.core.clock import Clock
 from edge_gateway.core.downlinks import Downlinks
@@ -40,6 +41,15 @@ from edge_gateway.uplink.paho import PahoUplink
 
 log = Logger()
 
+STATE_TEXTS = {
+    presence.State.KNOWN: "known; not told to the core in this connection",
+    presence.State.ANNOUNCING: "being registered",
+    presence.State.ONLINE: "registered; can be called",
+    presence.State.LEAVING: "gone a moment ago",
+    presence.State.LEFT: "gone",
+    presence.State.REFUSED: "refused by the core; tried again later",
+    presence.State.DELETED: "deleted at the core; until it speaks again",
+}
 COMMIT_S = 10.0  # so long the disk may take for the last records at a stop
 _LETTERS = string.ascii_letters + string.digits
 
@@ -271,7 +281,7 @@ class Gateway:
                 "type": device.type,
                 "connector": device.connector,
                 "state": state.name.lower(),
-                "stateText": state.value,
+                "stateText": STATE_TEXTS[state],
                 "lastSeenMs": device.last_seen_ms,
             }
             for device, state in self.sub_devices.listing()
