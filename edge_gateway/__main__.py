@@ -60,7 +60,7 @@ def main() -> None:
       edge-gateway doctor         when something does not work
 
     Exit codes: 0 well, 1 something is wrong with what was looked at, 2 the configuration, 3 it cannot start,
-    4 refused.
+    4 refused, or taken back.
     """
 
 

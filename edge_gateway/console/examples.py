@@ -61,7 +61,7 @@ _OPCUA = """\
 name = "press"
 connect = "$connect"
   [[opcua.device]]
-  root = "Objects/Press"                    # path in the server; {name} in it finds several
+  at = "Objects/Press"                      # path in the server; {name} in it finds several
   device = "press-1"
   type = "default"
   telemetry = ["Temperature -> temperature: float"]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.gateway_console import GatewayConsole, first_line
+from tests.support.gateway_console import ROOT, GatewayConsole, first_line
 
 CONFIG = """
 [core]
@@ -126,11 +128,21 @@ def test_a_taken_page_port_does_not_keep_the_agent_from_its_work(console: Gatewa
     assert "cannot use 127.0.0.1" in console.log
 
 
-def test_commands_ask_the_running_agent(console: GatewayConsole) -> None:
-    """`status` through the local door."""
+def test_commands_ask_the_running_agent_and_what_they_apply_goes_into_the_history(console: GatewayConsole) -> None:
+    """`status`, `apply` and `support-bundle` through the local door."""
     process = console.start("run")
     assert first_line(process).startswith("ready "), console.log
-    status = console.process("status", "--json").stdout if "status" in console("--help").output else "{}"
+    asked = [*console.command("status", "--json")[:-4], "--data-dir", str(console.data_dir)]
+    status = subprocess.run(asked, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert "hall" in status.stdout, status.stderr
+    console.write(CONFIG + '\n[[clock]]\nname = "yard"\n')
+    asked = [*console.command("apply", "--watch", "0")[:-4], "--data-dir", str(console.data_dir)]
+    applied = subprocess.run(asked, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (applied.returncode, "yard" in applied.stdout) == (0, True), applied.stderr
+    assert console.process("support-bundle", str(console.folder / "bundle.tar.gz")).returncode == 0
+    with tarfile.open(console.folder / "bundle.tar.gz") as bundle:
+        member = bundle.extractfile("support/status.json")
+        assert member is not None and "yard" in member.read().decode()
     process.terminate()
     assert process.wait(20) == 0
-    assert status.startswith("{")
+    assert len(json.loads(console("config", "history", "--json").stdout)) == 2

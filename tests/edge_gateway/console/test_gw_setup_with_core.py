@@ -38,12 +38,16 @@ def provision_key(core: CoreProcess) -> tuple[str, str]:
     return made["provisionDeviceKey"], found["profileData"]["provisionConfiguration"]["provisionDeviceSecret"]
 
 
+def devices(core: CoreProcess) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = core.rest.get("/api/tenant/devices", pageSize=100, page=0)["data"]
+    return rows
+
+
 def names(core: CoreProcess) -> set[str]:
-    page = core.rest.get("/api/tenant/devices", pageSize=100, page=0)
-    return {one["name"] for one in page["data"]}
+    return {one["name"] for one in devices(core)}
 
 
-def test_setup_run_doctor_and_drain(core: CoreProcess, tmp_path: Path) -> None:
+def test_setup_run_doctor_restart_and_drain(core: CoreProcess, tmp_path: Path) -> None:
     """Registered by setup, found well by the doctor, sub-devices appear by run, and what is left drains."""
     folder = tmp_path / "site"
     folder.mkdir()
@@ -68,9 +72,13 @@ def test_setup_run_doctor_and_drain(core: CoreProcess, tmp_path: Path) -> None:
     end_s = time.monotonic() + 20
     while "clock-1" not in names(core) and time.monotonic() < end_s:
         time.sleep(0.1)
+    assert names(core) == {"gw-site", "clock-1"}
+    (gateway,) = [one for one in devices(core) if one["name"] == "gw-site"]
+    order = {"method": "gateway_restart", "params": {}}
+    core.rest.post(f"/api/rpc/oneway/{gateway['id']['id']}", order)
+    assert first_line(process).startswith("ready "), console.log  # the same process begins anew
     process.terminate()
     assert process.wait(20) == 0
-    assert names(core) == {"gw-site", "clock-1"}
 
     leave_behind(console, "left-1", 3)
     drained = console.process("spool", "drain", "--timeout", "20", "--json")
