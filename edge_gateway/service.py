@@ -25,7 +25,7 @@ from edge_gateway.core.agent import Agent
 from edge_gateway.core.clock import Clock
 from edge_gateway.core.downlinks import Downlinks
 from edge_gateway.core.gateway_methods import GatewayMethods
-from edge_gateway.core.intake import Intake
+from edge_gateway.core.intake import ConnectorSite, Intake
 from edge_gateway.core.rates import SessionLimits
 from edge_gateway.core.relay import Relay
 from edge_gateway.core.statistics import Counters, Statistics
@@ -140,7 +140,7 @@ class Gateway:
             counters=self.counters,
             spool=self._spool,
             relay=self.relay,
-            sites=lambda: self.intake.sites,
+            sites=self._sites,
             devices=lambda: self.sub_devices.count,
             timers=reactor,
             wall_ms=wall_ms,
@@ -148,6 +148,11 @@ class Gateway:
             send=lambda values: self.intake.own(Content.TELEMETRY, values),
         )
         self.watchdog = Watchdog(timers=reactor, beat=beat)
+
+    def _sites(self) -> dict[str, ConnectorSite]:
+        """Those of the configured connectors: the gateway's own and former ones are nobody's to mend."""
+        names = {table.name for table in self.config.connectors if table.settings.enabled}
+        return {name: site for name, site in self.intake.sites.items() if name in names}
 
     def _build_north(self, restart: Callable[[], None]) -> None:
         """The agent, and who answers the core's messages."""
