@@ -20,11 +20,12 @@ from twisted.logger import Logger
 
 from edge_gateway.config import Config
 from edge_gateway.connectors.interface import ConnectorKind
+from edge_gateway.core import presence
 from edge_gateway.core.agent import Agent
 from edge_gateway.core.clock import Clock
 from edge_gateway.core.downlinks import Downlinks
 from edge_gateway.core.gateway_methods import GatewayMethods
-from edge_gateway.core.intake import Intake
+from edge_gateway.core.intake import ConnectorSite, Intake
 from edge_gateway.core.rates import SessionLimits
 from edge_gateway.core.relay import Relay
 from edge_gateway.core.statistics import Counters, Statistics
@@ -40,6 +41,15 @@ from edge_gateway.uplink.paho import PahoUplink
 
 log = Logger()
 
+STATE_TEXTS = {
+    presence.State.KNOWN: "known; not told to the core in this connection",
+    presence.State.ANNOUNCING: "being registered",
+    presence.State.ONLINE: "registered; can be called",
+    presence.State.LEAVING: "gone a moment ago",
+    presence.State.LEFT: "gone",
+    presence.State.REFUSED: "refused by the core; tried again later",
+    presence.State.DELETED: "deleted at the core; until it speaks again",
+}
 COMMIT_S = 10.0  # so long the disk may take for the last records at a stop
 _LETTERS = string.ascii_letters + string.digits
 
@@ -130,7 +140,7 @@ class Gateway:
             counters=self.counters,
             spool=self._spool,
             relay=self.relay,
-            sites=lambda: self.intake.sites,
+            sites=self._sites,
             devices=lambda: self.sub_devices.count,
             timers=reactor,
             wall_ms=wall_ms,
@@ -138,6 +148,11 @@ class Gateway:
             send=lambda values: self.intake.own(Content.TELEMETRY, values),
         )
         self.watchdog = Watchdog(timers=reactor, beat=beat)
+
+    def _sites(self) -> dict[str, ConnectorSite]:
+        """Those of the configured connectors: the gateway's own and former ones are nobody's to mend."""
+        names = {table.name for table in self.config.connectors if table.settings.enabled}
+        return {name: site for name, site in self.intake.sites.items() if name in names}
 
     def _build_north(self, restart: Callable[[], None]) -> None:
         """The agent, and who answers the core's messages."""
@@ -271,7 +286,7 @@ class Gateway:
                 "type": device.type,
                 "connector": device.connector,
                 "state": state.name.lower(),
-                "stateText": state.value,
+                "stateText": STATE_TEXTS[state],
                 "lastSeenMs": device.last_seen_ms,
             }
             for device, state in self.sub_devices.listing()

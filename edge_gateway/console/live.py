@@ -11,14 +11,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
 
 from edge_gateway.console import status_text
 from edge_gateway.console.local_client import DoorRefused, LocalClient, NotRunning
-from edge_gateway.console.options import usual_data_dir
+from edge_gateway.console.options import Place, in_place
 
 EXIT_REFUSED = 1
 EXIT_CONFIG = 2
@@ -26,24 +25,16 @@ EXIT_NOT_RUNNING = 3
 EXIT_ROLLED_BACK = 4
 PAGE = 1_000
 
-data_dir_option = click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="EDGE_GATEWAY__DATA_DIR",
-    default=usual_data_dir,
-    show_default="/var/lib/edge-gateway where it is, else ./gateway-data",
-    help="Where the running gateway keeps its spool and its local token.",
-)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
 def asks_the_gateway(command: Callable[..., None]) -> Callable[..., None]:
     """Gives `command` the client as `gateway`, and says for people what went wrong."""
 
-    @data_dir_option
+    @in_place
     @functools.wraps(command)
-    def run(*, data_dir: Path, **options: Any) -> None:
-        with LocalClient(data_dir) as gateway, said():
+    def run(*, place: Place, **options: Any) -> None:
+        with LocalClient(place.data_dir) as gateway, said():
             command(gateway=gateway, **options)
 
     return run

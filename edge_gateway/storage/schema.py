@@ -1,184 +1,81 @@
-"""The tables of the spool, and its fixed statements: SQLAlchemy Core, compiled once to SQLite's SQL.
-
-Every record carries its device's name, so that one that is read from a damaged file needs nothing else of it. Tables
-are STRICT and have checks, which is what `PRAGMA quick_check` then verifies too. They are created in a fixed order:
-salvage relies on each root page being where a fresh file has it.
-"""
+"""The spool's tables and its fixed statements as SQLite executes them; `tables.py` writes this file."""
 
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
-
-from sqlalchemy import (
-    CheckConstraint,
-    Column,
-    ColumnClause,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Table,
-    Text,
-    bindparam,
-    delete,
-    func,
-    literal_column,
-    or_,
-    select,
-)
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.schema import CreateTable
-from sqlalchemy.sql import ClauseElement
-
-from edge_gateway.model import Content, Lane
 
 VERSION = 1
 PAGE_BYTES = 4096
 
-metadata = MetaData()
-p = bindparam
-
-
-def _number(name: str) -> Column[int]:
-    return Column(name, Integer, nullable=False)
-
-
-record = Table(
-    "record",
-    metadata,
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("device", Text, nullable=False),
-    Column("content", Integer, CheckConstraint("content IN (0, 1)"), nullable=False),
-    Column("lane", Integer, CheckConstraint("lane IN (0, 1)"), nullable=False),
-    _number("ts_ms"),
-    _number("boot"),
-    _number("elapsed_ms"),
-    Column("body", LargeBinary, nullable=False),
-    sqlite_strict=True,
+# In the order of their root pages.
+TABLES = (
+    """CREATE TABLE record ( number INTEGER NOT NULL, device TEXT NOT NULL, content INTEGER NOT NULL
+CHECK (content IN (0, 1)), lane INTEGER NOT NULL CHECK (lane IN (0, 1)), ts_ms INTEGER NOT
+NULL, boot INTEGER NOT NULL, elapsed_ms INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY
+(number) ) STRICT""",
+    """CREATE TABLE sub_device ( name TEXT NOT NULL, upstream_name TEXT NOT NULL, type TEXT NOT NULL,
+connector TEXT NOT NULL, last_seen_ms INTEGER NOT NULL, is_deleted INTEGER NOT NULL, PRIMARY
+KEY (name) ) STRICT""",
+    """CREATE TABLE boot ( number INTEGER NOT NULL, machine_start TEXT NOT NULL, known_ms INTEGER NOT
+NULL, PRIMARY KEY (number) ) STRICT""",
+    """CREATE TABLE state ( name TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (name) ) STRICT""",
+    """CREATE TABLE dropped ( reason TEXT NOT NULL, device TEXT NOT NULL, readings INTEGER NOT NULL,
+PRIMARY KEY (reason, device) ) STRICT""",
 )
-
-sub_device = Table(
-    "sub_device",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("upstream_name", Text, nullable=False),
-    Column("type", Text, nullable=False),
-    Column("connector", Text, nullable=False),
-    _number("last_seen_ms"),
-    _number("is_deleted"),
-    sqlite_strict=True,
-)
-
-boot = Table(
-    "boot",
-    metadata,
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("machine_start", Text, nullable=False),  # the kernel's boot_id; empty when unknown
-    _number("known_ms"),
-    sqlite_strict=True,
-)
-
-# "mark": above every number ever used; "is_open": 0 after an orderly end.
-state = Table(
-    "state",
-    metadata,
-    Column("name", Text, primary_key=True),
-    _number("value"),
-    sqlite_strict=True,
-)
-
-dropped = Table(
-    "dropped",
-    metadata,
-    Column("reason", Text, primary_key=True),  # size | age | disk | damaged
-    Column("device", Text, primary_key=True),  # empty: not known
-    _number("readings"),
-    sqlite_strict=True,
-)
-
-_DIALECT = sqlite.dialect()
-
-
-def _sql(clause: ClauseElement) -> str:
-    """The text of a clause whose parameters are all given at each execution, in the order of the text."""
-    compiled: Any = clause.compile(dialect=_DIALECT)
-    assert all(bound.required for bound in compiled.binds.values()), str(compiled)
-    return str(compiled)
-
-
-def _limited(clause: ClauseElement) -> str:
-    """With a limit as the last parameter; SQLAlchemy's own `limit` would add a parameter for OFFSET."""
-    return _sql(clause) + "\n LIMIT ?"
-
-
-def _constant(value: int) -> ColumnClause[int]:
-    """A number written into the text, so that it is no parameter."""
-    return literal_column(str(int(value)), Integer)
-
-
-def _insert(table: Table) -> Any:  # Any: as SQLAlchemy has it for inserts of a dialect
-    return insert(table).values({column.name: p(column.name) for column in table.columns})
-
-
-def _put(table: Table, *names: str) -> str:
-    """Insert, or replace `names` of the row with the same key; parameters in the order of the columns."""
-    put = _insert(table)
-    return _sql(
-        put.on_conflict_do_update(
-            index_elements=list(table.primary_key.columns), set_={name: put.excluded[name] for name in names}
-        )
-    )
-
-
-_r = record.c
-_columns = (_r.number, _r.device, _r.content, _r.lane, _r.ts_ms, _r.boot, _r.elapsed_ms, _r.body)
-_oldest = select(_r.number, _r.device, _r.boot, _r.elapsed_ms, func.length(_r.body)).where(_r.number >= p("start"))
 
 # Parameters in the order of the text. Plain SQL on tuples is what the hot path executes.
-APPEND = _sql(_insert(record))
-FORGET = _sql(delete(record).where(_r.number.between(p("first"), p("last"))))
-HISTORY = _limited(
-    select(*_columns)
-    .where(_r.number > p("after"), or_(_r.number < p("first"), _r.lane == _constant(Lane.HISTORY)))
-    .order_by(_r.number)
-)
-_between = select(*_columns).where(_r.number.between(p("first"), p("last")))
-RECORDS = _limited(_between.order_by(_r.number))
-RECORDS_DOWN = _limited(_between.order_by(_r.number.desc()))
-OLDEST = _limited(_oldest.order_by(_r.number))
-OLDEST_TELEMETRY = _limited(_oldest.where(_r.content == _constant(Content.TELEMETRY)).order_by(_r.number))
-KEEP = _sql(_insert(record).on_conflict_do_nothing())
-EXTENT = _sql(select(func.count(), func.min(_r.number), func.max(_r.number)))
-BELOW = _sql(select(func.max(_r.number)).where(_r.number < p("first")))
-ABOVE = _sql(select(func.min(_r.number)).where(_r.number > p("last")))
-COUNT_BETWEEN = _sql(select(func.count()).select_from(record).where(_r.number.between(p("first"), p("last"))))
-USED_BOOTS = _sql(select(_r.boot).distinct())
-COUNTS = _sql(select(_r.device, _r.boot, func.count(), func.max(_r.elapsed_ms)).group_by(_r.device, _r.boot))
-NEWEST = _sql(select(func.max(_r.number)))
-OLDEST_INSTANT = _limited(select(_r.boot, _r.elapsed_ms).order_by(_r.number))
-PUT_DEVICE = _put(sub_device, "upstream_name", "type", "connector", "last_seen_ms", "is_deleted")
-DEVICES = _sql(select(*sub_device.columns))
-PUT_BOOT = _put(boot, "known_ms")
-ADD_BOOT = _sql(_insert(boot).on_conflict_do_nothing())
-BOOTS = _sql(select(*boot.columns))
-FORGET_BOOT = _sql(delete(boot).where(boot.c.number == p("number")))
-PUT_STATE = _put(state, "value")
-STATE = _sql(select(*state.columns))
-_count = _insert(dropped)
-COUNT_DROPPED = _sql(
-    _count.on_conflict_do_update(
-        index_elements=[dropped.c.reason, dropped.c.device],
-        set_={"readings": dropped.c.readings + _count.excluded.readings},
-    )
-)
-DROPPED = _sql(select(*dropped.columns))
+APPEND = """INSERT INTO record (number, device, content, lane, ts_ms, boot, elapsed_ms, body) VALUES (?, ?,
+?, ?, ?, ?, ?, ?)"""
+FORGET = """DELETE FROM record WHERE record.number BETWEEN ? AND ?"""
+HISTORY = """SELECT record.number, record.device, record.content, record.lane, record.ts_ms, record.boot,
+record.elapsed_ms, record.body FROM record WHERE record.number > ? AND (record.number < ? OR
+record.lane = 1) ORDER BY record.number LIMIT ?"""
+RECORDS = """SELECT record.number, record.device, record.content, record.lane, record.ts_ms, record.boot,
+record.elapsed_ms, record.body FROM record WHERE record.number BETWEEN ? AND ? ORDER BY
+record.number LIMIT ?"""
+RECORDS_DOWN = """SELECT record.number, record.device, record.content, record.lane, record.ts_ms, record.boot,
+record.elapsed_ms, record.body FROM record WHERE record.number BETWEEN ? AND ? ORDER BY
+record.number DESC LIMIT ?"""
+OLDEST = """SELECT record.number, record.device, record.boot, record.elapsed_ms, length(record.body) AS
+length_1 FROM record WHERE record.number >= ? ORDER BY record.number LIMIT ?"""
+OLDEST_TELEMETRY = """SELECT record.number, record.device, record.boot, record.elapsed_ms, length(record.body) AS
+length_1 FROM record WHERE record.number >= ? AND record.content = 0 ORDER BY record.number
+LIMIT ?"""
+KEEP = """INSERT INTO record (number, device, content, lane, ts_ms, boot, elapsed_ms, body) VALUES (?, ?,
+?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
+EXTENT = """SELECT count(*) AS count_1, min(record.number) AS min_1, max(record.number) AS max_1 FROM
+record"""
+BELOW = """SELECT max(record.number) AS max_1 FROM record WHERE record.number < ?"""
+ABOVE = """SELECT min(record.number) AS min_1 FROM record WHERE record.number > ?"""
+COUNT_BETWEEN = """SELECT count(*) AS count_1 FROM record WHERE record.number BETWEEN ? AND ?"""
+USED_BOOTS = """SELECT DISTINCT record.boot FROM record"""
+COUNTS = """SELECT record.device, record.boot, count(*) AS count_1, max(record.elapsed_ms) AS max_1 FROM
+record GROUP BY record.device, record.boot"""
+NEWEST = """SELECT max(record.number) AS max_1 FROM record"""
+OLDEST_INSTANT = """SELECT record.boot, record.elapsed_ms FROM record ORDER BY record.number LIMIT ?"""
+PUT_DEVICE = """INSERT INTO sub_device (name, upstream_name, type, connector, last_seen_ms, is_deleted) VALUES
+(?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET upstream_name = excluded.upstream_name,
+type = excluded.type, connector = excluded.connector, last_seen_ms = excluded.last_seen_ms,
+is_deleted = excluded.is_deleted"""
+DEVICES = """SELECT sub_device.name, sub_device.upstream_name, sub_device.type, sub_device.connector,
+sub_device.last_seen_ms, sub_device.is_deleted FROM sub_device"""
+PUT_BOOT = """INSERT INTO boot (number, machine_start, known_ms) VALUES (?, ?, ?) ON CONFLICT (number) DO
+UPDATE SET known_ms = excluded.known_ms"""
+ADD_BOOT = """INSERT INTO boot (number, machine_start, known_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"""
+BOOTS = """SELECT boot.number, boot.machine_start, boot.known_ms FROM boot"""
+FORGET_BOOT = """DELETE FROM boot WHERE boot.number = ?"""
+PUT_STATE = """INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value =
+excluded.value"""
+STATE = """SELECT state.name, state.value FROM state"""
+COUNT_DROPPED = """INSERT INTO dropped (reason, device, readings) VALUES (?, ?, ?) ON CONFLICT (reason, device) DO
+UPDATE SET readings = (dropped.readings + excluded.readings)"""
+DROPPED = """SELECT dropped.reason, dropped.device, dropped.readings FROM dropped"""
 
 
 def create(connection: sqlite3.Connection) -> None:
     """Makes the tables in an empty file."""
     connection.execute("BEGIN IMMEDIATE")
-    for table in (record, sub_device, boot, state, dropped):
-        connection.execute(str(CreateTable(table).compile(dialect=_DIALECT)))
+    for table in TABLES:
+        connection.execute(table)
     connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")

@@ -19,7 +19,7 @@ from pathlib import Path
 from . import fleet, report
 from .fleet import Fleet
 from .report import Result, Row
-from .servers import MOSQUITTO, ROOT, Core, Endpoint, Mosquitto, Server
+from .servers import MOSQUITTO, ROOT, Core, Edge, Endpoint, Mosquitto, Server
 
 GRACE_S = 60.0
 """How long a load client may take beyond its planned time (start, drain, report)."""
@@ -91,6 +91,10 @@ class Bench:
             command=self.options.command,
             environment=self.options.environment,
         )
+
+    def start_edge(self, folder: Path, configuration: str) -> Edge:
+        """A gateway with this configuration, and what `folder` holds."""
+        return Edge(folder, configuration, cpu=self.server_cpu)
 
     @contextmanager
     def mosquitto(self) -> Iterator[Mosquitto | None]:

@@ -14,10 +14,14 @@ import time
 from pathlib import Path
 
 from . import report
-from .figures import FIGURES, Figure
+from .figures import FIGURES as CORE_FIGURES
+from .figures import Figure
+from .gateway_figures import GATEWAY_FIGURES
 from .harness import Bench, Options
 from .report import Row
 from .servers import ServerFailed
+
+FIGURES = (*CORE_FIGURES, *GATEWAY_FIGURES)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 READY = re.compile(r"^ready (?=.*\bhttp=(?P<http>\S+))(?=.*\bmqtt=(?P<mqtt>\S+))(?=.*\bcoap=(?P<coap>\S+))", re.M)
+EDGE_READY = re.compile(r"^ready core=", re.M)
 ADMIN = ("benchmark@localhost", "benchmark-Passw0rd")
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
 
@@ -103,6 +104,19 @@ class Server:
         """The last lines the process printed, for the report of a failure."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
 
+    def _found_ready(self, ready: re.Pattern[str], offset: int) -> re.Match[str]:
+        """The line that says so, behind `offset` of the log. Raises: ServerFailed."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            found = ready.search(self._log.read_bytes()[offset:].decode(errors="replace"))
+            if found:
+                return found
+            if self.process.poll() is not None:
+                raise ServerFailed(f"exit code {self.process.returncode} before ready\n{self.log_tail()}")
+            time.sleep(0.005)
+        self.stop()
+        raise ServerFailed(f"not ready after {READY_TIMEOUT_S:.0f} s\n{self.log_tail()}")
+
 
 class Core(Server):
     """`cloud-core serve` on free ports; constructed means ready."""
@@ -133,21 +147,31 @@ class Core(Server):
                 **(environment or {}),
             },
         )
-        endpoints = self._wait_until_ready(offset)
+        endpoints = self._found_ready(READY, offset)
         self.ready_after_s = time.perf_counter() - began
         self.http, self.mqtt, self.coap = (Endpoint.parse(endpoints[name]) for name in ("http", "mqtt", "coap"))
 
-    def _wait_until_ready(self, offset: int) -> re.Match[str]:
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        while time.monotonic() < deadline:
-            found = READY.search(self._log.read_bytes()[offset:].decode(errors="replace"))
-            if found:
-                return found
-            if self.process.poll() is not None:
-                raise ServerFailed(f"exit code {self.process.returncode} before ready\n{self.log_tail()}")
-            time.sleep(0.005)
-        self.stop()
-        raise ServerFailed(f"not ready after {READY_TIMEOUT_S:.0f} s\n{self.log_tail()}")
+
+class Edge(Server):
+    """`edge-gateway run` on a folder of its own; constructed means ready."""
+
+    def __init__(self, folder: Path, configuration: str, *, cpu: int | None) -> None:
+        """Raises: ServerFailed."""
+        config, log = folder / "gateway.toml", folder / "gateway.log"
+        config.write_text(configuration)
+        command = [sys.executable, "-m", "edge_gateway", "run", "--config", str(config)]
+        began = time.perf_counter()
+        super().__init__([*command, "--data-dir", str(folder / "data")], log=log, cpu=cpu)
+        self._found_ready(EDGE_READY, 0)
+        self.ready_after_s = time.perf_counter() - began
+
+    def resident_bytes(self) -> int:
+        """Resident set size, what a small machine has to give."""
+        return sum(_resident_bytes(pid) for pid in process_tree(self.pid))
+
+    def cpu_seconds(self) -> float:
+        """CPU time so far."""
+        return sum(_thread_seconds(pid) for pid in process_tree(self.pid))
 
 
 class Mosquitto(Server):
@@ -158,7 +182,7 @@ class Mosquitto(Server):
         if MOSQUITTO is None:
             raise ServerFailed("mosquitto is not installed")
         directory.mkdir(parents=True, exist_ok=True)
-        self.mqtt = Endpoint("127.0.0.1", _free_port())
+        self.mqtt = Endpoint("127.0.0.1", free_port())
         configuration = directory / "mosquitto.conf"
         configuration.write_text(
             f"listener {self.mqtt.port} {self.mqtt.host}\nallow_anonymous true\npersistence false\n"
@@ -180,10 +204,21 @@ class Mosquitto(Server):
         raise ServerFailed(f"mosquitto does not accept\n{self.log_tail()}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback that nobody uses now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+def _resident_bytes(pid: int) -> int:
+    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
+    return int(found[1]) * 1024 if found else 0
+
+
+def _thread_seconds(pid: int) -> float:
+    """CPU time of all its threads by the scheduler's clock, which is finer than ticks."""
+    return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def _pss_bytes(pid: int) -> int:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import http.server as http_server
 import ipaddress
+import socket
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +27,7 @@ from cryptography.x509.oid import NameOID
 from edge_gateway.connectors import http, mqtt
 from edge_gateway.model import Health
 from tests.support.asyncio_tests import asyncio_test
+from tests.support.gateway_process import GatewayProcess
 from tests.support.gateway_sites import FakeSite, until
 
 
@@ -102,3 +110,76 @@ async def test_https_is_polled_as_it_is_trusted(trust: str, is_fine: bool, files
         async with running(http.KINDS[0], near, map=[polled], **settings):
             await until(lambda: near.readings or any(one[0] is Health.DEGRADED for one in near.healths))
     assert near.values() == ([("a", {"t": 5})] if is_fine else [])
+
+
+def test_a_running_gateway_speaks_https_on_both_sides(files: dict[str, str], tmp_path: Path) -> None:
+    """Its reactor starts without OpenSSL; connectors bring it when a table asks for it."""
+    asked = threading.Event()
+
+    class Sensor(http_server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.set()
+            self.send_error(404)
+
+    sensor = http_server.HTTPServer(("127.0.0.1", 0), Sensor)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files["certificate"], files["private_key"])
+    sensor.socket = context.wrap_socket(sensor.socket, server_side=True)
+    threading.Thread(target=sensor.serve_forever, daemon=True).start()
+    port = free_port()
+    text = HTTPS.format(port=port, sensor=sensor.server_port, **files)
+    gateway = GatewayProcess(tmp_path / "gateway", text).start()
+    try:
+        assert post(f"https://127.0.0.1:{port}/in/a", b'{"t": 1}', files["certificate"]) == 200
+        assert asked.wait(10), gateway.log.read_text()
+    finally:
+        sensor.shutdown()
+        assert gateway.stop() == 0
+
+
+def post(url: str, body: bytes, ca_file: str) -> int:
+    """The status; tries for a while, since the gateway is ready before its connectors listen."""
+    context = ssl.create_default_context(cafile=ca_file)
+    request = urllib.request.Request(url, data=body, method="POST")
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=10, context=context) as answer:
+                status: int = answer.status
+                return status
+        except urllib.error.URLError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number: int = taken.getsockname()[1]
+    return number
+
+
+HTTPS = """
+[core]
+url = "mqtt://127.0.0.1:1"
+token = "T"
+[local]
+enabled = false
+[[http]]
+name = "far"
+listen = "127.0.0.1:{port}"
+anonymous = true
+certificate = "{certificate}"
+private_key = "{private_key}"
+[[http.map]]
+path = "/in/{{device}}"
+telemetry = ["$.* -> {{key}}"]
+[[http]]
+name = "near"
+ca_file = "{certificate}"
+[[http.map]]
+url = "https://127.0.0.1:{sensor}/nowhere"
+device = "b"
+every = 0.5
+telemetry = ["$.t -> t"]
+"""

@@ -6,10 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from asyncua import Server, ua, uamethod
+from asyncua.crypto.cert_gen import setup_self_signed_certificate
+from asyncua.crypto.permission_rules import User, UserRole
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edge_gateway.connectors.opcua import KINDS
 from edge_gateway.model import Call, CallFailed, Health
@@ -17,8 +21,6 @@ from tests.support.asyncio_tests import asyncio_test
 from tests.support.gateway_plc_sites import RecordingSite, running, until
 
 OPCUA = KINDS[0]
-# asyncua's own code warns
-pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning:asyncua.*")]
 
 
 @uamethod  # type: ignore[misc, unused-ignore]
@@ -29,16 +31,26 @@ def add(parent: Any, one: int, other: int) -> int:
 class Plant:
     """Objects/Plant/Boiler-1 and -2 with Temp, Serial, Limit and a method Add."""
 
-    def __init__(self) -> None:
+    def __init__(self, users: dict[str, str] | None = None) -> None:
+        self.users = users
         self.server: Any = None
         self.port = 0
         self.nodes: dict[str, Any] = {}
 
-    async def start(self, port: int = 0) -> None:
-        self.server = Server()
+    def get_user(self, iserver: Any, username: str = "", password: str = "", certificate: Any = None) -> Any:
+        """As asyncua's UserManager."""
+        is_known = self.users is not None and self.users.get(username) == password
+        return User(role=UserRole.User) if is_known else None
+
+    async def start(self, port: int = 0, certificate: Path | None = None, key: Path | None = None) -> None:
+        self.server = Server(user_manager=self if self.users else None)
         await self.server.init()
         self.server.set_endpoint(f"opc.tcp://127.0.0.1:{port}/plant")
         self.server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+        if certificate is not None:
+            self.server.set_security_policy([ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt])
+            await self.server.load_certificate(str(certificate))
+            await self.server.load_private_key(str(key), format="pem")
         self.index = await self.server.register_namespace("urn:plant")
         plant = await self.server.nodes.objects.add_object(self.index, "Plant")
         self.nodes["Plant"] = plant
@@ -119,7 +131,8 @@ async def test_values_of_all_types_become_json() -> None:
     async with plant() as served:
         values = {
             "list": [1.5, 2.5], "time": datetime(2026, 5, 1, 12), "bytes": b"\x01\xff", "flag": True,
-            "words": ua.LocalizedText("hot"), "range": ua.EUInformation("u", 3, ua.LocalizedText("°C"), ua.LocalizedText("d")),
+            "words": ua.LocalizedText("hot"),
+            "range": ua.EUInformation("u", 3, ua.LocalizedText("°C"), ua.LocalizedText("d")),
         }  # fmt: skip
         lines = []
         for key, value in values.items():
@@ -172,7 +185,7 @@ async def test_bad_quality_is_left_out_and_told() -> None:
             await until(lambda: len(site.latest("boiler 1")) == 3)
             site.readings.clear()
             temp = served.nodes["Boiler-1/Temp"]
-            bad = ua.DataValue(ua.Variant(1.0), StatusCode_=ua.StatusCode(ua.StatusCodes.BadSensorFailure))
+            bad = ua.DataValue(ua.Variant(1.0), StatusCode=ua.StatusCode(ua.StatusCodes.BadSensorFailure))
             await served.server.write_attribute_value(temp.nodeid, bad)
             await until(lambda: "BadSensorFailure" in site.reason)
             assert site.health_now is Health.DEGRADED and not site.readings
@@ -191,8 +204,7 @@ async def test_a_path_that_finds_nothing_is_explained() -> None:
         async with running(OPCUA, table(served.port, BOILERS, wrong), site):
             await until(lambda: site.latest("boiler 1"))
             assert site.health_now is Health.DEGRADED
-            assert "there is no 'Plannt' below Objects; there are Server" in site.reason
-            assert "Plant" in site.reason
+            assert "there is no 'Plannt' below Objects; there are Aliases, Locations, Plant, Server" in site.reason
 
 
 @asyncio_test
@@ -246,3 +258,29 @@ async def test_a_congested_gateway_gets_the_newest_later() -> None:
             assert not site.readings
             site.make_room()
             assert site.latest("boiler 1") == {"temperature": 32.0}
+
+
+@asyncio_test
+async def test_encryption_with_certificate_and_login(tmp_path: Path) -> None:
+    """Basic256Sha256 with our certificate, user and password; a wrong password is told without being quoted."""
+    files = {}
+    for role, usage in (("server", ExtendedKeyUsageOID.SERVER_AUTH), ("client", ExtendedKeyUsageOID.CLIENT_AUTH)):
+        files[role] = (tmp_path / f"{role}.key", tmp_path / f"{role}.der")
+        await setup_self_signed_certificate(*files[role], f"urn:test:{role}", "localhost", [usage], {})
+    served = Plant(users={"me": "right-one"})
+    await served.start(certificate=files["server"][1], key=files["server"][0])
+    secure = {
+        "security": "Basic256Sha256",
+        "certificate": str(files["client"][1]),
+        "private_key": str(files["client"][0]),
+        "user": "me",
+    }
+    site = RecordingSite()
+    async with running(OPCUA, table(served.port, BOILERS, **secure, password="right-one"), site):
+        await until(lambda: len(site.latest("boiler 1")) == 3)
+        assert site.health_now is Health.HEALTHY
+    site = RecordingSite()
+    async with running(OPCUA, table(served.port, BOILERS, **secure, password="wrong-one"), site):
+        await until(lambda: site.health_now is Health.FAILED)
+    assert "check `user` and `password`" in site.reason and "wrong-one" not in site.reason
+    await served.stop()

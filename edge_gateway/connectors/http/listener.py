@@ -20,6 +20,7 @@ from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from edge_gateway.connectors.access import Rates, Users, UsersUnreadable, parse_address, same_secret
 from edge_gateway.connectors.http.bounds import BoundedSite, error_body
@@ -124,11 +125,11 @@ class HttpListener:
             for connection in list(site.connections):
                 connection.transport.abortConnection()
 
-    def _listen(self, reactor: Any, host: str, port: int, site: BoundedSite) -> Any:
+    def _listen(self, reactor: Any, host: str, port: int, site: Any) -> Any:
         if not self.settings.certificate:
             return reactor.listenTCP(port, site, 1024, host)
         context = server_context(self.settings.certificate, self.settings.private_key)
-        return reactor.listenSSL(port, site, context, 1024, host)
+        return reactor.listenTCP(port, TLSMemoryBIOFactory(context, False, site), 1024, host)
 
     # -- requests ------------------------------------------------------------------------------------
 

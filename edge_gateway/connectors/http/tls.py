@@ -23,7 +23,7 @@ class TlsUnusable(Exception):
 
 
 def server_context(certificate: str, private_key: str) -> Any:
-    """For `listenSSL`. Raises: TlsUnusable."""
+    """For `TLSMemoryBIOFactory`. Raises: TlsUnusable."""
     try:
         return DefaultOpenSSLContextFactory(private_key, certificate)
     except (OSError, SSL.Error) as error:

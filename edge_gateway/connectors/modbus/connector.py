@@ -57,7 +57,7 @@ class ModbusConnector:
         self._troubles: dict[int, str] = {}  # by unit
         self._gone: set[int] = set()
         self._down = f"connecting to {draft.target}"  # why there is no connection; empty when there is
-        self._has_spare = False
+        self._spares = 0  # further connections that are open
         self._is_held = False
 
     # --- running -------------------------------------------------------------------------------
@@ -110,17 +110,22 @@ class ModbusConnector:
                     await self._pause(0.25)
                 try:
                     await bus.open()
-                    self._has_spare = True
-                    await self._serve(bus, is_spare=True)
+                    await self._serve_as_spare(bus)
                 except (CannotConnect, ConnectionGone):
-                    self._has_spare = False
-                bus.close()
+                    bus.close()
                 await asyncio.sleep(_SPARE_AGAIN_S if not self._down else _RECONNECT_MIN_S)
         finally:
             bus.close()
 
+    async def _serve_as_spare(self, bus: Bus) -> None:
+        self._spares += 1
+        try:
+            await self._serve(bus, is_spare=True)
+        finally:
+            self._spares -= 1
+
     def _is_spare_wanted(self) -> bool:
-        return self._schedule.has_doubts or bool(self._jobs) or self._schedule.is_behind(time.monotonic())
+        return self._schedule.has_doubts or self._schedule.is_behind(time.monotonic())
 
     async def _serve(self, bus: Bus, *, is_spare: bool) -> None:
         """Works until the connection goes. Raises: ConnectionGone."""
@@ -131,10 +136,10 @@ class ModbusConnector:
             await self._run_jobs(bus)
             now = time.monotonic()
             poll = None if self._is_congested() else self._schedule.take(
-                now, is_spare=is_spare, has_spare=self._has_spare
+                now, is_spare=is_spare, has_spare=self._spares > 0
             )  # fmt: skip
             if poll is None:
-                await self._pause(self._schedule.wait_s(now, is_spare=is_spare, has_spare=self._has_spare), bus)
+                await self._pause(self._schedule.wait_s(now, is_spare=is_spare, has_spare=self._spares > 0), bus)
                 continue
             if await self._make(poll, bus):
                 silent_in_a_row = 0
@@ -225,10 +230,11 @@ class ModbusConnector:
         found: dict[Span, tuple[Raw, float]] = {}
         faults: list[str] = []
         pending = deque(plan.blocks)
+        is_known = self._schedule.units[plan.unit].state is State.ALIVE
         while pending:
             block = pending.popleft()
-            if plan.shunned.get(block, 0.0) > time.monotonic():
-                faults.append(self._refused(plan.unit, block))
+            if is_known and plan.shunned.get(block, 0.0) > time.monotonic():
+                faults.append(_refused(plan, block))
                 continue
             if found or faults:
                 await self._run_jobs(bus)
@@ -244,20 +250,13 @@ class ModbusConnector:
                     continue
                 if refused.code in _LIMITS_OF_PLAN:
                     plan.shunned[block] = time.monotonic() + _SHUNNED_S
-                faults.append(self._refused(plan.unit, block, refused))
+                faults.append(_refused(plan, block, refused))
                 continue
             plan.shunned.pop(block, None)
             took_ms = (time.monotonic() - started) * 1000
             for span in block.spans:
                 found[span] = (_part(raw, block, span), took_ms)
         return found, faults
-
-    def _refused(self, unit: int, block: Block, refused: Refused | None = None) -> str:
-        base = self._settings.base
-        place = shown_place(block.table, block.first, block.count, base)
-        code = 2 if refused is None else refused.code
-        hint = {1: f"; it may have no {block.table} table", 2: "; check `at` and `base`"}.get(code, "")
-        return f"unit {unit}: {refused or Refused(code)} at {place}{hint}"
 
     def _give(self, plan: PollPlan, found: dict[Span, tuple[Raw, float]], faults: list[str]) -> None:
         readings: dict[str, Reading] = {}
@@ -429,6 +428,14 @@ class ModbusConnector:
             raise CallFailed(
                 f"unit {action.unit} took the write to {field.place}, but {_shown_raw(there)} stands there"
             )
+
+
+def _refused(plan: PollPlan, block: Block, refused: Refused | None = None) -> str:
+    base = plan.points[block.spans[0]][0].field.base
+    place = shown_place(block.table, block.first, block.count, base)
+    code = 2 if refused is None else refused.code
+    hint = {1: f"; it may have no {block.table} table", 2: "; check `at` and `base`"}.get(code, "")
+    return f"unit {plan.unit}: {refused or Refused(code)} at {place}{hint}"
 
 
 def _settle(done: asyncio.Future[Any], result: Json = None, error: Exception | None = None) -> None:

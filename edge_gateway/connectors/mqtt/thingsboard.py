@@ -147,25 +147,28 @@ class ThingsboardDevices:
     def reaches(self, device: str) -> bool:
         """Whether the device is connected and listens to its calls."""
         session = self._session_of(device)
-        return session is not None and self._command_flavour(session) is not None
+        return session is not None and self._listens_to_commands(session) is not None
 
     @staticmethod
-    def _command_flavour(session: Session) -> Flavour | None:
-        flavours = (topics.push_flavours(one).commands for one in session.filters or ())
-        return next((one for one in flavours if one is not None), None)
+    def _listens_to_commands(session: Session) -> tuple[Flavour, int] | None:
+        """The topics on which it does, and the granted QoS: a message must not have more [MQTT-3.8.4-8]."""
+        wanted = ((topics.push_flavours(one).commands, qos) for one, qos in (session.filters or {}).items())
+        return next(((flavour, qos) for flavour, qos in wanted if flavour is not None), None)
 
     async def call(self, call: Call) -> Json:
         """As `Connector.call`; only when `reaches`."""
         session = self._session_of(call.device)
-        flavour = self._command_flavour(session) if session is not None else None
-        if session is None or flavour is None:
+        wanted = self._listens_to_commands(session) if session is not None else None
+        if session is None or wanted is None:
             raise CallFailed(f"{call.device} is not connected")
+        flavour, qos = wanted
         self._last_id = number = self._last_id % 2_000_000_000 + 1
         reply: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._replies[call.device, number] = reply
         body = msgspec.json.encode({"method": call.method, "params": call.params})
         try:
-            if not session.publish(topics.command_topic(flavour, number), body, 1, _fails(reply, call.device)):
+            is_lost = _fails(reply, call.device) if qos else None
+            if not session.publish(topics.command_topic(flavour, number), body, qos, is_lost):
                 raise CallFailed(f"{call.device} has too many messages waiting")
             return await asyncio.wait_for(reply, call.timeout_s)
         except TimeoutError:
@@ -180,14 +183,19 @@ class ThingsboardDevices:
         for key in deleted:
             shared.pop(key, None)
         session = self._session_of(device)
-        flavours = {topics.push_flavours(one).attributes for one in (session.filters if session else None) or ()}
-        for flavour in flavours:
-            if session is not None and flavour is not None:
-                topic = topics.attributes_topic(flavour)
-                if values:
-                    session.publish(topic, msgspec.json.encode(values), 1)
-                if deleted:
-                    session.publish(topic, msgspec.json.encode({"deleted": deleted}), 1)
+        if session is None:
+            return
+        wanted: dict[Flavour, int] = {}
+        for one, qos in (session.filters or {}).items():
+            flavour = topics.push_flavours(one).attributes
+            if flavour is not None:
+                wanted[flavour] = max(qos, wanted.get(flavour, 0))
+        for flavour, qos in wanted.items():
+            topic = topics.attributes_topic(flavour)
+            if values:
+                session.publish(topic, msgspec.json.encode(values), qos)
+            if deleted:
+                session.publish(topic, msgspec.json.encode({"deleted": deleted}), qos)
 
 
 def _fails(reply: asyncio.Future[Json], device: str) -> OnSettled:

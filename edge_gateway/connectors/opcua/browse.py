@@ -130,6 +130,7 @@ class Browser:
                 there = [
                     name for node, *_ in await self.matches(above, base) for _, name, _ in await self._children_of(node)
                 ]
+                there = sorted(set(there))
                 names = ", ".join(there[:_MAX_NAMES_TOLD]) + (" …" if len(there) > _MAX_NAMES_TOLD else "")
                 text = f"'{place.text}' finds nothing: there is no '{place.segments[count - 1].text}' below {so_far}"
                 return f"{text}; there are {names}" if names else f"{text}, nor anything else"

@@ -70,12 +70,13 @@ class OpcuaConnector:
     async def _work(self, session: Session) -> None:
         """Until the connection goes. Raises: Lost."""
         subscription: Any = None
-        known: list[Item] | None = None
+        known: Any = None
         polls: list[asyncio.Task[None]] = []
         try:
             while True:
                 found = await session.ask(Browser(session.client).find(self._draft))
-                if found.items != known:
+                wanted = (found.items, list(found.devices))
+                if wanted != known:
                     for poll in polls:
                         poll.cancel()
                     self._take_over(found)
@@ -83,7 +84,8 @@ class OpcuaConnector:
                         await session.ask(subscription.delete())
                     subscription = await self._subscribe(session, found.items)
                     polls = self._start_polls(session, found.items)
-                    known = found.items
+                    known = wanted
+                self._found = found
                 self._tell_health()
                 await session.wait(self._draft.browse_every_s or None, polls)
         finally:

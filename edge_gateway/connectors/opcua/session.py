@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,10 +12,11 @@ from typing import Any, TypeVar
 from cryptography import x509
 
 from edge_gateway.connectors.opcua.compiling import Draft
-from edge_gateway.connectors.opcua.library import Client, UaError, policies, ua
+from edge_gateway.connectors.opcua.library import CertProperties, Client, UaError, policies, ua
 from edge_gateway.connectors.opcua.settings import OpcuaSettings
 
 T = TypeVar("T")
+_logger = logging.getLogger(__name__)
 
 _HINTS = {
     "BadIdentityTokenRejected": "the server refuses user and password; check `user` and `password`",
@@ -52,33 +54,36 @@ class Session:
             async with asyncio.timeout(self._draft.timeout_s * 5):
                 await self._secure()
                 await self.client.connect()
-                await self._learn_types()
         except (OSError, TimeoutError, UaError, ValueError) as error:
             raise Lost(f"{settings.connect}: {in_words(error)}") from error
+        await self._learn_types()
 
     async def _secure(self) -> None:
         settings = self._settings
         if settings.security == "none":
             return
-        for path in (settings.certificate, settings.private_key):
-            if not Path(path).is_file():
+        for path in (settings.certificate, settings.private_key, settings.server_certificate):
+            if path and not Path(path).is_file():
                 raise ValueError(f"there is no file {path}")
         if uri := _application_uri(Path(settings.certificate)):
             self.client.application_uri = uri
         mode = ua.MessageSecurityMode.Sign if settings.mode == "sign" else ua.MessageSecurityMode.SignAndEncrypt
         await self.client.set_security(
             getattr(policies, f"SecurityPolicy{settings.security}"),
-            settings.certificate,
-            settings.private_key,
-            settings.private_key_password or None,
-            settings.server_certificate or None,
-            mode,
+            _as_file(settings.certificate),
+            _as_file(settings.private_key, settings.private_key_password),
+            server_certificate=_as_file(settings.server_certificate) if settings.server_certificate else None,
+            mode=mode,
         )
 
     async def _learn_types(self) -> None:
-        """The server's own structures; those of servers that cannot say are shown as hex."""
-        with contextlib.suppress(UaError):
-            await self.client.load_data_type_definitions()
+        """The server's own structures. Servers describe them in ways that the library cannot always follow; their
+        other values are read all the same."""
+        try:
+            async with asyncio.timeout(self._draft.timeout_s * 2):
+                await self.client.load_data_type_definitions()
+        except Exception as error:
+            _logger.info("%s: its own structures are not known: %s", self._settings.connect, in_words(error))
 
     async def _connection_lost(self, error: Exception) -> None:
         self.lose("the connection is lost; check the server and the network")
@@ -117,6 +122,12 @@ class Session:
         with contextlib.suppress(OSError, TimeoutError, UaError):
             async with asyncio.timeout(self._draft.timeout_s):
                 await self.client.disconnect()
+
+
+def _as_file(path: str, password: str = "") -> Any:
+    """PEM or DER is told by the content: files are named in many ways."""
+    kind = "pem" if b"-----BEGIN" in Path(path).read_bytes() else "der"
+    return CertProperties(path, kind, password or None)
 
 
 def _application_uri(path: Path) -> str:

@@ -447,3 +447,23 @@ async def test_a_call_to_a_preset_device_that_is_gone_fails_at_once() -> None:
     with pytest.raises(CallFailed, match="went away"):
         await calling
     assert hall.site.left == ["boiler-1"]
+
+
+@asyncio_test
+async def test_a_preset_device_is_sent_no_higher_qos_than_it_was_granted() -> None:
+    """Who subscribes with QoS 0 acknowledges nothing: a hundred unacknowledged calls would silence it for good."""
+    hall = Listening(map=[], preset="thingsboard")
+    peer = hall.connect("c1", user_name="boiler-1")
+    me = "v1/devices/me"
+    peer.send(Subscribe(2, [Subscription(f"{me}/{one}", 0) for one in ("attributes", "rpc/request/+")]))
+    assert peer.received()[0].codes == [0, 0]
+    await hall.listener.attributes_changed("boiler-1", {"limit": 5}, ["old"])
+    assert [change.qos for change in peer.received()] == [0, 0]
+    for number in range(1, 301):
+        call = Call(device="boiler-1", method="on", params=1, timeout_s=5)
+        calling = asyncio.ensure_future(hall.listener.call(call))
+        await turns()
+        (command,) = peer.received()
+        assert (command.topic, command.qos) == (f"{me}/rpc/request/{number}", 0)
+        peer.send(Publish(f"{me}/rpc/response/{number}", b"1", 0, 0))
+        assert await calling == 1

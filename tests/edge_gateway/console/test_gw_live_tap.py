@@ -88,7 +88,8 @@ def test_after_the_end_nothing_is_left(clock: Clock, request_: FakeRequest, tap:
     ("pattern", "name", "is_taken"),
     [
         ("", "anything", True), ("meter-*", "METER-1", True), ("meter-?", "meter-12", False),
-        ("meter", "meter-1", False), ("a[1]", "a[1]", True), ("a[1]", "a1", False), ("a.b", "axb", False), ("*", "", True),
+        ("meter", "meter-1", False),
+        ("a[1]", "a[1]", True), ("a[1]", "a1", False), ("a.b", "axb", False), ("*", "", True),
     ],
 )  # fmt: skip
 def test_filters_take_names_and_simple_patterns(pattern: str, name: str, is_taken: bool) -> None:
