@@ -61,7 +61,7 @@ _OPCUA = """\
 name = "press"
 connect = "$connect"
   [[opcua.device]]
-  at = "Objects/Press"                      # path in the server; {name} in it finds several
+  root = "Objects/Press"                    # path in the server; {name} in it finds several
   device = "press-1"
   type = "default"
   telemetry = ["Temperature -> temperature: float"]

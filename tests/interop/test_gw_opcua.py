@@ -1,286 +1,352 @@
-"""The OPC UA client against asyncua's own server."""
+"""The OPC UA connector against the server of asyncua."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from asyncua import Server, ua, uamethod
-from asyncua.crypto.cert_gen import setup_self_signed_certificate
-from asyncua.crypto.permission_rules import User, UserRole
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from asyncua import ua
+from asyncua.common.structures104 import new_struct, new_struct_field
 
-from edge_gateway.connectors.opcua import KINDS
-from edge_gateway.model import Call, CallFailed, Health
+from edge_gateway.model import Call, CallFailed, Health, Refusal
 from tests.support.asyncio_tests import asyncio_test
-from tests.support.gateway_plc_sites import RecordingSite, running, until
-
-OPCUA = KINDS[0]
+from tests.support.gateway_opcua_sites import DEADLINE_S, OpcuaSite, Plant, finished, free_port, running
 
 
-@uamethod  # type: ignore[misc, unused-ignore]
-def add(parent: Any, one: int, other: int) -> int:
-    return one + other
+@pytest.fixture(scope="module")
+def server() -> Iterator[Plant]:
+    one = Plant(free_port())
+    finished(one.start())
+    yield one
+    finished(one.stop())
 
 
-class Plant:
-    """Objects/Plant/Boiler-1 and -2 with Temp, Serial, Limit and a method Add."""
-
-    def __init__(self, users: dict[str, str] | None = None) -> None:
-        self.users = users
-        self.server: Any = None
-        self.port = 0
-        self.nodes: dict[str, Any] = {}
-
-    def get_user(self, iserver: Any, username: str = "", password: str = "", certificate: Any = None) -> Any:
-        """As asyncua's UserManager."""
-        is_known = self.users is not None and self.users.get(username) == password
-        return User(role=UserRole.User) if is_known else None
-
-    async def start(self, port: int = 0, certificate: Path | None = None, key: Path | None = None) -> None:
-        self.server = Server(user_manager=self if self.users else None)
-        await self.server.init()
-        self.server.set_endpoint(f"opc.tcp://127.0.0.1:{port}/plant")
-        self.server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
-        if certificate is not None:
-            self.server.set_security_policy([ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt])
-            await self.server.load_certificate(str(certificate))
-            await self.server.load_private_key(str(key), format="pem")
-        self.index = await self.server.register_namespace("urn:plant")
-        plant = await self.server.nodes.objects.add_object(self.index, "Plant")
-        self.nodes["Plant"] = plant
-        for number in (1, 2):
-            await self.add_boiler(f"Boiler-{number}", 20.0 + number)
-        await self.server.start()
-        self.port = self.server.bserver._server.sockets[0].getsockname()[1]
-
-    async def add_boiler(self, name: str, temperature: float) -> None:
-        boiler = await self.nodes["Plant"].add_object(self.index, name)
-        for key, value in {
-            "Temp": temperature,
-            "Serial": f"SN-{name}",
-            "Limit": ua.Variant(5, ua.VariantType.Int16),
-        }.items():
-            self.nodes[f"{name}/{key}"] = await boiler.add_variable(self.index, key, value)
-        await self.nodes[f"{name}/Limit"].set_writable()
-        await boiler.add_method(self.index, "Add", add, [ua.VariantType.Int64] * 2, [ua.VariantType.Int64])
-
-    async def stop(self) -> None:
-        await self.server.stop()
-
-
-@contextlib.asynccontextmanager
-async def plant() -> AsyncIterator[Plant]:
-    served = Plant()
-    await served.start()
-    try:
-        yield served
-    finally:
-        await served.stop()
-
-
-BOILERS: dict[str, Any] = {
-    "at": "Objects/Plant/Boiler-{n}",
-    "device": "boiler {n}",
-    "type": "boiler",
-    "telemetry": ["Temp -> temperature", {"at": "Limit", "key": "limit", "scale": 0.1}],
-    "attributes": ["Serial -> serial"],
-    "rpc": {
-        "setLimit": {"write": "Limit", "value": "$.params.limit"},
-        "limit": {"read": "Limit"},
-        "add": {"method": "Add", "args": ["$.params.a", 5]},
-        "setTemp": {"write": "Temp"},
-    },
-    "shared": {"limit": {"write": "Limit"}},
-}
-
-
-def table(port: int, *devices: dict[str, Any], **more: Any) -> dict[str, Any]:
-    connect = f"opc.tcp://127.0.0.1:{port}/plant"
-    return {"connect": connect, "publishing": "50 ms", "timeout": "2 s", "device": list(devices), **more}
-
-
-@asyncio_test
-async def test_one_entry_yields_every_boiler_and_changes_arrive() -> None:
-    """Captures of browse names name the devices; changes come by subscription with the source's time."""
-    async with plant() as served:
-        site = RecordingSite(wants_raw=True)
-        async with running(OPCUA, table(served.port, BOILERS), site):
-            await until(lambda: len(site.latest("boiler 1")) == 3 and len(site.latest("boiler 2")) == 3)
-            assert site.latest("boiler 2") == {"temperature": 22.0, "limit": 0.5, "serial": "SN-Boiler-2"}
-            assert site.seen_devices == [("boiler 1", "boiler"), ("boiler 2", "boiler")]
-            assert site.health_now is Health.HEALTHY
-            site.readings.clear()
-            when = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)
-            value = ua.DataValue(ua.Variant(31.5), SourceTimestamp=when.replace(tzinfo=None))
-            await served.nodes["Boiler-1/Temp"].write_value(value)
-            (reading,) = await until(lambda: site.readings)
-        assert (reading.device, reading.telemetry) == ("boiler 1", {"temperature": 31.5})
-        assert reading.ts_ms == int(when.timestamp() * 1000)
-        assert reading.raw["temperature"].endswith("Double, Good")
-
-
-@asyncio_test
-async def test_values_of_all_types_become_json() -> None:
-    """Arrays, times, bytes, texts and structures; polled by NodeId."""
-    async with plant() as served:
-        values = {
-            "list": [1.5, 2.5], "time": datetime(2026, 5, 1, 12), "bytes": b"\x01\xff", "flag": True,
-            "words": ua.LocalizedText("hot"),
-            "range": ua.EUInformation("u", 3, ua.LocalizedText("°C"), ua.LocalizedText("d")),
-        }  # fmt: skip
-        lines = []
-        for key, value in values.items():
-            node = await served.nodes["Plant"].add_variable(ua.NodeId(key, served.index), key, value)
-            lines.append(f"{node.nodeid.to_string()} -> {key}")
-        site = RecordingSite()
-        device = {"device": "plant", "every": "50 ms", "telemetry": lines}
-        async with running(OPCUA, table(served.port, device), site):
-            await until(lambda: len(site.readings) >= 3)
-        latest = site.latest("plant")
-        assert latest.pop("range") == {"NamespaceUri": "u", "UnitId": 3, "DisplayName": "°C", "Description": "d"}
-        assert latest == {
-            "list": [1.5, 2.5], "time": "2026-05-01T12:00:00.000Z", "bytes": "01ff", "flag": True, "words": "hot"
-        }  # fmt: skip
-
-
-@asyncio_test
-async def test_calls_write_read_and_run_methods() -> None:
-    """Values are written in the node's own type; methods get arguments in theirs; errors say what is wrong."""
-    async with plant() as served:
-        site = RecordingSite()
-        async with running(OPCUA, table(served.port, BOILERS), site) as connector:
-            await until(lambda: site.health_now is Health.HEALTHY)
-
-            async def call(method: str, params: Any = None, device: str = "boiler 2") -> Any:
-                return await connector.call(Call(device=device, method=method, params=params, timeout_s=5))
-
-            assert await call("setLimit", {"limit": 12}) == {"success": True}
-            assert await call("limit") == 12
-            assert await served.nodes["Boiler-1/Limit"].read_value() == 5
-            assert await call("add", {"a": 2}) == 7
-            await connector.attributes_changed("boiler 2", {"limit": 99, "other": 1}, [])
-            assert await served.nodes["Boiler-2/Limit"].read_value() == 99
-            for method, params, words in (
-                ("setLimit", {"limit": 40_000}, "out of range; Int16"),
-                ("setLimit", {}, r"\$.params.limit finds nothing"),
-                ("setTemp", 5, "BadUserAccessDenied|BadNotWritable"),
-                ("nope", None, "known are add, limit"),
-            ):
-                with pytest.raises(CallFailed, match=words):
-                    await call(method, params)
-
-
-@asyncio_test
-async def test_bad_quality_is_left_out_and_told() -> None:
-    """A value of bad quality is not sent; health names the node until a good one comes."""
-    async with plant() as served:
-        site = RecordingSite()
-        async with running(OPCUA, table(served.port, BOILERS), site) as connector:
-            await until(lambda: len(site.latest("boiler 1")) == 3)
-            site.readings.clear()
-            temp = served.nodes["Boiler-1/Temp"]
-            bad = ua.DataValue(ua.Variant(1.0), StatusCode=ua.StatusCode(ua.StatusCodes.BadSensorFailure))
-            await served.server.write_attribute_value(temp.nodeid, bad)
-            await until(lambda: "BadSensorFailure" in site.reason)
-            assert site.health_now is Health.DEGRADED and not site.readings
-            assert connector.bad_values == 1  # type: ignore[attr-defined]
-            await temp.write_value(25.0)
-            await until(lambda: site.health_now is Health.HEALTHY)
-            assert site.latest("boiler 1") == {"temperature": 25.0}
-
-
-@asyncio_test
-async def test_a_path_that_finds_nothing_is_explained() -> None:
-    """Health says where the path ends and what is there; everything else is read."""
-    async with plant() as served:
-        site = RecordingSite()
-        wrong = {"device": "x", "at": "Objects/Plannt", "telemetry": ["Temp -> t"]}
-        async with running(OPCUA, table(served.port, BOILERS, wrong), site):
-            await until(lambda: site.latest("boiler 1"))
-            assert site.health_now is Health.DEGRADED
-            assert "there is no 'Plannt' below Objects; there are Aliases, Locations, Plant, Server" in site.reason
-
-
-@asyncio_test
-async def test_new_nodes_are_found_and_old_ones_leave() -> None:
-    """What is added on the server appears after the next look; what is deleted has gone."""
-    async with plant() as served:
-        site = RecordingSite()
-        async with running(OPCUA, table(served.port, BOILERS, browse_every="100 ms"), site):
-            await until(lambda: site.latest("boiler 1"))
-            await served.add_boiler("Boiler-3", 50.0)
-            await until(lambda: site.latest("boiler 3").get("temperature") == 50.0)
-            boiler = await served.nodes["Plant"].get_child(f"{served.index}:Boiler-1")
-            await served.server.delete_nodes([boiler], recursive=True)
-            await until(lambda: site.gone_devices == ["boiler 1"])
-
-
-@asyncio_test
-async def test_the_client_comes_back_after_the_server() -> None:
-    """While the server is away health is FAILED with its address; then everything is subscribed again."""
-    served, site = Plant(), RecordingSite()
-    await served.start()
-    port = served.port
-    async with running(OPCUA, table(port, BOILERS), site):
-        await until(lambda: site.latest("boiler 1"))
-        await served.stop()
-        await until(lambda: site.health_now is Health.FAILED)
-        assert f"opc.tcp://127.0.0.1:{port}/plant" in site.reason
-        again = Plant()
-        await again.start(port)
-        site.readings.clear()
-        await until(lambda: site.latest("boiler 1"), 20)
-        assert site.health_now is Health.HEALTHY
-        site.readings.clear()
-        await again.nodes["Boiler-1/Temp"].write_value(77.0)
-        await until(lambda: site.latest("boiler 1").get("temperature") == 77.0)
-    await again.stop()
-
-
-@asyncio_test
-async def test_a_congested_gateway_gets_the_newest_later() -> None:
-    """Without room nothing is handed over; with room again the newest value of each node is."""
-    async with plant() as served:
-        site = RecordingSite()
-        async with running(OPCUA, table(served.port, BOILERS), site):
-            await until(lambda: len(site.latest("boiler 1")) == 3)
-            site.is_congested = True
-            site.readings.clear()
-            for value in (30.0, 31.0, 32.0):
-                await served.nodes["Boiler-1/Temp"].write_value(value)
-                await asyncio.sleep(0.1)
-            assert not site.readings
-            site.make_room()
-            assert site.latest("boiler 1") == {"temperature": 32.0}
-
-
-@asyncio_test
-async def test_encryption_with_certificate_and_login(tmp_path: Path) -> None:
-    """Basic256Sha256 with our certificate, user and password; a wrong password is told without being quoted."""
-    files = {}
-    for role, usage in (("server", ExtendedKeyUsageOID.SERVER_AUTH), ("client", ExtendedKeyUsageOID.CLIENT_AUTH)):
-        files[role] = (tmp_path / f"{role}.key", tmp_path / f"{role}.der")
-        await setup_self_signed_certificate(*files[role], f"urn:test:{role}", "localhost", [usage], {})
-    served = Plant(users={"me": "right-one"})
-    await served.start(certificate=files["server"][1], key=files["server"][0])
-    secure = {
-        "security": "Basic256Sha256",
-        "certificate": str(files["client"][1]),
-        "private_key": str(files["client"][0]),
-        "user": "me",
+def table(url: str, **device: Any) -> dict[str, Any]:
+    return {
+        "connect": url,
+        "publishing": "50 ms",
+        "sampling": "10 ms",
+        "timeout": "2 s",
+        "backoff_min": "100 ms",
+        "backoff_max": "200 ms",
+        "device": [
+            {
+                "device": "{boiler}",
+                "type": "boiler",
+                "root": "Objects/Plant/{boiler}",
+                "telemetry": ["Temp -> temperature"],
+                **device,
+            }
+        ],
     }
-    site = RecordingSite()
-    async with running(OPCUA, table(served.port, BOILERS, **secure, password="right-one"), site):
-        await until(lambda: len(site.latest("boiler 1")) == 3)
-        assert site.health_now is Health.HEALTHY
-    site = RecordingSite()
-    async with running(OPCUA, table(served.port, BOILERS, **secure, password="wrong-one"), site):
-        await until(lambda: site.health_now is Health.FAILED)
-    assert "check `user` and `password`" in site.reason and "wrong-one" not in site.reason
-    await served.stop()
+
+
+def call(device: str, method: str, params: Any = None) -> Call:
+    return Call(device=device, method=method, params=params, timeout_s=5.0)
+
+
+def is_healthy(site: OpcuaSite) -> bool:
+    return site.state[0] is Health.HEALTHY
+
+
+@asyncio_test
+async def test_one_entry_yields_a_device_for_each_fitting_node(server: Plant) -> None:
+    """A browse pattern makes devices of what it finds, with names from the BrowseNames."""
+    site = OpcuaSite()
+    attributes = ["Serial -> serial", {"at": "ns=2;s=B1.Limit", "key": "first_limit"}]
+    await server.reset("B1", "B2")
+    async with running(site, **table(server.url, attributes=attributes)):
+        await site.until(lambda: site.values("B2", "serial") and site.values("B1", "first_limit") and is_healthy(site))
+        assert site.devices == {"B1": "boiler", "B2": "boiler"}
+        assert site.values("B1", "temperature") == site.values("B2", "temperature") == [20.5]
+        assert site.values("B2", "serial") == ["S-B2"]
+        assert site.values("B1", "first_limit") == [5]
+
+
+@asyncio_test
+async def test_changes_arrive_with_the_sources_time(server: Plant) -> None:
+    """A subscription brings each new value with the server's source timestamp."""
+    site = OpcuaSite()
+    await server.reset("B1", "B2")
+    async with running(site, **table(server.url)):
+        await site.until(lambda: site.values("B1", "temperature"))
+        value = ua.DataValue(ua.Variant(21.5, ua.VariantType.Double))
+        value.SourceTimestamp = ua.DateTime(2026, 1, 2, 3, 4, 5)
+        await server.node("B1.Temp").write_value(value)
+        await site.until(lambda: site.values("B1", "temperature") == [20.5, 21.5])
+        assert site.readings[-1].ts_ms == 1_767_323_045_000
+
+
+@asyncio_test
+async def test_a_server_can_be_polled(server: Plant) -> None:
+    """With `every` the nodes are read in that interval, and scaled."""
+    site = OpcuaSite()
+    lines = [{"at": "Limit", "key": "limit", "scale": 0.1, "every": "50 ms"}]
+    await server.reset("B1")
+    async with running(site, **table(server.url, telemetry=lines)):
+        await site.until(lambda: len(site.values("B1", "limit")) >= 3)
+        assert set(site.values("B1", "limit")) == {0.5}
+
+
+@asyncio_test
+async def test_a_value_is_written_in_the_nodes_own_type(server: Plant) -> None:
+    """A call and a shared attribute write an Int16 as Int16 and an array as an array; what does not fit is refused."""
+    site = OpcuaSite()
+    device = {
+        "rpc": {
+            "set": {"write": "Limit", "value": "$.params.v"},
+            "get": {"read": "Limit"},
+            "levels": {"write": "Levels"},
+            "heat": {"write": "Temp"},
+        },
+        "shared": {"limit": {"write": "Limit"}},
+    }
+    await server.reset("B1")
+    async with running(site, **table(server.url, **device)) as connector:
+        await site.until(lambda: is_healthy(site))
+        assert await connector.call(call("B1", "set", {"v": 7})) == {"success": True}
+        written = await server.node("B1.Limit").read_data_value()
+        assert (written.Value.Value, written.Value.VariantType) == (7, ua.VariantType.Int16)
+        assert await connector.call(call("B1", "get")) == 7
+        await connector.call(call("B1", "levels", [3, 4.5]))
+        assert await server.node("B1.Levels").read_value() == [3.0, 4.5]
+        await connector.attributes_changed("B1", {"limit": 9, "other": 1}, [])
+        assert await server.node("B1.Limit").read_value() == 9
+        with pytest.raises(CallFailed, match="out of range; Int16 goes from -32768 to 32767"):
+            await connector.call(call("B1", "set", {"v": 70_000}))
+        with pytest.raises(CallFailed, match="the node's access level"):
+            await connector.call(call("B1", "heat", 1))
+        with pytest.raises(CallFailed, match="does not know the method 'fly'; it knows get, heat, levels, set"):
+            await connector.call(call("B1", "fly"))
+        with pytest.raises(CallFailed, match="has no device 'B9' now"):
+            await connector.call(call("B9", "get"))
+
+
+@asyncio_test
+async def test_a_method_is_called_with_its_own_types(server: Plant) -> None:
+    """Arguments come from paths, or by name or order from params; the output is the answer."""
+    site = OpcuaSite()
+    rpc = {
+        "add": {"method": "Add", "object": ".", "args": ["$.params.x", 2]},
+        "plain": {"method": "Add"},
+    }
+    await server.reset("B1")
+    async with running(site, **table(server.url, rpc=rpc)) as connector:
+        await site.until(lambda: is_healthy(site))
+        assert await connector.call(call("B1", "add", {"x": 40})) == 42
+        assert await connector.call(call("B1", "plain", {"b": 1, "a": 2})) == 3
+        assert await connector.call(call("B1", "plain", [5, 6])) == 11
+        with pytest.raises(CallFailed, match=r"takes 2 arguments \(a, b\), not 1"):
+            await connector.call(call("B1", "plain", [5]))
+        with pytest.raises(CallFailed, match="argument 'b' is missing in params"):
+            await connector.call(call("B1", "plain", {"a": 2}))
+
+
+@asyncio_test
+async def test_bad_quality_is_left_out_and_told(server: Plant) -> None:
+    """A value of bad quality is no reading: it is counted, and the node named until it is good again."""
+    site = OpcuaSite()
+    await server.reset("B1")
+    async with running(site, **table(server.url)):
+        await site.until(lambda: site.values("B1", "temperature"))
+        bad = ua.DataValue(ua.Variant(99.0, ua.VariantType.Double))
+        bad.StatusCode = ua.StatusCode(ua.StatusCodes.BadSensorFailure)
+        await server.node("B1.Temp").write_value(bad)
+        await site.until(lambda: site.state[0] is Health.DEGRADED)
+        assert "B1/Temp (ns=2;s=B1.Temp): bad quality: BadSensorFailure" in site.state[1]
+        assert [why for _, _, why in site.rejected] == ["bad quality: BadSensorFailure"]
+        await server.node("B1.Temp").write_value(22.5)
+        await site.until(lambda: is_healthy(site))
+        assert site.values("B1", "temperature") == [20.5, 22.5]
+
+
+@asyncio_test
+async def test_a_restarted_server_is_found_again() -> None:
+    """After a loss the connector connects again, browses and subscribes; meanwhile its devices are gone."""
+    site, port = OpcuaSite(), free_port()
+    first = await Plant(port).start("B1")
+    async with running(site, **table(first.url)) as connector:
+        await site.until(lambda: site.values("B1", "temperature"))
+        await first.stop()
+        await site.until(lambda: not site.devices and site.state[0] is Health.DEGRADED)
+        with pytest.raises(CallFailed, match=f"there is no connection to {first.url}"):
+            await connector.call(call("B1", "get"))
+        await site.until(lambda: "nobody listens there" in site.state[1])
+        second = await Plant(port).start("B1", "B2", B1=30.0)
+        try:
+            await site.until(lambda: is_healthy(site) and 30.0 in site.values("B1", "temperature"))
+            assert site.devices == {"B1": "boiler", "B2": "boiler"}
+            await second.node("B1.Temp").write_value(31.0)
+            await site.until(lambda: site.values("B1", "temperature")[-1] == 31.0)
+        finally:
+            await second.stop()
+
+
+@asyncio_test
+async def test_new_nodes_become_devices(server: Plant) -> None:
+    """The server is browsed again and again: what is new is watched, what is missing has gone."""
+    site = OpcuaSite()
+    await server.reset("B1")
+    async with running(site, **table(server.url), browse_every="1 s"):
+        await site.until(lambda: is_healthy(site))
+        await server.add_boiler("B7", 70.0)
+        await site.until(lambda: site.values("B7", "temperature") == [70.0])
+        await server.server.delete_nodes([server.server.get_node(ua.NodeId("B1", server.space))], recursive=True)
+        await site.until(lambda: site.devices == {"B7": "boiler"})
+
+
+@asyncio_test
+async def test_a_missing_node_is_named_with_what_is_there(server: Plant) -> None:
+    """A path that leads nowhere is told with the names that stand there; the rest works."""
+    site = OpcuaSite()
+    lines = ["Temp -> temperature", "Tmep -> typo", "ns=2;s=Nothing -> nothing"]
+    await server.reset("B1")
+    async with running(site, **table(server.url, telemetry=lines)):
+        await site.until(lambda: site.values("B1", "temperature"))
+        assert "B1: 'Tmep': the starting point has no 'Tmep'; did you mean 'Temp'?" in site.state[1]
+        assert "the server does not know this node" in site.state[1]
+
+
+@asyncio_test
+async def test_values_are_kept_while_the_gateway_is_full(server: Plant) -> None:
+    """A refused reading is offered again, and a full gateway is left alone until it has room."""
+    site = OpcuaSite()
+    site.outcomes = [Refusal(reason="full", retry_after_s=0.05)]
+    await server.reset("B1")
+    async with running(site, **table(server.url)):
+        await site.until(lambda: site.values("B1", "temperature") == [20.5])
+        site.is_congested = True
+        await server.node("B1.Temp").write_value(23.0)
+        await site.until(lambda: site._rooms)
+        assert site.values("B1", "temperature") == [20.5]
+        site.make_room()
+        await site.until(lambda: site.values("B1", "temperature") == [20.5, 23.0])
+
+
+@asyncio_test
+async def test_too_many_nodes_and_too_great_values_are_told(server: Plant) -> None:
+    """No more than max_nodes are watched, and a value above 64 KiB is rejected."""
+    site = OpcuaSite()
+    await server.reset("B1", "B2")
+    async with running(site, **table(server.url), max_nodes=1):
+        await site.until(lambda: site.values("B1", "temperature"))
+        assert "more than max_nodes = 1 nodes; the rest is left out" in site.state[1]
+        assert site.values("B2", "temperature") == []
+    site = OpcuaSite()
+    await server.reset("B1")
+    await server.node("B1.Serial").write_value("x" * 70_000)
+    async with running(site, **table(server.url, telemetry=["Serial -> serial"])):
+        await site.until(lambda: site.rejected)
+        assert "the value has 70000 bytes; at most 64 KiB are taken" in site.rejected[0][2]
+
+
+@asyncio_test
+async def test_structures_and_enumerations_are_told(server: Plant) -> None:
+    """A structure is an object; an enumeration is its number, or its name with `as = "string"`."""
+    site = OpcuaSite()
+    site.wants_raw = True
+    lines = [
+        {"at": "i=2260", "key": "build"},
+        {"at": "i=2259", "key": "state"},
+        {"at": "i=2259", "key": "state_name", "as": "string", "report": "change"},
+        {"at": "Levels", "key": "levels"},
+    ]
+    await server.reset("B1")
+    async with running(site, **table(server.url, telemetry=lines)):
+        await site.until(lambda: len(site.readings) and site.values("B1", "levels") and site.values("B1", "state_name"))
+        assert site.values("B1", "build")[0]["ProductName"] is not None
+        assert site.values("B1", "state") == [0]
+        assert site.values("B1", "state_name") == ["Running"]
+        assert site.values("B1", "levels") == [[1.0, 2.0]]
+        named = next(one for one in site.readings if "state_name" in (one.telemetry or {}))
+        assert named.reports is not None
+        assert set(named.reports) == {"state_name"}
+        assert named.raw is not None
+        assert named.raw["state_name"] == 'i=2259 Int32 "Running"'
+
+
+@asyncio_test
+async def test_a_structure_is_written_field_by_field(server: Plant) -> None:
+    """An object replaces the fields that it names and leaves the others."""
+    site = OpcuaSite()
+    await server.reset("B1")
+    [boiler] = await server.folder.get_children()
+    present = ua.Argument(Name="old", ValueRank=-1)
+    node = await boiler.add_variable(server.space, "Recipe", present, datatype=ua.NodeId(ua.ObjectIds.Argument))
+    await node.set_writable()
+    rpc = {"set": {"write": "Recipe"}, "get": {"read": "Recipe"}}
+    async with running(site, **table(server.url, rpc=rpc)) as connector:
+        await site.until(lambda: is_healthy(site) and site.devices)
+        await connector.call(call("B1", "set", {"Name": "new"}))
+        answer = await connector.call(call("B1", "get"))
+        assert (answer["Name"], answer["ValueRank"]) == ("new", -1)
+        with pytest.raises(CallFailed, match="the structure has no 'Nmae'"):
+            await connector.call(call("B1", "set", {"Nmae": "new"}))
+
+
+@asyncio_test
+async def test_a_device_that_is_not_allowed_keeps_nobody_out(server: Plant) -> None:
+    """What the gateway refuses of one device does not touch the others."""
+    site = OpcuaSite()
+    site.denied = {"B1"}
+    await server.reset("B1", "B2")
+    async with running(site, **table(server.url)):
+        await site.until(lambda: site.values("B2", "temperature") == [20.5])
+        await server.node("B2.Temp").write_value(21.0)
+        await site.until(lambda: site.values("B2", "temperature") == [20.5, 21.0])
+        assert site.values("B1", "temperature") == []
+
+
+@asyncio_test
+async def test_a_server_that_is_not_there_is_told(server: Plant) -> None:
+    """Nobody at the address, or a name that nobody knows, are told with the fix, and calls say so."""
+    del server
+    site = OpcuaSite()
+    async with running(site, **table(f"opc.tcp://127.0.0.1:{free_port()}")) as connector:
+        await site.until(lambda: "nobody listens there; check port" in site.state[1])
+        with pytest.raises(CallFailed, match="nobody listens there"):
+            await connector.call(call("B1", "get"))
+        await connector.attributes_changed("B1", {"unmapped": 1}, [])
+
+
+@asyncio_test
+async def test_a_server_that_does_not_answer_is_told() -> None:
+    """Whoever takes the connection and says nothing is left after `timeout`, and tried again."""
+    connections: list[asyncio.StreamWriter] = []
+    mute = await asyncio.start_server(lambda _, writer: connections.append(writer), "127.0.0.1", 0)
+    port = mute.sockets[0].getsockname()[1]
+    site = OpcuaSite()
+    try:
+        async with running(site, **{**table(f"opc.tcp://127.0.0.1:{port}"), "timeout": "200 ms"}):
+            await site.until(lambda: "no answer within 0.2 s; check address" in site.state[1])
+            async with asyncio.timeout(DEADLINE_S):
+                while len(connections) < 2:
+                    await asyncio.sleep(0.02)
+    finally:
+        mute.close()
+        for writer in connections:
+            writer.close()
+
+
+@asyncio_test
+async def test_a_servers_own_types_are_read(server: Plant) -> None:
+    """A structure that only this server knows is an object; a name of the standard on it does no harm."""
+    site = OpcuaSite()
+    await server.reset("B1")
+    [boiler] = await server.folder.get_children()
+    fields = [
+        new_struct_field("Speed", ua.VariantType.Double),
+        new_struct_field("Name", ua.VariantType.String),
+    ]
+    await new_struct(server.server, server.space, "ReadValueId", fields)
+    standard = ua.ReadValueId
+    own = (await server.server.load_data_type_definitions())["ReadValueId"]
+    await boiler.add_variable(
+        server.space, "Motor", ua.Variant(own(Speed=1.5, Name="m"), ua.VariantType.ExtensionObject)
+    )
+    async with running(site, **table(server.url, telemetry=["Motor -> motor"])):
+        await site.until(lambda: site.values("B1", "motor"))
+        assert site.values("B1", "motor") == [{"Speed": 1.5, "Name": "m"}]
+    assert ua.ReadValueId is standard

@@ -1,18 +1,18 @@
-"""The only importer of asyncua; imported itself only when a connector is built. Untyped here: the package does not say
-what of its generated names it exports."""
+"""The only door to asyncua, whose own types are partial: here they are `Any`.
+
+Import it only in what `OpcuaConnector.run` loads: the library is an extra, and takes a second to load."""
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+import logging
+from typing import Any, Final
 
-import asyncua.client.client
-import asyncua.crypto.security_policies
-import asyncua.crypto.uacrypto
-import asyncua.ua
-import asyncua.ua.uaerrors
+# It logs each trouble with a traceback, and whole requests with passwords in them; we tell troubles ourselves.
+logging.getLogger("asyncua").setLevel(logging.CRITICAL)
 
-ua: Any = asyncua.ua
-Client: Any = asyncua.client.client.Client
-CertProperties: Any = asyncua.crypto.uacrypto.CertProperties
-policies: Any = asyncua.crypto.security_policies
-UaError: type[Exception] = asyncua.ua.uaerrors.UaError
+ua: Final[Any] = importlib.import_module("asyncua.ua")
+Client: Final[Any] = importlib.import_module("asyncua").Client
+security_policies: Final[Any] = importlib.import_module("asyncua.crypto.security_policies")
+uacrypto: Final[Any] = importlib.import_module("asyncua.crypto.uacrypto")
+data_type_to_variant_type: Final[Any] = importlib.import_module("asyncua.common.ua_utils").data_type_to_variant_type

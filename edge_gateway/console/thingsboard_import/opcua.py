@@ -22,7 +22,7 @@ def convert(document: Mapping[str, Any], name: str, notes: Notes) -> list[Table]
     devices = [
         made
         for place, one in enumerate(tables_of(mapping))
-        if (made := _device(one, _every(server), notes.at("mapping", place))) is not None
+        if (made := _device(one, notes.at("mapping", place))) is not None
     ]
     if not devices:
         return []
@@ -36,16 +36,17 @@ def _server(server: Mapping[str, Any], name: str, notes: Notes) -> dict[str, Any
     values = without_empty(
         {
             "name": name, "connect": url if url.startswith("opc.tcp://") else f"opc.tcp://{url}",
-            "user": identity.get("username"), "password": identity.get("password"),
+            "username": identity.get("username"), "password": identity.get("password"),
             "certificate": identity.get("clientCert"), "private_key": identity.get("privateKey"),
             "server_certificate": identity.get("caCert"),
             "timeout": milliseconds(server["timeoutInMillis"]) if server.get("timeoutInMillis") else "",
+            "every": _every(server),
         }
     )  # fmt: skip
     if policy in _POLICIES:
         values["security"] = policy
         if identity.get("mode") == "Sign":
-            values["mode"] = "sign"
+            values["mode"] = "Sign"
         if not values.get("certificate"):
             notes.at("security").approximated("needs a certificate of the gateway: set certificate and private_key")
     elif policy:
@@ -66,7 +67,7 @@ def _every(server: Mapping[str, Any]) -> str:
     return "" if server.get("enableSubscriptions") or not period else milliseconds(period)
 
 
-def _device(mapping: Mapping[str, Any], every: str, notes: Notes) -> dict[str, Any] | None:
+def _device(mapping: Mapping[str, Any], notes: Notes) -> dict[str, Any] | None:
     name, source, profile, profile_source = device_and_type(table_of(mapping.get("deviceInfo")), mapping)
     if source != "constant" or profile_source != "constant" or has_place(name):
         notes.at("deviceInfo").missing("a name that a node tells has no equivalent; left out")
@@ -80,7 +81,7 @@ def _device(mapping: Mapping[str, Any], every: str, notes: Notes) -> dict[str, A
         name = f"{name} {' '.join(captures)}"
         notes.at("deviceInfo").approximated("several devices may fit the path, so its captures are part of the name")
     values = {
-        "device": name, "type": profile, "at": root or "Objects", "every": every,
+        "device": name, "type": profile, "root": root or "Objects",
         "report": report_of(mapping, notes),
         "telemetry": _points(mapping, "timeseries", notes), "attributes": _points(mapping, "attributes", notes),
         "rpc": _calls(mapping, notes), "shared": _updates(mapping, notes),

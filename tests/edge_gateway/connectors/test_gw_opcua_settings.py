@@ -1,113 +1,116 @@
-"""Places, settings and values of the OPC UA client: no sockets."""
+"""The table `[[opcua]]`."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import uuid
-from datetime import UTC, datetime
+import importlib.util
 from typing import Any
 
 import pytest
 
-from edge_gateway.connectors.opcua import KINDS, compiling
-from edge_gateway.connectors.opcua.places import parse_place
-from tests.support.gateway_plc_sites import problems_of
+from tests.support.gateway_opcua_sites import problems_of, settings_of
 
-OPCUA = KINDS[0]
-
-
-def test_node_ids_and_paths_are_told_apart() -> None:
-    """A NodeId of each kind; a path with root, namespace, wildcard and captures."""
-    for text in ("i=85", "ns=2;i=5", "ns=2;s=Boiler.Temp/x", "ns=1;g=09087e75-8e5e-499b-954f-f2a9603db28a"):
-        assert parse_place(text).node_id == text
-    place = parse_place("Objects/2:Plant/Boiler*/{name}-{n}")
-    assert (place.node_id, place.root, place.is_open) == ("", "Objects", True)
-    assert place.captures == {"name", "n"}
-    plant, boiler, last = place.segments
-    assert plant.match(2, "Plant") == {} and plant.match(3, "Plant") is None
-    assert boiler.match(9, "Boiler.7") == {} and boiler.match(9, "Kettle") is None
-    assert last.match(2, "hall-a-7") == {"name": "hall", "n": "a-7"}
-    assert parse_place("Temp.1").segments[0].match(0, "TempX1") is None
+BOILER = {"device": "{boiler}", "root": "Objects/Plant/{boiler}", "telemetry": ["Temp -> temperature"]}
+SECURED = {"security": "Basic256Sha256", "certificate": "c.pem", "private_key": "k.pem"}
 
 
-@pytest.mark.parametrize("text", ["", "Objects//Temp", "{n}/{n}", "Objects/{n", "Boiler{x y}"])
-def test_what_is_no_place_is_refused(text: str) -> None:
-    """The error says how to write it."""
-    with pytest.raises(ValueError, match=r"write|twice"):
-        parse_place(text)
-
-
-def test_every_mistake_in_the_settings_is_told_at_once() -> None:
-    """Problems lead to their places and say the fix; a password in the address is not quoted."""
-    table: dict[str, Any] = {
-        "connect": "opc.tcp://me:geheim@host:4840",
-        "security": "Basic256Sha256",
-        "password": "x",
-        "device": [
-            {
-                "at": "Objects/Boiler*",
-                "device": "boiler",
-                "telemetry": ["* -> value", {"at": "T", "key": "t", "as": "flot"}, "T -> t_{nme}"],
-                "rpc": {"set": {"write": "L", "read": "L"}, "all": {"write": "Objects/*"}},
-            },
-            {"device": "x", "telemetry": ["Temp -> t"]},
+def test_a_whole_table_is_right() -> None:
+    """Everything that the manual shows passes the check."""
+    device = {
+        **BOILER,
+        "type": "boiler",
+        "report": "change 0.5 | 1 min",
+        "telemetry": [
+            "Temp -> temperature: float",
+            {"at": "Sensors/{s}/Value", "key": "{s}_value", "scale": 0.1, "every": "2 s", "sampling": "100 ms"},
+            {"at": "nsu=urn:plant;s=Total", "key": "total", "as": "int", "report": "1 min"},
         ],
+        "attributes": ["Serial -> serial"],
+        "rpc": {
+            "get": {"read": "Limit"},
+            "set": {"write": "Limit", "value": "$.params.v", "scale": 0.1},
+            "start": {"method": "Start", "object": ".", "args": ["$.params.speed", 3, True]},
+        },
+        "shared": {"limit": {"write": "Limit"}},
     }
-    problems = "\n".join(problems_of(OPCUA, table))
-    for expected in (
-        "connect: write user and password into",
-        'certificate: security = "Basic256Sha256" needs `certificate`',
-        "user: there is a password without a user",
-        "device.0.device: 'Objects/Boiler*' finds several devices",
-        "device.0.telemetry.0.key: '*' finds several values",
-        "device.0.telemetry.1.as: 'flot' is no type here; did you mean 'float'?",
-        "device.0.telemetry.2.key: '{nme}' in 't_{nme}' is not captured",
-        "device.0.rpc.set: write one of",
-        "device.0.rpc.all: 'Objects/*' may find several nodes",
-        "device.1.telemetry.0.at: 'Temp' begins nowhere",
-    ):
-        assert expected in problems
-    assert "geheim" not in problems
+    server = {"server_certificate": "s.der", "username": "gw", "password": "secret", "mode": "Sign"}
+    assert problems_of(**SECURED, **server, every="5 s", device=[device]) == []
 
 
-def test_a_missing_library_is_a_problem_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings can be checked without the extra, and the answer says how to get it."""
-    monkeypatch.setattr(compiling.importlib.util, "find_spec", lambda name: None)
-    table = {"connect": "opc.tcp://host:4840", "device": [{"device": "x", "telemetry": ["i=5 -> t"]}]}
-    assert problems_of(OPCUA, table) == [": OPC UA needs the package asyncua: pip install 'muster[opcua]'"]
+def test_settings_keep_their_secrets() -> None:
+    """Neither the password nor anything else is shown."""
+    assert "secret" not in repr(settings_of(username="gw", password="secret"))
 
 
-def test_the_library_is_not_imported_with_the_kind() -> None:
-    """A gateway without OPC UA does not pay for asyncua."""
-    code = "import sys, edge_gateway.connectors.opcua; print('asyncua' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (run.returncode, run.stdout.strip()) == (0, "False"), run.stderr
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"connect": "http://10.0.0.1"}, "connect: this is no address of a server; write opc.tcp://10.0.0.20:4840"),
+        ({"connect": "opc.tcp://a:b@10.0.0.1"}, "connect: write name and password as username and password"),
+        ({"connect": "opc.tcp://10.0.0.1:99999"}, "connect: this is no address"),
+        ({"device": []}, "device: no device yet"),
+        ({"certificate": "c.pem"}, 'certificate: certificate goes with security = "Basic256Sha256"'),
+        (
+            {"security": "Basic256Sha256"},
+            "private_key: security needs certificate and private_key; make them with: openssl",
+        ),
+        (SECURED, "server_certificate: name the file of the server's certificate, or say insecure = true"),
+        ({"username": "a", "password": "secret"}, "password: the password might travel unencrypted"),
+        ({"password": "secret"}, "password: password goes with username"),
+        ({"publishing": "1 ms"}, 'publishing: publishing must be at least "50 ms"'),
+        ({"every": "1 ms"}, 'every: every must be at least "50 ms"; 0 subscribes'),
+        ({"browse_every": "10 ms"}, 'browse_every: browse_every must be at least "1 s"'),
+        ({"backoff_max": "200 ms"}, "backoff_max: backoff_max must not be less than backoff_min"),
+    ],
+)
+def test_mistakes_of_the_connection_are_told(settings: dict[str, Any], told: str) -> None:
+    """What is wrong, where, and the fix; never a secret."""
+    problems = problems_of(**{"device": [BOILER], **settings})
+    assert any(problem.startswith(told) for problem in problems), problems
+    assert "secret" not in str(problems)
 
 
-def test_values_become_json() -> None:
-    """Times are ISO 8601 in UTC, byte strings hex, NaN nothing, enumerations their numbers."""
-    from asyncua import ua
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        (
+            {"device": "boiler"},
+            "device.0.device: 'Objects/Plant/{boiler}' finds several devices, but they would all be",
+        ),
+        ({"device": "{bioler}"}, "device.0.device: '{bioler}' in '{bioler}' is not captured by"),
+        ({"device": " "}, "device.0.device: the device needs a name"),
+        ({"device": "{$.x}{boiler}"}, "device.0.device: '{$.x}{boiler}': there is no message to pick from here"),
+        ({"root": "ns=2"}, "device.0.root: 'ns=2' is no node id"),
+        ({"telemetry": []}, "device.0: the device says nothing"),
+        ({"telemetry": ["Temp"]}, "device.0.telemetry.0: 'Temp' names no key"),
+        ({"telemetry": ["S/{s} -> t"]}, "device.0.telemetry.0.key: 'S/{s}' finds several nodes"),
+        (
+            {"telemetry": [{"at": "T", "key": "t", "as": "flaot"}]},
+            "device.0.telemetry.0.as: 'flaot' is no type; did you",
+        ),
+        ({"telemetry": [{"at": "T", "key": "t", "scale": 0}]}, "device.0.telemetry.0.as: scale = 0 would make"),
+        ({"telemetry": [{"at": "T", "key": "t", "report": "x"}]}, "device.0.telemetry.0.report: 'x' is no report"),
+        (
+            {"telemetry": [{"at": "T", "key": "t", "every": "1 ms"}]},
+            "device.0.telemetry.0.every: every = 0.001 s is too",
+        ),
+        ({"rpc": {"x": {}}}, 'device.0.rpc.x: give one of write = "node", read = "node" and method = "node"'),
+        ({"rpc": {"x": {"read": "A", "write": "B"}}}, "device.0.rpc.x: give one of"),
+        ({"rpc": {"x": {"read": "A", "args": []}}}, "device.0.rpc.x.args: args goes with method"),
+        ({"rpc": {"x": {"method": "A", "value": "$.params"}}}, "device.0.rpc.x.value: value goes with write; a method"),
+        ({"rpc": {"x": {"method": "A", "args": ["$.["]}}}, "device.0.rpc.x.args.0: '$.[' is no path"),
+        ({"rpc": {"x": {"read": "{any}"}}}, "device.0.rpc.x.read: '{any}' must lead to one node"),
+        ({"shared": {"x": {"read": "A"}}}, 'device.0.shared.x: a shared attribute is written: give it write = "node"'),
+    ],
+)
+def test_mistakes_of_a_device_are_told(device: dict[str, Any], told: str) -> None:
+    """Each mistake is told where it stands."""
+    problems = problems_of(device=[{**BOILER, **device}])
+    assert any(problem.startswith(told) for problem in problems), problems
 
-    from edge_gateway.connectors.opcua.values import to_json
 
-    guid = uuid.UUID("09087e75-8e5e-499b-954f-f2a9603db28a")
-    assert to_json(datetime(2026, 5, 1, 12, tzinfo=UTC)) == "2026-05-01T12:00:00.000Z"
-    assert to_json([b"\x01", guid, float("nan"), ua.NodeClass.Object]) == ["01", str(guid), None, 1]
-    assert to_json(ua.Variant([ua.QualifiedName("a", 2), ua.NodeId("x", 3)])) == ["a", "ns=3;s=x"]
-
-
-def test_values_are_written_in_the_nodes_type() -> None:
-    """Numbers are checked against the range; texts of times, bytes and guids are read."""
-    from asyncua import ua
-
-    from edge_gateway.connectors.opcua.values import to_variant
-    from edge_gateway.mapping.interface import MappingError
-
-    assert to_variant("7", ua.VariantType.Byte).Value == 7
-    assert to_variant([1, 2], ua.VariantType.Double).Value == [1.0, 2.0]
-    assert to_variant("2026-05-01T12:00:00Z", ua.VariantType.DateTime).Value == datetime(2026, 5, 1, 12)
-    assert to_variant("0aff", ua.VariantType.ByteString).Value == b"\x0a\xff"
-    for value, type in ((256, ua.VariantType.Byte), ("x", ua.VariantType.Guid), ("x", ua.VariantType.Boolean)):
-        with pytest.raises(MappingError):
-            to_variant(value, type)
+def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra the check says how to install it."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "asyncua" else find(name))
+    told = ": OPC UA needs a library; install it with: pip install 'muster[opcua]'"
+    assert problems_of(device=[BOILER]) == [told]

@@ -237,7 +237,7 @@ def test_opcua_paths_lose_their_regular_expressions(folder: Path) -> None:
     document = json.loads((folder / "opcua.json").read_text())
     (table,) = opcua.convert(document, "press", Notes("opcua.json", []))
     (device,) = table.values["device"]
-    assert (device["at"], device["every"]) == ("Objects/MyObject", "5 s")
+    assert (device["root"], table.values["every"]) == ("Objects/MyObject", "5 s")
     assert device["telemetry"][0] == "Temperature -> temperature"
     assert device["shared"] == {"relay": {"write": "Relay", "value": "$.value"}}
     assert device["rpc"]["multiply"] == {"method": "multiply", "args": [2, 4]}
