@@ -1,34 +1,35 @@
-"""A site that remembers what a polled connector says, and a running connector on it."""
+"""A stand-in for the gateway that a connector to machines serves, and the running of one."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
+from edge_gateway.connectors.interface import Connector, ConnectorKind
+from edge_gateway.model import Call, Health, Json, Reading
+from edge_gateway.typed import Reader
 
-from edge_gateway.connectors.interface import Connector, ConnectorKind, Done
-from edge_gateway.model import Health, Json, Reading
 
+class FakePlcSite:
+    """Writes down what a connector says, with the loop's time of each reading."""
 
-class RecordingSite:
-    """As `Site`."""
-
-    def __init__(self, name: str = "plant", *, wants_raw: bool = False) -> None:
+    def __init__(self, name: str = "plant") -> None:
         self.name = name
-        self.wants_raw = wants_raw
+        self.wants_raw = False
         self.is_congested = False
-        self.readings: list[Reading] = []
+        self.readings: list[tuple[float, Reading]] = []
         self.rejected: list[tuple[str, bytes, str]] = []
-        self.seen_devices: list[tuple[str, str]] = []
-        self.gone_devices: list[str] = []
-        self.healths: list[tuple[Health, str]] = [(Health.STARTING, "")]
+        self.present: list[tuple[str, str]] = []
+        self.left: list[str] = []
+        self.healths: list[tuple[Health, str]] = []
         self._room: list[Callable[[], None]] = []
 
-    def accept(self, readings: Sequence[Reading], done: Done | None = None) -> None:
-        self.readings += readings
+    def accept(self, readings: Sequence[Reading], done: Any = None) -> None:
+        now = asyncio.get_running_loop().time()
+        self.readings += [(now, reading) for reading in readings]
         if done is not None:
             done(None)
 
@@ -36,13 +37,13 @@ class RecordingSite:
         self.rejected.append((source, payload, why))
 
     def seen(self, device: str, type: str = "") -> None:
-        self.seen_devices.append((device, type))
+        self.present.append((device, type))
 
     def gone(self, device: str) -> None:
-        self.gone_devices.append(device)
+        self.left.append(device)
 
     def health(self, health: Health, reason: str = "") -> None:
-        if self.healths[-1] != (health, reason):
+        if self.healths[-1:] != [(health, reason)]:
             self.healths.append((health, reason))
 
     def when_room(self, callback: Callable[[], None]) -> None:
@@ -50,62 +51,59 @@ class RecordingSite:
 
     def make_room(self) -> None:
         self.is_congested = False
-        for callback in self._room:
+        room, self._room = self._room, []
+        for callback in room:
             callback()
-        self._room.clear()
 
-    # --- what a test asks ----------------------------------------------------------------------
-
-    @property
-    def health_now(self) -> Health:
-        return self.healths[-1][0]
-
-    @property
-    def reason(self) -> str:
-        return self.healths[-1][1]
+    def times(self, device: str) -> list[float]:
+        return [at for at, reading in self.readings if reading.device == device]
 
     def latest(self, device: str) -> dict[str, Json]:
-        """The newest value of each key, telemetry and attributes together."""
+        """The newest telemetry and attributes of a device, key by key."""
         values: dict[str, Json] = {}
-        for reading in self.readings:
+        for _, reading in self.readings:
             if reading.device == device:
                 values |= {**(reading.telemetry or {}), **(reading.attributes or {})}
         return values
 
 
-async def until(claim: Callable[[], Any], within_s: float = 10.0) -> Any:
-    """Waits for `claim` to hold, and gives what it gives."""
-    deadline = asyncio.get_running_loop().time() + within_s
-    while not (result := claim()):
-        if asyncio.get_running_loop().time() > deadline:
-            raise AssertionError("it did not come true in time")
-        await asyncio.sleep(0.01)
-    return result
+def settings_of(kind: ConnectorKind, **table: Any) -> Any:
+    """The settings that a table of the configuration gives; it must be free of problems."""
+    reader = Reader()
+    settings = reader.table({"name": "plant", **table}, kind.settings)
+    assert not reader.problems, reader.problems
+    assert kind.check(settings) == []
+    return settings
 
 
-def settings_of(kind: ConnectorKind, table: dict[str, Any]) -> Any:
-    """The settings as the configuration reads them."""
-    return msgspec.convert({"name": "plant", **table}, kind.settings)
+def problems_of(kind: ConnectorKind, **table: Any) -> dict[tuple[str | int, ...], str]:
+    """What is wrong with a table, by its place."""
+    reader = Reader()
+    settings = reader.table({"name": "plant", **table}, kind.settings)
+    problems = reader.problems if settings is None else kind.check(settings)
+    return {problem.path: problem.text for problem in problems}
 
 
-def problems_of(kind: ConnectorKind, table: dict[str, Any]) -> list[str]:
-    """Each problem as `path: text`."""
-    return [
-        f"{'.'.join(str(part) for part in problem.path)}: {problem.text}"
-        for problem in kind.check(settings_of(kind, table))
-    ]
-
-
-@contextlib.asynccontextmanager
-async def running(kind: ConnectorKind, table: dict[str, Any], site: RecordingSite) -> AsyncIterator[Connector]:
-    """The connector while it runs; a failure of it is one of the test."""
-    connector = kind.build(settings_of(kind, table), site)
+@asynccontextmanager
+async def running(kind: ConnectorKind, site: FakePlcSite, **table: Any) -> AsyncIterator[Connector]:
+    """A connector at work. An error that ends it is the test's."""
+    connector = kind.build(settings_of(kind, **table), site)
     task = asyncio.ensure_future(connector.run())
     try:
         yield connector
     finally:
-        was_running = not task.done()
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        assert was_running
+
+
+def command(device: str, method: str, params: Json = None, timeout_s: float = 5.0) -> Call:
+    return Call(device=device, method=method, params=params, timeout_s=timeout_s)
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+    """Waits for something to become true, and returns it; fails when it does not."""
+    async with asyncio.timeout(timeout_s):
+        while not (found := condition()):
+            await asyncio.sleep(0.005)
+    return found

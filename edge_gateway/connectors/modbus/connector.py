@@ -1,458 +1,321 @@
-"""The master of one bus: polls, calls and writes through one queue."""
+"""The master of a bus: polls its slaves, and carries out calls between the polls."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Final
+import contextlib
+from typing import Final
 
-from edge_gateway.connectors.interface import Site
-from edge_gateway.connectors.modbus.addresses import shown_place
-from edge_gateway.connectors.modbus.bus import Bus, CannotConnect, ConnectionGone, Refused, Silence
-from edge_gateway.connectors.modbus.compiling import Action, Draft, Point, PollPlan
-from edge_gateway.connectors.modbus.fields import Raw
-from edge_gateway.connectors.modbus.planner import Block, Span, split
+from edge_gateway.connectors.interface import ConnectorKind, Site
+from edge_gateway.connectors.modbus.actions import perform
+from edge_gateway.connectors.modbus.bus import Bus, BusLost, Silent
+from edge_gateway.connectors.modbus.faults import Faults, silent_text, unreachable_text
+from edge_gateway.connectors.modbus.polling import Polling
 from edge_gateway.connectors.modbus.schedule import Poll, Schedule, State
 from edge_gateway.connectors.modbus.settings import ModbusSettings
-from edge_gateway.mapping.interface import MappingError, NoValue
-from edge_gateway.mapping.paths import MISSING
-from edge_gateway.mapping.problems import MappingProblems
-from edge_gateway.mapping.values import shown
-from edge_gateway.model import Call, CallFailed, Health, Json, Reading
+from edge_gateway.connectors.modbus.slaves import Action, Slave, check, compile_plant
+from edge_gateway.mapping.problems import did_you_mean
+from edge_gateway.model import Call, CallFailed, Health, Json
 
-_SHUNNED_S: Final = 60.0
-_RECONNECT_MIN_S, _RECONNECT_MAX_S = 1.0, 30.0
-_SPARE_AGAIN_S: Final = 60.0
-_GONE_AFTER_S: Final = 30.0
-_MAX_SILENT_IN_A_ROW: Final = 8  # without one answer in between: the connection itself is doubted
-_MAX_JOBS: Final = 1_000
-_MAX_TOLD: Final = 3
-_SHOWN_BYTES: Final = 16
-_LIMITS_OF_PLAN: Final = (1, 2, 3)  # exceptions that say the place is wrong
+RECONNECT_MIN_S: Final = 1.0
+RECONNECT_MAX_S: Final = 60.0
+LOAD_EVERY_S: Final = 60.0
+STALE_S: Final = 30.0  # nobody answers for so long: the connection may be one that only we believe in
+_MISSED_SHARE: Final = 0.05
+_SPARE_IDLE_S: Final = 60.0
+_PATIENCE_MIN_S: Final = 0.05
+_PATIENCE_LESS: Final = 0.999
+_LOST = "the connection was lost"
 
 
-@dataclass(eq=False, slots=True)
-class Job:
-    """A call or write; goes before polls."""
+class Modbus:
+    """One `[[modbus]]` table at work.
 
-    work: Callable[[Bus], Awaitable[Json]]
-    done: asyncio.Future[Json]
-
-
-class ModbusConnector:
-    """As `Connector`."""
+    Over TCP a second connection asks the units that are silent. The first one then waits for an answer only for
+    `_patience_s`, which is far less than the timeout: whoever is slower is asked again on the second one, and when it
+    turns out to be alive the patience grows. Thus even many units that die at once hold nobody up."""
 
     def __init__(self, settings: ModbusSettings, site: Site) -> None:
-        draft = Draft(settings)
-        if draft.problems:
-            raise MappingProblems(draft.problems)
-        self._settings, self._site, self._draft = settings, site, draft
-        self._jobs: deque[Job] = deque()
-        self._sleepers: set[asyncio.Future[None]] = set()
-        self._plans: dict[Poll, PollPlan] = {}
-        self._schedule = Schedule([], now=0.0)
-        self._troubles: dict[int, str] = {}  # by unit
-        self._gone: set[int] = set()
-        self._down = f"connecting to {draft.target}"  # why there is no connection; empty when there is
-        self._spares = 0  # further connections that are open
-        self._is_held = False
-
-    # --- running -------------------------------------------------------------------------------
+        plant = compile_plant(settings)
+        self._settings = settings
+        self._site = site
+        self._link = plant.link
+        self._slaves = plant.slaves
+        self._by_device = {slave.device: slave for slave in plant.slaves}
+        self._jobs = {
+            Poll(slave.unit, group.period_s): (slave, group) for slave in plant.slaves for group in slave.groups
+        }
+        self._schedule = Schedule(
+            list(self._jobs), now=0.0, retries=settings.retries, try_cost_s=settings.timeout
+        )  # `resume` brings it to the present
+        self._main = Bus(self._link, timeout_s=settings.timeout, pause_s=settings.pause)
+        self._spare = Bus(self._link, timeout_s=settings.timeout, pause_s=settings.pause)
+        self._woken, self._doubted = asyncio.Event(), asyncio.Event()
+        self._present: set[int] = set()  # units that have answered
+        self._faults = Faults()
+        self._polling = Polling(site, self._faults)
+        self._has_second = settings.connections == 2 and not plant.link.is_rtu
+        self._has_spare = self._has_second  # while the second connection can be had
+        self._patience_s = min(settings.timeout, _PATIENCE_MIN_S)
+        self._reconnect_s = RECONNECT_MIN_S
+        self._load = ""
+        self._heard_at = 0.0  # when somebody answered last
 
     async def run(self) -> None:
         """As `Connector.run`."""
-        polls = []
-        for plan in self._draft.polls():
-            poll = Poll(plan.unit, plan.period_s)
-            self._plans[poll] = plan
-            polls.append(poll)
-        self._schedule = Schedule(polls, now=time.monotonic(), retries=self._settings.retries)
-        spares = self._settings.pipelines - 1 if self._draft.target.scheme == "tcp" else 0
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._main())
-                for _ in range(spares):
-                    group.create_task(self._spare())
-        finally:
-            self._down = "the connector has stopped"
-            self._fail_jobs()
-
-    async def _main(self) -> None:
-        wait_s = _RECONNECT_MIN_S
-        bus = Bus(self._draft.target, self._draft.timeout_s)
         try:
             while True:
-                try:
-                    await bus.open()
-                    wait_s, self._down = _RECONNECT_MIN_S, ""
-                    self._tell_health()
-                    self._wake_all()
-                    await self._serve(bus, is_spare=False)
-                except (CannotConnect, ConnectionGone) as error:
-                    self._down = str(error)
-                    self._site.health(Health.FAILED, f"{error}; trying again")
-                    self._fail_jobs()
-                bus.close()
-                await asyncio.sleep(wait_s)
-                wait_s = min(wait_s * 2, _RECONNECT_MAX_S)
+                await self._connect_and_serve()
         finally:
-            bus.close()
+            self._main.close()
+            self._spare.close()
 
-    async def _spare(self) -> None:
-        """A further connection, opened when it is of use; where there can be none, the first does everything."""
-        bus = Bus(self._draft.target, self._draft.timeout_s)
+    # --- connection ------------------------------------------------------------------------------
+
+    async def _connect_and_serve(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            while True:
-                while self._down or not self._is_spare_wanted():
-                    await self._pause(0.25)
-                try:
-                    await bus.open()
-                    await self._serve_as_spare(bus)
-                except (CannotConnect, ConnectionGone):
-                    bus.close()
-                await asyncio.sleep(_SPARE_AGAIN_S if not self._down else _RECONNECT_MIN_S)
-        finally:
-            bus.close()
+            await self._main.open()
+        except BusLost as error:
+            self._everybody_gone()
+            self._site.health(Health.FAILED, unreachable_text(self._link, str(error)))
+        else:
+            self._schedule.resume(loop.time())
+            for slave in self._slaves:
+                if not slave.groups:  # it is never read: known from the start, so that it can be called
+                    self._site.seen(slave.device, slave.type)
+            self._heard_at = loop.time()
+            self._report()
+            await self._serve()
+            is_stale = self._main.is_open
+            self._main.close()
+            self._spare.close()
+            if is_stale:
+                return
+            text = unreachable_text(self._link, f"{_LOST}; trying again in {self._reconnect_s:g} s")
+            self._site.health(Health.DEGRADED, text)
+        await asyncio.sleep(self._reconnect_s)
+        self._reconnect_s = min(self._reconnect_s * 2, RECONNECT_MAX_S)
 
-    async def _serve_as_spare(self, bus: Bus) -> None:
-        self._spares += 1
+    async def _serve(self) -> None:
+        """Until the connection is lost. An error of a lane is ours."""
+        lanes = [self._main.lost(), self._main_lane(), self._load_lane()]
+        if self._has_second:
+            lanes.append(self._spare_lane())
+        if not self._link.is_serial:
+            lanes.append(self._stale_lane())
+        tasks = [asyncio.ensure_future(lane) for lane in lanes]
         try:
-            await self._serve(bus, is_spare=True)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._spares -= 1
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            with contextlib.suppress(BusLost, asyncio.CancelledError):
+                task.result()
 
-    def _is_spare_wanted(self) -> bool:
-        return self._schedule.has_doubts or self._schedule.is_behind(time.monotonic())
+    def _everybody_gone(self) -> None:
+        for unit in sorted(self._present):
+            self._is_gone(unit)
 
-    async def _serve(self, bus: Bus, *, is_spare: bool) -> None:
-        """Works until the connection goes. Raises: ConnectionGone."""
-        silent_in_a_row = 0
+    def _is_gone(self, unit: int) -> None:
+        if unit in self._present:
+            self._present.discard(unit)
+            for slave in self._of_unit(unit):
+                self._site.gone(slave.device)
+
+    def _of_unit(self, unit: int) -> list[Slave]:
+        return [slave for slave in self._slaves if slave.unit == unit]
+
+    # --- lanes -----------------------------------------------------------------------------------
+
+    async def _main_lane(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            if is_spare and self._down:
-                raise ConnectionGone(self._down)
-            await self._run_jobs(bus)
-            now = time.monotonic()
-            poll = None if self._is_congested() else self._schedule.take(
-                now, is_spare=is_spare, has_spare=self._spares > 0
-            )  # fmt: skip
+            await self._room()
+            poll = self._schedule.take(loop.time(), has_spare=self._has_spare)
             if poll is None:
-                await self._pause(self._schedule.wait_s(now, is_spare=is_spare, has_spare=self._spares > 0), bus)
-                continue
-            if await self._make(poll, bus):
-                silent_in_a_row = 0
-                continue
-            silent_in_a_row += 1
-            if silent_in_a_row >= _MAX_SILENT_IN_A_ROW and not is_spare and not self._draft.target.is_serial:
-                silent_in_a_row = 0
-                await bus.open()
-
-    def _is_congested(self) -> bool:
-        if self._site.is_congested and not self._is_held:
-            self._is_held = True
-            self._site.when_room(self._released)
-        return self._is_held
-
-    def _released(self) -> None:
-        self._is_held = False
-        self._wake_all()
-
-    async def _pause(self, wait_s: float, bus: Bus | None = None) -> None:
-        """Until there may be something to do; ConnectionGone when the connection goes meanwhile."""
-        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sleepers.add(sleeper)
-        waiting = [sleeper] if bus is None or bus.lost is None else [sleeper, bus.lost]
-        try:
-            await asyncio.wait(waiting, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._sleepers.discard(sleeper)
-        if bus is not None and not bus.is_open:
-            raise ConnectionGone(f"{self._draft.target} closed the connection")
-
-    def _wake_all(self) -> None:
-        for sleeper in self._sleepers:
-            if not sleeper.done():
-                sleeper.set_result(None)
-
-    async def _run_jobs(self, bus: Bus) -> None:
-        while self._jobs:
-            job = self._jobs.popleft()
-            if job.done.done():  # its caller has given up
-                continue
-            try:
-                result = await job.work(bus)
-            except CallFailed as error:
-                _settle(job.done, error=error)
-            except BaseException as error:
-                _settle(job.done, error=CallFailed(f"the command may or may not have arrived: {error}"))
-                raise
+                await _wait(self._woken, self._schedule.wait_s(loop.time(), has_spare=self._has_spare))
             else:
-                _settle(job.done, result)
+                await self._poll(poll, self._main)
 
-    def _fail_jobs(self) -> None:
-        while self._jobs:
-            _settle(self._jobs.popleft().done, error=CallFailed(self._down))
+    async def _spare_lane(self) -> None:
+        loop = asyncio.get_running_loop()
+        used_at = loop.time()
+        while True:
+            await self._room()
+            poll = self._schedule.take_try(loop.time())
+            if poll is None:
+                await _wait(self._doubted, self._schedule.try_wait_s(loop.time()))
+                if loop.time() - used_at > _SPARE_IDLE_S:
+                    self._spare.close()
+                continue
+            used_at = loop.time()
+            try:
+                if not self._spare.is_open:
+                    await self._open_spare(poll)
+                await self._poll(poll, self._spare)
+            except BusLost:
+                await self._without_spare()
 
-    # --- polls ---------------------------------------------------------------------------------
-
-    async def _make(self, poll: Poll, bus: Bus) -> bool:
-        """Whether the unit answered. Raises: ConnectionGone."""
-        plan, started = self._plans[poll], time.monotonic()
+    async def _open_spare(self, poll: Poll) -> None:
         try:
-            found, faults = await self._read_all(plan, bus, self._timeout_of(plan.unit))
-        except Silence:
-            now = time.monotonic()
-            self._schedule.silent(poll, now, cost_s=now - started)
-            self._unit_silent(plan.unit, now)
-            return False
-        except BaseException:
+            await self._spare.open()
+        except (BusLost, asyncio.CancelledError):
             self._schedule.put_back(poll)
             raise
-        if self._schedule.answered(poll, time.monotonic()):
-            self._unit_there(plan.unit)
-        self._give(plan, found, faults)
-        return True
 
-    def _timeout_of(self, unit: int) -> float:
-        """A unit of a tcp connection that was never seen is waited for briefly, so that many dead ones do not hold up
-        the start; it is tried again with the whole time-out a second later."""
-        timeout_s = self._draft.timeout_s
-        if self._draft.target.scheme == "tcp" and self._schedule.units[unit].state is State.NEW:
-            return min(timeout_s, max(0.1, timeout_s / 4))
-        return timeout_s
+    async def _without_spare(self) -> None:
+        """There is but one connection to be had for now: the main lane makes the attempts in its gaps."""
+        self._has_spare = False
+        self._woken.set()
+        try:
+            await asyncio.sleep(_SPARE_IDLE_S)
+        finally:
+            self._has_spare = True
 
-    async def _read_all(
-        self, plan: PollPlan, bus: Bus, timeout_s: float
-    ) -> tuple[dict[Span, tuple[Raw, float]], list[str]]:
-        """The raw values and the milliseconds they took, and what was refused."""
-        found: dict[Span, tuple[Raw, float]] = {}
-        faults: list[str] = []
-        pending = deque(plan.blocks)
-        is_known = self._schedule.units[plan.unit].state is State.ALIVE
-        while pending:
-            block = pending.popleft()
-            if is_known and plan.shunned.get(block, 0.0) > time.monotonic():
-                faults.append(_refused(plan, block))
-                continue
-            if found or faults:
-                await self._run_jobs(bus)
-            started = time.monotonic()
-            try:
-                raw = await bus.read(plan.unit, block.table, block.first, block.count, timeout_s)
-            except Refused as refused:
-                halves = split(block) if refused.code in (2, 3) else None
-                if halves is not None:
-                    at = plan.blocks.index(block)
-                    plan.blocks[at : at + 1] = halves
-                    pending.extendleft(reversed(halves))
-                    continue
-                if refused.code in _LIMITS_OF_PLAN:
-                    plan.shunned[block] = time.monotonic() + _SHUNNED_S
-                faults.append(_refused(plan, block, refused))
-                continue
-            plan.shunned.pop(block, None)
-            took_ms = (time.monotonic() - started) * 1000
-            for span in block.spans:
-                found[span] = (_part(raw, block, span), took_ms)
-        return found, faults
+    async def _room(self) -> None:
+        """Waits until the gateway can take more."""
+        while self._site.is_congested:
+            room = asyncio.Event()
+            self._site.when_room(room.set)
+            await room.wait()
 
-    def _give(self, plan: PollPlan, found: dict[Span, tuple[Raw, float]], faults: list[str]) -> None:
-        readings: dict[str, Reading] = {}
-        for span, (raw, took_ms) in found.items():
-            for point in plan.points[span]:
-                try:
-                    value = point.field.decode(raw)
-                except NoValue:
-                    continue
-                except MappingError as error:
-                    faults.append(f"{point.device}: {point.key} at {point.field.place}: {error}")
-                    continue
-                self._put(readings, point, value, raw, took_ms)
-        if readings:
-            self._site.accept(list(readings.values()))
-        self._trouble(plan.unit, "; ".join(faults[:_MAX_TOLD]))
+    # --- polls -----------------------------------------------------------------------------------
 
-    def _put(self, readings: dict[str, Reading], point: Point, value: Json, raw: Raw, took_ms: float) -> None:
-        reading = readings.get(point.device)
-        if reading is None:
-            reading = readings[point.device] = Reading(point.device, point.type)
-        if point.is_attribute:
-            reading.attributes = {**(reading.attributes or {}), point.key: value}
+    async def _poll(self, poll: Poll, bus: Bus) -> None:
+        """Raises: BusLost."""
+        slave, group = self._jobs[poll]
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        is_main = bus is self._main
+        timeout_s = self._patience_s if is_main and self._has_spare else None
+        was_doubted = self._schedule.units[poll.unit].state is State.DOUBTED
+        try:
+            reading = await self._polling.read(slave, group, bus, timeout_s=timeout_s)
+        except Silent:
+            now = loop.time()
+            if self._schedule.silent(poll, now, cost_s=now - began if is_main else 0.0):
+                self._is_gone(poll.unit)
+                self._report()
+            self._doubted.set()
+        except (BusLost, asyncio.CancelledError):
+            self._schedule.put_back(poll)
+            raise
         else:
-            reading.telemetry = {**(reading.telemetry or {}), point.key: value}
-        if point.report is not None:
-            reading.reports = {**(reading.reports or {}), point.key: point.report}
-        if self._site.wants_raw:
-            unit = f" {point.shown_unit}" if point.shown_unit else ""
-            text = f"{point.field.place} raw {_shown_raw(raw)}, {took_ms:.0f} ms{unit}"
-            reading.raw = {**(reading.raw or {}), point.key: text}
+            self._schedule.answered(poll, loop.time())
+            self._is_heard(slave)
+            self._adjust_patience(is_slow=was_doubted and not is_main)
+            if reading is not None:
+                self._site.accept([reading])
+        if self._faults.has_changed:
+            self._report()
 
-    # --- health --------------------------------------------------------------------------------
+    def _is_heard(self, slave: Slave) -> None:
+        self._reconnect_s = RECONNECT_MIN_S
+        self._heard_at = asyncio.get_running_loop().time()
+        if slave.unit not in self._present:
+            self._present.add(slave.unit)
+            for one in self._of_unit(slave.unit):
+                self._site.seen(one.device, one.type)
+            self._woken.set()
+            self._report()
 
-    def _unit_there(self, unit: int) -> None:
-        self._gone.discard(unit)
-        for device in self._draft.devices_of[unit]:
-            self._site.seen(device, self._draft.types[device])
-        self._trouble(unit, "")
-        self._tell_health()
+    def _adjust_patience(self, *, is_slow: bool) -> None:
+        factor = 2.0 if is_slow else _PATIENCE_LESS
+        self._patience_s = min(self._settings.timeout, max(_PATIENCE_MIN_S, self._patience_s * factor))
 
-    def _unit_silent(self, unit: int, now: float) -> None:
-        state = self._schedule.units[unit]
-        if state.state is not State.DEAD:
-            return
-        if unit not in self._gone and now - state.silent_since >= _GONE_AFTER_S:
-            self._gone.add(unit)
-            for device in self._draft.devices_of[unit]:
-                self._site.gone(device)
-        self._tell_health()
+    # --- health ----------------------------------------------------------------------------------
 
-    def _trouble(self, unit: int, text: str) -> None:
-        if self._troubles.get(unit, "") == text:
-            return
-        if text:
-            self._troubles[unit] = text
-        else:
-            del self._troubles[unit]
-        self._tell_health()
+    def _report(self) -> None:
+        self._faults.has_changed = False
+        units = self._schedule.units
+        silent = [number for number, unit in units.items() if unit.state is State.DEAD]
+        reasons = [silent_text(silent, len(units), self._link), self._faults.shown(), self._load]
+        reason = "; ".join(one for one in reasons if one)
+        self._site.health(Health.DEGRADED if reason else Health.HEALTHY, reason)
 
-    def _tell_health(self) -> None:
-        if self._down:
-            return
-        reasons = []
-        dead = self._schedule.dead_units()
-        if dead:
-            told = ", ".join(str(unit) for unit in sorted(dead)[:10]) + (
-                f" and {len(dead) - 10} more" if dead[10:] else ""
-            )
-            verb = f"unit {told} does" if len(dead) == 1 else f"units {told} do"
-            others = "" if len(dead) == len(self._schedule.units) else "; other units are not slowed down"
-            wait = f"within {self._draft.timeout_s * 1000:.0f} ms"
-            reasons.append(f"{verb} not answer {wait}: check address, wiring and power{others}")
-        reasons += list(self._troubles.values())[:_MAX_TOLD]
-        if len(self._troubles) > _MAX_TOLD:
-            reasons.append(f"and {len(self._troubles) - _MAX_TOLD} more units with errors")
-        self._site.health(Health.DEGRADED if reasons else Health.HEALTHY, "; ".join(reasons))
+    async def _load_lane(self) -> None:
+        """Says when the bus is too slow for what is asked of it."""
+        schedule = self._schedule
+        while True:
+            made, missed = schedule.made, schedule.missed
+            await asyncio.sleep(LOAD_EVERY_S)
+            made, missed = schedule.made - made, schedule.missed - missed
+            share = missed / max(1, made + missed)
+            load = ""
+            if share > _MISSED_SHARE:
+                load = f"{share:.0%} of the reads were skipped in the last minute; lengthen `every` or split the bus"
+            if load != self._load:
+                self._load = load
+                self._report()
 
-    @property
-    def missed_polls(self) -> int:
-        """Polls skipped because the bus or the unit was too slow."""
-        return self._schedule.missed
+    async def _stale_lane(self) -> None:
+        """Returns when the connection should be made anew, since nobody answers on it."""
+        loop = asyncio.get_running_loop()
+        units = self._schedule.units.values()
+        while True:
+            await asyncio.sleep(max(0.05, self._heard_at + STALE_S - loop.time()))
+            if loop.time() - self._heard_at >= STALE_S:
+                if units and all(unit.is_out for unit in units):
+                    return
+                self._heard_at = loop.time()
 
-    # --- the way back --------------------------------------------------------------------------
+    # --- commands --------------------------------------------------------------------------------
 
     async def call(self, call: Call) -> Json:
         """As `Connector.call`."""
-        actions = self._draft.actions.get(call.device)
-        if actions is None:
-            raise CallFailed(f"there is no device '{call.device}' at this connector")
-        action = actions.rpc.get(call.method)
+        slave = self._slave(call.device)
+        action = slave.rpc.get(call.method)
         if action is None:
-            known = ", ".join(sorted(actions.rpc))
-            hint = f"known are {known}" if known else "its table has no rpc"
-            raise CallFailed(f"{call.device} has no method '{call.method}'; {hint}")
-        document = {"method": call.method, "params": call.params, "device": call.device}
-        return await self._act(action, document, call.method, call.timeout_s)
+            known = did_you_mean(call.method, sorted(slave.rpc)) or "; it has no rpc in the configuration"
+            raise CallFailed(f"{call.device} has no method '{call.method}'{known}")
+        document = {"method": call.method, "params": call.params}
+        try:
+            async with asyncio.timeout(call.timeout_s):
+                return await self._perform(action, slave, document)
+        except TimeoutError:
+            raise CallFailed(f"{self._link} did not get to it within {call.timeout_s:g} s; the bus is busy") from None
 
     async def attributes_changed(self, device: str, values: dict[str, Json], deleted: list[str]) -> None:
-        """As `Connector.attributes_changed`. A deleted attribute leaves the register as it is."""
-        actions = self._draft.actions.get(device)
+        """As `Connector.attributes_changed`; all are tried."""
+        slave = self._by_device.get(device)
         failures = []
         for key, value in values.items():
-            action = actions.shared.get(key) if actions is not None else None
-            if action is None:
-                continue
-            try:
-                await self._act(action, {"key": key, "value": value, "device": device}, key, 30.0)
-            except CallFailed as error:
-                failures.append(f"{key}: {error}")
+            action = slave.shared.get(key) if slave else None
+            if slave is not None and action is not None:
+                try:
+                    await self._perform(action, slave, {"key": key, "value": value})
+                except CallFailed as error:
+                    failures.append(f"{key}: {error}")
         if failures:
             raise CallFailed("; ".join(failures))
 
-    async def _act(self, action: Action, document: Json, name: str, timeout_s: float) -> Json:
-        raw: Raw | None = None
-        if action.is_write:
-            value = action.constant if action.value is None else action.value.first(document, MISSING)
-            if value is MISSING:
-                raise CallFailed(f"{name}: {action.constant} finds nothing in {shown(document)}")
-            try:
-                raw = action.field.encode(value)
-            except MappingError as error:
-                raise CallFailed(f"{name}: {error}") from error
-        if self._down:
-            raise CallFailed(self._down)
-        if len(self._jobs) >= _MAX_JOBS:
-            raise CallFailed("too many commands wait for this bus; try again later")
-        job = Job(lambda bus: self._carry_out(action, raw, bus), asyncio.get_running_loop().create_future())
-        self._jobs.append(job)
-        self._wake_all()
+    def _slave(self, device: str) -> Slave:
         try:
-            async with asyncio.timeout(timeout_s):
-                return await job.done
-        except TimeoutError:
-            raise CallFailed(f"{name}: not carried out within {timeout_s:g} s; the bus is too busy") from None
+            return self._by_device[device]
+        except KeyError:
+            raise CallFailed(f"'{device}' is no slave of {self._site.name}") from None
 
-    async def _carry_out(self, action: Action, raw: Raw | None, bus: Bus) -> Json:
-        field = action.field
-        try:
-            if raw is None:
-                return field.decode(await bus.read(action.unit, field.address.table, field.address.first, field.count))
-            await self._write(action, raw, bus)
-            if action.is_verified:
-                await self._verify(action, raw, bus)
-            return {"success": True}
-        except Silence:
-            wait = f"within {self._draft.timeout_s * 1000:.0f} ms: check address, wiring and power"
-            raise CallFailed(f"unit {action.unit} did not answer {wait}") from None
-        except Refused as refused:
-            hint = "; check the place and `base`" if refused.code == 2 else ""
-            raise CallFailed(f"unit {action.unit}: {refused} at {field.place}{hint}") from refused
-        except MappingError as error:
-            raise CallFailed(f"unit {action.unit}: {field.place}: {error}") from error
-
-    async def _write(self, action: Action, raw: Raw, bus: Bus) -> None:
-        address = action.field.address
-        if address.bit is not None:
-            before = int.from_bytes(bytes(await bus.read(action.unit, address.table, address.first, 1)), "big")
-            mask = 1 << address.bit
-            after = before | mask if raw[0] else before & ~mask
-            raw = after.to_bytes(2, "big")
-        await bus.write(action.unit, address.table, address.first, raw, multiple=action.is_multiple)
-
-    async def _verify(self, action: Action, raw: Raw, bus: Bus) -> None:
-        field = action.field
-        there = await bus.read(action.unit, field.address.table, field.address.first, field.count)
-        is_same = field.decode(there) is bool(raw[0]) if field.address.bit is not None else there == raw
-        if not is_same:
-            raise CallFailed(
-                f"unit {action.unit} took the write to {field.place}, but {_shown_raw(there)} stands there"
-            )
+    async def _perform(self, action: Action, slave: Slave, document: Json) -> Json:
+        unit = self._schedule.units.get(slave.unit)
+        bus = self._spare if unit is not None and unit.is_out and self._spare.is_open else self._main
+        answer = await perform(action, slave, bus, self._link, document)
+        if unit is not None:
+            if unit.is_out:
+                self._schedule.heard(slave.unit, asyncio.get_running_loop().time())
+                self._woken.set()
+            self._is_heard(slave)
+        return answer
 
 
-def _refused(plan: PollPlan, block: Block, refused: Refused | None = None) -> str:
-    base = plan.points[block.spans[0]][0].field.base
-    place = shown_place(block.table, block.first, block.count, base)
-    code = 2 if refused is None else refused.code
-    hint = {1: f"; it may have no {block.table} table", 2: "; check `at` and `base`"}.get(code, "")
-    return f"unit {plan.unit}: {refused or Refused(code)} at {place}{hint}"
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until somebody sets it, or for so long; then it is clear again."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    event.clear()
 
 
-def _settle(done: asyncio.Future[Any], result: Json = None, error: Exception | None = None) -> None:
-    if done.done():
-        return
-    if error is None:
-        done.set_result(result)
-    else:
-        done.set_exception(error)
-
-
-def _part(raw: Raw, block: Block, span: Span) -> Raw:
-    at = span.first - block.first
-    return raw[at : at + span.count] if isinstance(raw, list) else raw[at * 2 : (at + span.count) * 2]
-
-
-def _shown_raw(raw: Raw) -> str:
-    if isinstance(raw, list):
-        return "".join("1" if bit else "0" for bit in raw[: _SHOWN_BYTES * 2])
-    return " ".join(f"0x{raw[at : at + 2].hex().upper()}" for at in range(0, min(len(raw), _SHOWN_BYTES), 2))
+KINDS: tuple[ConnectorKind, ...] = (ConnectorKind(name="modbus", settings=ModbusSettings, build=Modbus, check=check),)

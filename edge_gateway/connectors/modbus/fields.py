@@ -114,11 +114,7 @@ def _registers(at: str, address: Address, type: str) -> int:
     size = words.size_bytes(type)
     if size is None:
         if address.count is None and type != "bits":
-            raise ValueError(
-                f"{type} needs a range of registers, such as {at}-{int(at.rpartition(':')[2], 0) + 7}"
-                if at.rpartition(":")[2].isdigit()
-                else f"{type} needs a range of registers"
-            )
+            raise ValueError(f"{type} needs a range of registers; write it as in holding:0-7, not '{at}'")
         return address.count or 1
     needed = max(1, size // 2)
     if address.count not in (None, needed):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from edge_gateway.connectors.modbus.addresses import Table
 from edge_gateway.connectors.modbus.fields import MAX_BITS, MAX_REGISTERS
+
+MAX_BLOCK: Final = MAX_REGISTERS
 
 
 @dataclass(frozen=True, slots=True, order=True)
