@@ -156,9 +156,9 @@ class Relay:
         self.queues.assign(records)
 
     def stored(self, records: Sequence[Record]) -> None:
-        """They are durable and may go."""
+        """They are durable and may go; with all that the same commit made durable, in as few publishes."""
         self.queues.stored(records)
-        self.pump()
+        self.wake()
 
     def not_stored(self, records: Sequence[Record]) -> None:
         """The spool refused them."""

@@ -59,7 +59,7 @@ NORTH = """
 url = "mqtt://127.0.0.1:{north}"
 token = "{token}"
 [local]
-enabled = false
+port = 0
 [statistics]
 every = 0
 [log]

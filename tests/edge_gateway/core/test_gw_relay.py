@@ -17,12 +17,31 @@ def test_live_data_goes_at_once_and_batches_form_by_load() -> None:
     flow.accept("A", {"n": 1})
     flow.answer_all()
     flow.accept("A", {"n": 2})
+    flow.timers.advance(0)
     flow.accept("A", {"n": 3})
     flow.accept("A", {"n": 4})
     flow.answer_all()
     sent = [payload for topic, payload in flow.uplink.published if topic == "v1/gateway/telemetry"]
     assert [payload.count(b'"n"') for payload in sent] == [1, 1, 2]
     assert sent[0] == b'{"A":[{"ts":%d,"values":{"n":1}}]}' % (START_MS + 1_000)
+
+
+def test_what_one_commit_makes_durable_goes_in_one_publish() -> None:
+    """The disk answers for many at once; a publish for each would cost the link and both ends more than it gives."""
+    flow = Flow()
+    flow.connect()
+    for device in ("A", "B", "C"):
+        flow.accept(device, {"n": 1})
+    flow.answer_all()
+    flow.uplink.published.clear()
+    flow.spool.is_slow = True
+    for device in ("A", "B", "C"):
+        flow.accept(device, {"n": 2})
+    flow.spool.commit()
+    assert flow.uplink.published == []
+    flow.timers.advance(0)
+    ((topic, payload),) = flow.uplink.published
+    assert (topic, payload.count(b'"n":2')) == ("v1/gateway/telemetry", 3)
 
 
 def test_own_data_goes_by_the_devices_own_topics() -> None:
