@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from edge_gateway.config import Config, ConfigError, ConfigProblem, load, shown
+from edge_gateway.config.explaining import explain
 from edge_gateway.console.options import EXIT_CONFIG, Place, as_json, environment, fail, in_place, known_kinds
 from edge_gateway.console.output import plural, show_json, show_table
-from edge_gateway.explaining import explain
 
 
 @click.command()

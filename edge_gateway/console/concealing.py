@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_gateway.references import MASK, is_secret, without_password
+from edge_gateway.config.references import MASK, is_secret, without_password
 
 Where = tuple[str | int, ...]
 

@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from edge_gateway.config import Config, ConfigError, load
-from edge_gateway.config_checks import is_loopback
+from edge_gateway.config.checks import is_loopback
 from edge_gateway.console.discovery import Found, local_network, scan, serial_ports
 from edge_gateway.console.examples import EXAMPLES, example
 from edge_gateway.console.login import log_in

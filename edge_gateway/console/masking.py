@@ -9,8 +9,8 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any, Final
 
-from edge_gateway.references import MASK, is_secret, without_password
-from edge_gateway.typed import Where
+from edge_gateway.config.references import MASK, is_secret, without_password
+from edge_gateway.config.typed import Where
 
 _PAIR = re.compile(
     r"""(?P<key>[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')(?P<equals>\s*=\s*)"""

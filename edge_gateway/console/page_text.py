@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_gateway.config import ConfigProblem
+from edge_gateway.config.references import MASK
 from edge_gateway.console.masking import CannotMask, masked, restored
-from edge_gateway.references import MASK
 from edge_gateway.storage.files import sync_folder
 
 MAX_BYTES = 512 * 1024  # as JSON it must fit into one request

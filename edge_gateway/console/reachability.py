@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edge_gateway.config import Config, ConnectorTable
-from edge_gateway.config_checks import is_loopback
+from edge_gateway.config.checks import is_loopback
 from edge_gateway.console.findings import Finding, good, hint, skipped, unreachable, wrong
 from edge_gateway.console.network import (
     Address,

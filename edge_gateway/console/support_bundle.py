@@ -20,13 +20,13 @@ from typing import Any
 import click
 
 from edge_gateway.config import Config, ConfigError, load
+from edge_gateway.config.explaining import explain
 from edge_gateway.console.concealing import Mask
 from edge_gateway.console.examinations import local_findings
 from edge_gateway.console.local_client import DoorRefused, LocalClient, NotRunning
 from edge_gateway.console.masking import CannotMask, masked
 from edge_gateway.console.options import EXIT_REFUSED, Place, as_json, environment, fail, in_place, known_kinds
 from edge_gateway.console.output import show_json
-from edge_gateway.explaining import explain
 from edge_gateway.service import spool_path
 from edge_gateway.storage.errors import SpoolUnavailable
 from edge_gateway.storage.export import SpoolReader

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from edge_gateway.config import Config, ConfigError, ConfigProblem, load, shown
+from edge_gateway.config.explaining import explain
 from edge_gateway.connectors.interface import ConnectorKind, Settings
-from edge_gateway.explaining import explain
 from edge_gateway.mapping.compiling import check_map
 from edge_gateway.mapping.interface import MapSettings
 from edge_gateway.mapping.patterns import compile_pattern

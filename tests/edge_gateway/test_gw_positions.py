@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_gateway.positions import Position, Positions
+from edge_gateway.config.positions import Position, Positions
 
 NASTY = r'''# a comment with [brackets] and "quotes"
 top = 1

@@ -12,11 +12,11 @@ import pytest_twisted
 from asyncua import Server, ua, uamethod
 from twisted.internet.defer import Deferred
 
+from edge_gateway.config.typed import Reader
 from edge_gateway.connectors.interface import Connector, Done
 from edge_gateway.connectors.opcua import KINDS
 from edge_gateway.connectors.opcua.settings import OpcuaSettings
 from edge_gateway.model import Health, Reading, Refusal
-from edge_gateway.typed import Reader
 
 DEADLINE_S = 20.0
 [KIND] = KINDS

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from edge_gateway.config.typed import Reader
 from edge_gateway.connectors.interface import Connector, ConnectorKind
 from edge_gateway.model import Call, Health, Json, Reading
-from edge_gateway.typed import Reader
 
 
 class FakePlcSite:

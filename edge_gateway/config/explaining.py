@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import inspect
 
-from edge_gateway.config import SECTIONS, Config
+from edge_gateway.config.loading import SECTIONS, Config
+from edge_gateway.config.references import MASK, is_secret, without_password
+from edge_gateway.config.typed import Where, struct_type
 from edge_gateway.mapping.amounts import format_duration, format_size
-from edge_gateway.references import MASK, is_secret, without_password
-from edge_gateway.typed import Where, struct_type
 
 
 class Explained(NamedTuple):

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from edge_gateway.config.references import is_secret as is_secret
+from edge_gateway.config.typed import Where
 from edge_gateway.mapping.interface import Line
 from edge_gateway.mapping.lines import parse_line
 from edge_gateway.mapping.problems import MappingProblems
 from edge_gateway.mapping.reports import parse_report
 from edge_gateway.model import Problem
-from edge_gateway.references import is_secret as is_secret
 from edge_gateway.settings import Core, Devices, Local, Store
-from edge_gateway.typed import Where
 
 _USUAL_FROM: Final = 3  # so often a key stands to be the one that was meant
 _MIN_LIKENESS: Final = 0.85

@@ -15,14 +15,14 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
-from edge_gateway import config_checks
+from edge_gateway.config import checks
+from edge_gateway.config.positions import Position, Positions
+from edge_gateway.config.references import References
+from edge_gateway.config.typed import Reader, Where, struct_type
 from edge_gateway.connectors.interface import ConnectorKind, Settings
 from edge_gateway.mapping.problems import MappingProblems, did_you_mean
 from edge_gateway.model import Problem
-from edge_gateway.positions import Position, Positions
-from edge_gateway.references import References
 from edge_gateway.settings import Core, Devices, Local, Log, Section, Statistics, Store
-from edge_gateway.typed import Reader, Where, struct_type
 
 ENVIRONMENT_PREFIX: Final = "EDGE_GATEWAY__"
 DATA_DIR_VARIABLE: Final = "EDGE_GATEWAY__DATA_DIR"  # the command line's; not read here
@@ -130,12 +130,12 @@ class _Loading:
         sections = {name: self._section(name, cls) for name, cls in SECTIONS.items()}
         connectors = self._connectors()
         hints: list[ConfigProblem] = []
-        for problem in config_checks.sections(sections):
+        for problem in checks.sections(sections):
             self._add(problem)
-        for problem in config_checks.names([(table.kind, table.number, table.name) for table in connectors]):
+        for problem in checks.names([(table.kind, table.number, table.name) for table in connectors]):
             first = self._positions.of(problem.path[2:]).line
             self._add(Problem(problem.path[:2], f"{problem.text} (line {first}); names are unique"))
-        for problem in (*config_checks.section_hints(sections), *config_checks.key_hints(self._tables())):
+        for problem in (*checks.section_hints(sections), *checks.key_hints(self._tables())):
             hints.append(self._told(problem))
         if self._problems:
             raise ConfigError(self._problems, sorted(hints), self._file)
@@ -243,7 +243,7 @@ class _Loading:
             return
         reader = Reader(is_text=True)
         value = reader.value(text, leaf, path)
-        if config_checks.is_secret(path):
+        if checks.is_secret(path):
             self._references.hide(text)
         for problem in reader.problems:
             self._add(problem)
@@ -285,7 +285,7 @@ class _Loading:
         settings: Settings | None = reader.table(values, kind.settings)
         problems = list(reader.problems)
         if settings is not None:
-            problems += config_checks.connector_name(settings.name)
+            problems += checks.connector_name(settings.name)
             try:
                 problems += kind.check(settings)
             except MappingProblems as error:
