@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import report
+from . import report, rival_gateway
 from .figures import Figure
 from .harness import COUNTED_LOAD_S, Bench, finished
 from .load.edge_calls import Operator
 from .report import Result, Row
-from .servers import ADMIN, Core, Edge, Endpoint, ServerFailed, free_port
+from .rival_gateway import RivalGateway
+from .servers import ADMIN, Core, Edge, Endpoint, Server, ServerFailed, free_port
 
 COLD_START_TARGET_S = 1.0
 LATENCY_TARGETS_MS = (20.0, 60.0)  # p50, p95
@@ -68,27 +69,38 @@ level = "warn"
 
 
 class Between:
-    """A gateway between the two sides of a load process; `result` ends the load."""
+    """A gateway between the two sides of a load process; `result` ends the load.
 
-    def __init__(self, bench: Bench, name: str, what: str, *load: object, spool: Path | None = None) -> None:
+    `make(folder, north, south)` starts it; `south` is the port to which the sources connect: its own, or a broker's.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        name: str,
+        what: str,
+        *load: object,
+        spool: Path | None = None,
+        make: Callable[[Path, int, int], Server] | None = None,
+        broker: int | None = None,
+    ) -> None:
         self._bench = bench
         self._folder = bench.options.work_dir / name
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         if spool is not None:
             shutil.copytree(spool, self._folder / "data")
-        south, north = free_port(), free_port()
+        south, north = broker or free_port(), free_port()
         to = Endpoint("127.0.0.1", south)
         self._load = bench.start_load(f"edge_load {what}", "--core-port", north, *load, to=to)
         _line(self._load)
         self.started_at = time.perf_counter()
         try:
-            self.edge = bench.start_edge(
-                self._folder, NORTH.format(north=north, token="T") + MAPPED.format(south=south)
-            )
+            self.edge = (make or _listening(bench))(self._folder, north, south)
         except ServerFailed:
             self._load.kill()
             raise
+        self.ready_s = time.perf_counter() - self.started_at
         self.idle_bytes = self.edge.resident_bytes()
 
     def __enter__(self) -> Between:
@@ -118,6 +130,28 @@ class Between:
         resident_bytes = self.edge.resident_bytes()
         finished(self._load, self._bench.options)
         return dict(json.loads(line)) | {"resident_bytes": resident_bytes}
+
+
+def _listening(bench: Bench) -> Callable[[Path, int, int], Server]:
+    """Ours, to which devices connect."""
+
+    def make(folder: Path, north: int, south: int) -> Server:
+        return bench.start_edge(folder, NORTH.format(north=north, token="T") + MAPPED.format(south=south))
+
+    return make
+
+
+def _behind_broker(bench: Bench) -> dict[str, Callable[[Path, int, int], Server]]:
+    """Ours as a client of a broker, and the rival where it is installed."""
+
+    def ours(folder: Path, north: int, south: int) -> Server:
+        table = MAPPED.format(south=south).replace('listen = "', 'connect = "mqtt://').replace("anonymous = true\n", "")
+        return bench.start_edge(folder, NORTH.format(north=north, token="T") + table)
+
+    def rival(folder: Path, north: int, south: int) -> Server:
+        return RivalGateway(folder / "rival", north=north, broker=south, cpu=bench.server_cpu)
+
+    return {"ours": ours, **({"thingsboard-gateway": rival} if rival_gateway.IS_INSTALLED else {})}
 
 
 def _line(load: subprocess.Popen[str]) -> str:
@@ -161,7 +195,7 @@ def cold_start(bench: Bench) -> list[Row]:
         with Between(bench, "gw_cold_start", "cold_start") as between:
             result = between.result()
             seconds = report.number(result, "arrived_at") - between.started_at
-            rounds.append(result | {"seconds": round(seconds, 3), "ready_s": round(between.edge.ready_after_s, 3)})
+            rounds.append(result | {"seconds": round(seconds, 3), "ready_s": round(between.ready_s, 3)})
     seconds = report.median(rounds, "seconds")
     target = f"≤ {COLD_START_TARGET_S:g} s"
     return [_row("gw_cold_start", rounds, seconds, "s", target, seconds <= COLD_START_TARGET_S)]
@@ -183,6 +217,43 @@ def latency(bench: Bench) -> list[Row]:
             server_cpu=_cpu(rounds), client_cpu=report.median(rounds, "client_cpu"),
         )
     ]  # fmt: skip
+
+
+def beside_rival(bench: Bench) -> list[Row]:
+    """Latency and burst through mosquitto, ours and ThingsBoard's own gateway in turn."""
+    with bench.mosquitto() as broker:
+        if broker is None:
+            print("gw_rival: mosquitto is not installed, so there is nothing to compare", flush=True)
+            return []
+        contestants = _behind_broker(bench)
+        if len(contestants) == 1:
+            print("gw_rival: thingsboard-gateway is not installed, so ours is alone", flush=True)
+        slow: dict[str, list[Result]] = {name: [] for name in contestants}
+        fast: dict[str, list[Result]] = {name: [] for name in contestants}
+        for _ in range(bench.options.rounds):
+            for name, make in contestants.items():
+                load = ("--probe", "--rate", 1_000, *_longer(bench))
+                with Between(bench, "gw_rival", "latency", *load, make=make, broker=broker.mqtt.port) as between:
+                    slow[name].append(between.result())
+                load = ("--probe", "--count", BURST, "--answer-timeout", 60)
+                with Between(bench, "gw_rival", "burst", *load, make=make, broker=broker.mqtt.port) as between:
+                    fast[name].append(between.result())
+    rows = []
+    for what, results, member, unit in (
+        ("latency", slow, "p95_ms", "ms p95"),
+        ("burst end to end", fast, "end_to_end_rate", "/s"),
+    ):
+        ours = results.pop("ours")
+        rows.append(
+            _row(
+                f"gw_rival {what}", ours, report.median(ours, member), unit, "-", True, server_cpu=_cpu(ours),
+                p50_ms=report.median(ours, "p50_ms"), p99_ms=report.median(ours, "p99_ms"),
+                memory_bytes=int(report.median(ours, "resident_bytes")),
+                baselines={name: report.median(rounds, member) for name, rounds in results.items()},
+                baseline_rounds=results,
+            )
+        )  # fmt: skip
+    return rows
 
 
 def _longer(bench: Bench) -> tuple[object, ...]:
@@ -327,6 +398,7 @@ GATEWAY_FIGURES = (
     Figure("gw_cold_start", cold_start),
     Figure("gw_latency", latency),
     Figure("gw_burst", burst),
+    Figure("gw_rival", beside_rival, is_long=True),
     Figure("gw_rpc", calls),
     Figure("gw_no_ts", no_ts),
     Figure("gw_idle", idle),

@@ -100,6 +100,14 @@ class Server:
         """Proportional set size of the process and its descendants."""
         return sum(_pss_bytes(pid) for pid in process_tree(self.pid))
 
+    def resident_bytes(self) -> int:
+        """Resident set size, what a small machine has to give."""
+        return sum(_resident_bytes(pid) for pid in process_tree(self.pid))
+
+    def cpu_seconds(self) -> float:
+        """CPU time so far."""
+        return sum(_thread_seconds(pid) for pid in process_tree(self.pid))
+
     def log_tail(self) -> str:
         """The last lines the process printed, for the report of a failure."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
@@ -165,14 +173,6 @@ class Edge(Server):
         self._found_ready(EDGE_READY, 0)
         self.ready_after_s = time.perf_counter() - began
 
-    def resident_bytes(self) -> int:
-        """Resident set size, what a small machine has to give."""
-        return sum(_resident_bytes(pid) for pid in process_tree(self.pid))
-
-    def cpu_seconds(self) -> float:
-        """CPU time so far."""
-        return sum(_thread_seconds(pid) for pid in process_tree(self.pid))
-
 
 class Mosquitto(Server):
     """The reference for MQTT: a broker in C that stores nothing."""
@@ -186,7 +186,7 @@ class Mosquitto(Server):
         configuration = directory / "mosquitto.conf"
         configuration.write_text(
             f"listener {self.mqtt.port} {self.mqtt.host}\nallow_anonymous true\npersistence false\n"
-            "log_dest none\nmax_inflight_messages 0\n"
+            "log_dest none\nmax_inflight_messages 0\nmax_queued_messages 0\n"
         )
         super().__init__([MOSQUITTO, "-c", str(configuration)], log=directory / "mosquitto.log", cpu=cpu)
         self._wait_until_accepting()

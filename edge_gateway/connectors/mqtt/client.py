@@ -37,6 +37,8 @@ log = Logger()
 CONNECT_S = 10.0
 BACKOFF_MIN_S, BACKOFF_MAX_S = 1.0, 60.0
 HOUSEKEEPING_S = 1.0
+MAX_READ_AT_ONCE = 200  # packets in one turn of the loop
+TCP_QUICKACK = getattr(socket, "TCP_QUICKACK", 0)  # Linux: a broker without TCP_NODELAY waits for the system's ACK
 MAX_WAITING_QOS0 = 1_000  # messages without acknowledgement beyond which they are dropped: the broker is not told
 FIRST_FAILURE = 0x80
 UNSUPPORTED_VERSION = 0x84
@@ -77,6 +79,7 @@ class _Connection:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._socket: Any = None  # while the loop watches it; paho forgets it before it closes it
+        self._messages = 0
         self.connected: asyncio.Future[None] = self._loop.create_future()
         self.ended: asyncio.Future[str] = self._loop.create_future()
         self._published: dict[int, asyncio.Future[int]] = {}
@@ -168,9 +171,16 @@ class _Connection:
     # -- the loop -------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        self._client.loop_read()
-        while isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+        """What has come, up to a bound: paho reads one packet at a time, and what is offered together is stored and
+        sent together."""
+        for _ in range(MAX_READ_AT_ONCE):
+            before = self._messages
             self._client.loop_read()
+            is_more_decrypted = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
+            if self._messages == before and not is_more_decrypted:
+                break
+        if self._socket is not None and TCP_QUICKACK:
+            self._socket.setsockopt(socket.IPPROTO_TCP, TCP_QUICKACK, 1)
         self._owner.push()
 
     def _write(self) -> None:
@@ -242,6 +252,7 @@ class _Connection:
         self._end(f"the connection to {self._owner.where} was lost: {code}")
 
     def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
+        self._messages += 1
         self._owner.take(self, message)
 
     def _on_publish(self, _client: Any, _userdata: Any, number: int, code: Any, _properties: Any) -> None:

@@ -19,6 +19,7 @@ from .measure import Meter, Plan
 START_S = 30.0
 LIVE_FROM = 100_000_000
 """Numbers of live readings beside a backlog."""
+PROBE_FROM = 200_000_000
 STEP_S = 0.001
 
 
@@ -154,9 +155,25 @@ class EdgeLoad:
     # -- inside -------------------------------------------------------------------------------------
 
     async def _open(self, count: int, *, window: int) -> None:
+        if self.options.probe:
+            await self._probe(count)
         for number in range(count):
             client = f"source-{number:05d}"
             self.sources.append(await opened(self.plan.host, self.plan.port, client, window, within_s=START_S))
+
+    async def _probe(self, count: int) -> None:
+        """Until readings of every device come through the broker and the gateway behind it."""
+        source = await opened(self.plan.host, self.plan.port, "probe", 1_000, within_s=START_S)
+        deadline = time.perf_counter() + START_S
+        while self.repeated < count and time.perf_counter() < deadline:
+            for at in range(count):
+                source.send(f"meter-{at:04d}", body(PROBE_FROM + at, self._ts_ms(at)))
+            await asyncio.sleep(0.5)
+        await asyncio.sleep(2.0)
+        source.transport.close()
+        if self.repeated < count:
+            raise TimeoutError(f"{self.repeated} of {count} probes came through")
+        self.repeated = 0
 
     def _number(self) -> int:
         number, self.sent = self.sent, self.sent + 1
@@ -245,6 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--core-port", type=int, help="where the stub core listens; without it there is none")
     parser.add_argument("--connections", type=int, default=100, help="sources, or devices behind one")
     parser.add_argument("--in-flight", type=int, default=50, help="burst: unacknowledged readings of a source")
+    parser.add_argument("--probe", action="store_true", help="a broker is between: wait until readings come through")
     parser.add_argument("--hold", action="store_true", help="keep the connections until a line of standard input")
     return parser
 

@@ -17,8 +17,8 @@ from . import mqtt_wire
 NUMBERS = re.compile(rb'"n":(\d+)')
 TELEMETRY = b"v1/gateway/telemetry"
 CONNECT = b"v1/gateway/connect"
-LIMITS_REQUEST = b"v1/devices/me/rpc/request/1"
-LIMITS_RESPONSE = "v1/devices/me/rpc/response/1"
+LIMITS_REQUEST = b"v1/devices/me/rpc/request/"
+LIMITS_RESPONSE = "v1/devices/me/rpc/response/"
 NO_LIMITS = b'{"maxPayloadSize":65536,"maxInflightMessages":100,"rateLimits":{},"gatewayRateLimits":{}}'
 TOPIC = "in/{device}"
 
@@ -98,8 +98,9 @@ class CoreLink(asyncio.Protocol):
         elif topic == CONNECT:
             core.announced += 1
             core.announced_at = now
-        elif topic == LIMITS_REQUEST:
-            return acknowledgement + self._message(LIMITS_RESPONSE, NO_LIMITS)
+        elif topic.startswith(LIMITS_REQUEST):
+            number = topic.removeprefix(LIMITS_REQUEST).decode()
+            return acknowledgement + self._message(LIMITS_RESPONSE + number, NO_LIMITS)
         return acknowledgement
 
     def _message(self, topic: str, payload: bytes) -> bytes:
