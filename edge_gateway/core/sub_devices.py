@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from edge_gateway.core.admission import Admission, shown
+from edge_gateway.core.admission import Admission, shown, type_refusal
 from edge_gateway.core.clock import Timers
 from edge_gateway.core.presence import Event, State, next_state
 from edge_gateway.model import Refusal, SubDevice
@@ -61,8 +61,8 @@ class SubDevices:
 
     Whoever sends sets `ready(device)`: data of it may go now; `wake()`: there is something to announce;
     `disconnect(upstream_name)`: tell the core; `on_changed(device)`: it must be announced anew, maybe by another name;
-    `on_barred(device)`: the core refused it; `on_deleted(device)`: drop what waits of it. `wall_ms` gives 0 while the
-    time is unknown.
+    `on_barred(device)`: the core refused it; `on_deleted(device)`: drop what waits of it. Whoever remembers
+    what devices said sets `on_forgotten(device)`. `wall_ms` gives 0 while the time is unknown.
     """
 
     def __init__(self, *, settings: Devices, store: SubDeviceStore, timers: Timers, wall_ms: Callable[[], int]) -> None:
@@ -75,6 +75,7 @@ class SubDevices:
         self.on_changed: Callable[[str], None] = lambda device: None
         self.on_barred: Callable[[str], None] = lambda device: None
         self.on_deleted: Callable[[str], None] = lambda device: None
+        self.on_forgotten: Callable[[str], None] = lambda device: None
         self._settings = settings
         self._admission = Admission(settings)
         self._entries: dict[str, Entry] = {}
@@ -100,12 +101,15 @@ class SubDevices:
         """A device speaks or was seen: registers it, or says why it may not come in. Called for every reading."""
         entry = self._entries.get(name)
         if entry is None or entry.state is State.DELETED:
-            refusal = self._admission.refusal(name) or self._admission.full(name, self._count)
+            admission = self._admission
+            refusal = admission.refusal(name) or type_refusal(name, type) or admission.full(name, self._count)
             if refusal is None:
                 self._register(name, type, connector, entry)
             return refusal
         if entry.denied is not None:
             return entry.denied
+        if type and type != entry.kept.type and (refusal := type_refusal(name, type)) is not None:
+            return refusal
         entry.seen_s = self._timers.seconds()
         self._seen_since.add(name)
         if entry.is_away or entry.state is State.LEFT:
@@ -167,6 +171,7 @@ class SubDevices:
         self._count -= 1
         self._set(entry, replace(entry.kept, upstream_name=entry.kept.name, is_deleted=True))
         self._store.remember([entry.kept])
+        self.on_forgotten(entry.kept.name)
         self.on_deleted(entry.kept.name)
         return True
 
