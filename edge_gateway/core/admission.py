@@ -43,6 +43,16 @@ class Admission:
         return Refusal(reason=f"device {shown(name)} is one too many: [devices] max_devices = {most} are known")
 
 
+def type_refusal(name: str, type: str) -> Refusal | None:
+    """Why a device may not come in with this type; the empty one stands for the default."""
+    if len(type) <= MAX_NAME and type.isprintable():
+        return None
+    return Refusal(
+        reason=f"the type {shown(type)} of device {shown(name)} has control characters or is longer than {MAX_NAME}: "
+        f"check `type` of the map"
+    )
+
+
 def shown(name: str) -> str:
     """A name for people: quoted, cut."""
     return repr(name if len(name) <= 60 else name[:60] + "…")

@@ -83,7 +83,8 @@ NEXT = {
 
 
 class Keyring(Protocol):
-    """Where the gateway's own secrets lie. Every change is on disk when the call returns."""
+    """Where the gateway's own secrets lie. Every change is on disk when the call returns; all methods may raise an
+    exception whose `str()` is for people, such as when the disk is full."""
 
     def credentials(self) -> Credentials | None: ...
 
@@ -150,6 +151,7 @@ class Agent:
         self._receive_maximum = 0
         self._timer: Any = None
         self._trial: Credentials | None = None  # proposed ones that a refusal makes worth trying
+        self._unsaved: Credentials | None = None  # good ones that the disk did not take
 
     # -- from outside -----------------------------------------------------------------------------
 
@@ -176,7 +178,7 @@ class Agent:
 
     def forget_credentials(self) -> None:
         """An operator's order: the gateway provisions itself again."""
-        self._keyring.discard()
+        self._discard()
         self.reconnect("the credentials were removed on order")
 
     # -- the machine ------------------------------------------------------------------------------
@@ -188,13 +190,21 @@ class Agent:
 
     def _begin(self) -> None:
         self._timer = None
-        credentials = self._known() or self._trial
+        try:
+            credentials = self._known() or self._trial
+        except Exception as error:  # the disk's trouble, which may pass
+            self._move(Event.BEGIN_KNOWN)
+            self._wait(str(error))
+            return
         if credentials is None and self._core.provision is None:
             self._move(Event.BEGIN_KNOWN)  # a core that lets anybody in, or a certificate alone
             self._connect(Credentials(kind="ACCESS_TOKEN"))
         elif credentials is None:
             self._move(Event.BEGIN_UNKNOWN)
-            self._provision()
+            try:
+                self._provision()
+            except Exception as error:
+                self._wait(str(error))
         else:
             self._move(Event.BEGIN_KNOWN)
             self._connect(credentials)
@@ -210,7 +220,23 @@ class Agent:
             )
         if core.certificate:
             return Credentials(kind="X509_CERTIFICATE")
-        return self._keyring.credentials()
+        return self._unsaved or self._keyring.credentials()
+
+    def _save(self, credentials: Credentials) -> None:
+        """Kept in memory, and tried again at the next connection, while the disk does not take them."""
+        try:
+            self._keyring.save(credentials)
+            self._unsaved = None
+        except Exception as error:
+            self._unsaved = credentials
+            log.error("The gateway's credentials are not on disk, a restart would lose them: {error}", error=str(error))
+
+    def _discard(self) -> None:
+        self._unsaved = None
+        try:
+            self._keyring.discard()
+        except Exception as error:
+            log.error("The gateway's credentials could not be removed: {error}", error=str(error))
 
     # -- provisioning -----------------------------------------------------------------------------
 
@@ -237,7 +263,7 @@ class Agent:
         if self.state is State.STOPPED:
             return
         if isinstance(outcome, Provisioned):
-            self._keyring.save(outcome.credentials)
+            self._save(outcome.credentials)
             log.info("Provisioned at the core as {name}", name=self.name)
             self._failures = self._refusals = 0
             self._move(Event.PROVISIONED)
@@ -260,9 +286,9 @@ class Agent:
         self._move(Event.CONNECTED)
         self._max_packet_bytes, self._receive_maximum = max_packet_bytes, receive_maximum
         self._refusals = self._closed_early = 0
-        if self._trial is not None:
-            self._keyring.save(self._trial)
-            self._trial = None
+        good, self._trial = self._trial or self._unsaved, None
+        if good is not None:
+            self._save(good)
         self._timer = self._reactor.callLater(LIMITS_TIMEOUT_S, self._settled, SessionLimits())
         body = json.dumps({"method": "getSessionLimits", "params": {"timeout": round(LIMITS_TIMEOUT_S * 1000)}})
         uplink = self._uplink
@@ -319,7 +345,7 @@ class Agent:
         elif provision is not None and provision.again == "when-refused":
             if self._refusals >= REFUSALS_BEFORE_NEW_CREDENTIALS:
                 log.warn("The core has refused the credentials {n} times: asking for new ones", n=self._refusals)
-                self._keyring.discard()
+                self._discard()
                 self._refusals = 0
         else:
             self._retry_after_s = self._core.backoff_max

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
+from twisted.logger import Logger
 
 from edge_gateway.connectors.interface import Done
 from edge_gateway.core.clock import LEAD_MS, MAX_LEAD_MS, Clock, Timers
@@ -44,6 +45,8 @@ class _Call:
 class Intake:
     """What all sites share. `report` is the rule for keys for which nobody says another."""
 
+    _log = Logger()
+
     def __init__(
         self,
         *,
@@ -66,6 +69,7 @@ class Intake:
         self._number = spool.next_number
         self._calls: list[_Call] = []
         self._timer_is_set = False
+        sub_devices.on_forgotten = self.reports.forget
 
     def site(self, name: str) -> ConnectorSite:
         """The site of a connector; the same one, with its counts, when the connector is built again."""
@@ -121,12 +125,19 @@ class Intake:
             for device in {record.device for record in records}:
                 self.reports.unsure(device)
         for call in calls:
-            call.site.stored(call.readings, call.size, refusal)
-            if call.done is not None:
-                call.done(refusal)
+            try:
+                call.site.stored(call.readings, call.size, refusal)
+                if call.done is not None:
+                    call.done(refusal)
+            except Exception:  # a connector's mistake: the others are still to be told
+                self._log.failure("connector {name} failed when it was told", name=call.site.name)
 
     def _period_is_over(self, device: str, content: Content, stamp: Stamp, values: dict[str, Json]) -> None:
-        self.put(_Call(self.site(""), [self.record(device, content, stamp, values)], 0, 0, None))
+        def done(refusal: Refusal | None) -> None:
+            if refusal is not None and refusal.retry_after_s is not None:  # the source was told that it is taken
+                self.reports.again(device, content, stamp, values, refusal.retry_after_s)
+
+        self.put(_Call(self.site(""), [self.record(device, content, stamp, values)], 0, 0, done))
 
 
 class ConnectorSite:
@@ -164,6 +175,8 @@ class ConnectorSite:
                 call = self._call(readings, done)
             except (TypeError, ValueError, RecursionError) as error:
                 refusal = Refusal(reason=f"a value is no JSON: {error}")
+                for device in {reading.device for reading in readings}:
+                    self._intake.reports.unsure(device)
         if refusal is not None:
             self._count_refusal(refusal, len(readings))
             if readings:
@@ -281,7 +294,10 @@ class ConnectorSite:
         if self._on_room and not self.is_congested:
             callbacks, self._on_room = self._on_room, []
             for callback in callbacks:
-                callback()
+                try:
+                    callback()
+                except Exception:
+                    self._intake._log.failure("connector {name} failed when there was room", name=self._name)
 
     def _ahead(self, lead_ms: int) -> None:
         """Times run ahead of the clock: holds the connector back until it has caught up."""

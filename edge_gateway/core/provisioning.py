@@ -22,6 +22,8 @@ from edge_gateway.uplink.interface import Ended, Uplink
 REQUEST_TOPIC = "/provision/request"
 RESPONSE_TOPIC = "/provision/response"
 ANSWER_TIMEOUT_S = 15.0
+MAX_RETRY_AFTER_S = 3_600.0
+MAX_TEXT = 500  # of the core's own words
 TAKEN = frozenset({"DEVICE_EXISTS", "ALREADY_PROVISIONED"})
 
 
@@ -89,8 +91,8 @@ def outcome_of(payload: bytes, proposed: Credentials) -> Outcome:
         return Unanswered("the core's provision response is no object")
     if answer.get("status") == "SUCCESS":
         return _success(answer, proposed)
-    reason = str(answer.get("reason", ""))
-    text = str(answer.get("errorMsg") or reason or "no reason given")
+    reason = str(answer.get("reason", ""))[:MAX_TEXT]
+    text = str(answer.get("errorMsg") or reason or "no reason given")[:MAX_TEXT]
     after = answer.get("retryAfter")
     words = f" ({reason})" if reason else ""
     if answer.get("ref"):
@@ -99,7 +101,7 @@ def outcome_of(payload: bytes, proposed: Credentials) -> Outcome:
         text=f"the core refuses to provision this gateway: {text}{words}",
         # ThingsBoard gives no reason; a taken name is the likeliest of its plain failures.
         is_taken=reason in TAKEN or (not reason and answer.get("status") == "FAILURE"),
-        retry_after_s=float(after) if isinstance(after, int | float) and after >= 0 else None,
+        retry_after_s=min(float(after), MAX_RETRY_AFTER_S) if isinstance(after, int | float) and after >= 0 else None,
     )
 
 

@@ -26,6 +26,7 @@ RECORD_BYTES = 200  # of memory beside the body
 READ_RECORDS = 2_000
 READ_BYTES = 2 * 1024 * 1024
 READ_BELOW = 1_000  # records of the history in memory
+MAX_STUCK_RECORDS = 20_000  # in publishes of devices that were set aside: they do not count for `READ_BELOW`
 MAX_PASSED_BY = 32  # devices whose next record is of another kind, while a batch is gathered
 
 
@@ -71,11 +72,13 @@ class Queues:
         self._timeless: dict[str, DeviceQueue] = {}
         self._out: dict[int, Record] = {}  # on their way
         self._held: set[int] = set()  # numbers of the history that are in memory or on their way
+        self._stuck: set[int] = set()  # those of them in publishes of devices that were set aside
         self._cursor = 0
         self._is_reading = False
         self._is_at_end = False
         self._reading_no = 0
         self._appended_since = False
+        self._settled_meanwhile: set[int] = set()  # while a reading is under way, which may still bring them
         self._to_be_stored = 0  # assigned to the history, not durable yet
         self._forgotten: list[int] = []
         self.live_records = 0
@@ -197,11 +200,14 @@ class Queues:
             if self._out.pop(record.number, None) is not None:
                 self._leave(record)
                 self._forgotten.append(record.number)
+                if self._is_reading:
+                    self._settled_meanwhile.add(record.number)
 
     def put_back(self, records: Sequence[Record]) -> None:
         """They were taken and shall be taken anew, ahead of the others of their devices."""
         for record in reversed(records):
             if self._out.pop(record.number, None) is not None:
+                self._stuck.discard(record.number)
                 queue = self._queues[record.device]
                 (queue.live if record.lane is Lane.LIVE else queue.history).appendleft(record)
 
@@ -210,7 +216,24 @@ class Queues:
         for device in devices:
             queue = self._queues[device]
             queue.is_busy = False
+            if queue.passed_over and not self._sub_devices.is_barred(device):
+                self._read_again(queue)
             self._offer(queue)
+
+    def set_aside(self, device: str) -> None:
+        """The device cannot send for long: its history waits on disk, where it takes no room from that of others."""
+        queue = self._queues.get(device)
+        if queue is None:
+            return
+        if queue.is_busy:
+            self._stuck.update(
+                number for number, one in self._out.items() if one.device == device and one.lane is Lane.HISTORY
+            )
+        if queue.history:
+            first = queue.history[0].number
+            queue.passed_over = min(queue.passed_over or first, first)
+            self._held.difference_update([record.number for record in queue.history])
+            queue.history.clear()
 
     def ready(self, device: str) -> None:
         """The core knows the device now."""
@@ -218,10 +241,7 @@ class Queues:
         if queue is None:
             return
         if queue.passed_over:
-            self._cursor = min(self._cursor, queue.passed_over - 1)
-            queue.passed_over = 0
-            self._reading_no += 1
-            self._is_reading = self._is_at_end = False
+            self._read_again(queue)
         self._offer(queue)
 
     def connected(self) -> None:
@@ -258,6 +278,8 @@ class Queues:
         queue.live.clear()
         queue.history.clear()
         self._settle_deleted(waiting)
+        if queue.passed_over:
+            self._read_again(queue)
 
     def dropped(self, numbers: list[int], counts: dict[str, int]) -> None:
         """The spool gave records up: they are not sent."""
@@ -281,16 +303,19 @@ class Queues:
             self._lower(queue, count - live.get(device, 0))
             self._offer(queue)
         self._held -= gone
+        self._stuck -= gone
         self._wake()
 
     # -- the history
 
     def read_on(self) -> None:
         """Reads more of the history when there is room for it."""
-        if self._is_reading or self._is_at_end or len(self._held) >= READ_BELOW:
+        waiting = len(self._held) - min(len(self._stuck), MAX_STUCK_RECORDS)
+        if self._is_reading or self._is_at_end or waiting >= READ_BELOW:
             return
         self._is_reading = True
         self._appended_since = False
+        self._settled_meanwhile.clear()
         number = self._reading_no
         self.forget_settled()
         self._spool.read_history(
@@ -307,7 +332,7 @@ class Queues:
         deleted = []
         for record in records:
             self._cursor = record.number
-            if record.number in self._held:
+            if record.number in self._held or record.number in self._settled_meanwhile:
                 continue
             record.lane = Lane.HISTORY
             queue = self._queues.get(record.device) or self._queue(record.device)
@@ -322,6 +347,13 @@ class Queues:
                     self._offer(queue)
         self._settle_deleted(deleted)
         self._wake()
+
+    def _read_again(self, queue: DeviceQueue) -> None:
+        """From the first record that was passed over."""
+        self._cursor = min(self._cursor, queue.passed_over - 1)
+        queue.passed_over = 0
+        self._reading_no += 1
+        self._is_reading = self._is_at_end = False
 
     def _recount(self) -> None:
         """At the end of the history, with nothing of it in memory, there is none."""
@@ -406,6 +438,7 @@ class Queues:
             self.live_bytes -= len(record.body) + RECORD_BYTES
         else:
             self._held.discard(record.number)
+            self._stuck.discard(record.number)
             self._lower(self._queues[record.device], 1)
 
     def _lower(self, queue: DeviceQueue, count: int) -> None:

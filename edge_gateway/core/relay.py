@@ -313,6 +313,9 @@ class Relay:
         batch.not_before_s = self._timers.seconds() + wait_s
         if pauses_all:
             self._paused_until_s = max(self._paused_until_s, batch.not_before_s)
+        elif batch.attempts > PATIENCE:
+            for device in batch.devices:
+                self.queues.set_aside(device)
         self._counters.resent += 1
         self._resend.append(batch)
         self._await_devices(batch)
@@ -335,6 +338,9 @@ class Relay:
             self._awaited.pop(device, None)
         self.queues.put_back(batch.all_records())
         self.queues.free(batch.devices)
+        for device in batch.devices:
+            if self._sub_devices.is_barred(device):
+                self.queues.set_aside(device)
 
     def _await_devices(self, batch: Batch) -> None:
         if batch.kind.is_own:
@@ -360,6 +366,8 @@ class Relay:
         batch = self._awaited.get(device)
         if batch is not None:
             self._dissolve(batch)
+        self.queues.set_aside(device)
+        self.wake()
 
     def _changed(self, device: str) -> None:
         for batch in (*self._batches, *self._resend):

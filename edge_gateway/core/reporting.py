@@ -15,6 +15,7 @@ from typing import Final
 from edge_gateway.core.clock import Delayed, Timers
 from edge_gateway.model import Content, Json, ReportOn, ReportRule
 
+STALE_ENDS = 1_000  # ends of periods that have become meaningless, kept beside one for each key
 MAX_KEYS = 200_000  # remembered; a key beyond is sent always
 Stamp = tuple[int, int]
 """Time of a reading as the clock gave it: wall, monotonic."""
@@ -89,9 +90,16 @@ class Reports:
             memory.sent = NOTHING
 
     def forget(self, device: str) -> None:
-        """Drops the memory of a device; what waits for its period goes now."""
-        self._flush(device)
+        """Drops the memory of a device that was deleted, with what waits for its period."""
         self._keys -= len(self._devices.pop(device, {}))
+
+    def again(self, device: str, content: Content, stamp: Stamp, values: Mapping[str, Json], after_s: float) -> None:
+        """Values whose period was over could not be stored: they go after a while, unless newer ones wait by then."""
+        for key, value in values.items():
+            memory = self._devices.get(device, {}).get((content, key))
+            if memory is not None and isinstance(memory.pending, _Nothing):
+                memory.pending, memory.stamp = value, stamp
+                self._end(memory, self._timers.seconds() + after_s, device, content, key)
 
     def flush(self) -> None:
         """Sends everything that waits for its period: the gateway stops."""
@@ -119,9 +127,7 @@ class Reports:
             memory.sent, memory.sent_s = value, now_s
             return True
         if has_period and isinstance(memory.pending, _Nothing):
-            memory.due_s = memory.sent_s + rule.period_s
-            heapq.heappush(self._due, (memory.due_s, device, content, key))
-            self._start_timer()
+            self._end(memory, memory.sent_s + rule.period_s, device, content, key)
         else:
             self.withheld += 1
         if has_period:
@@ -140,6 +146,19 @@ class Reports:
             self._keys += 1
         memory.rule = rule
         return memory
+
+    def _end(self, memory: _Memory, due_s: float, device: str, content: Content, key: str) -> None:
+        """Says when what waits of this key goes."""
+        memory.due_s = due_s
+        heapq.heappush(self._due, (due_s, device, content, key))
+        if len(self._due) > 2 * self._keys + STALE_ENDS:
+            self._due = [one for one in self._due if self._is_due(*one)]
+            heapq.heapify(self._due)
+        self._start_timer()
+
+    def _is_due(self, due_s: float, device: str, content: Content, key: str) -> bool:
+        memory = self._devices.get(device, {}).get((content, key))
+        return memory is not None and memory.due_s == due_s
 
     def _start_timer(self) -> None:
         if not self._due or (self._timer is not None and self._rings_s <= self._due[0][0]):

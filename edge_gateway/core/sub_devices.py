@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from edge_gateway.core.admission import Admission, shown
+from edge_gateway.core.admission import Admission, shown, type_refusal
 from edge_gateway.core.clock import Timers
 from edge_gateway.core.presence import Event, State, next_state
 from edge_gateway.model import Refusal, SubDevice
@@ -28,6 +28,7 @@ CHANGE_S = 60.0  # between two changes of connector or type
 RETRY_MIN_S = 10.0  # after the core refused a connect; doubles
 RETRY_MAX_S = 600.0
 KEEP_SEEN_S = 600.0  # how often "last seen" is remembered
+NAME_HELD_S = 600.0  # so long after its last word nobody else takes the name that a device has at the core
 LOOK_ROUND_S = 1.0
 
 AT_THE_CORE = (State.ANNOUNCING, State.ONLINE, State.LEAVING)
@@ -49,6 +50,7 @@ class Entry:
     changed_s: float = float("-inf")
     until_s: float = 0.0  # of grace, or of the wait after a refusal
     refusals: int = 0
+    has_spoken: bool = False  # since the start of the gateway
     is_away: bool = False
     is_first: bool = False  # among the first to be announced
     is_queued: bool = False
@@ -61,8 +63,8 @@ class SubDevices:
 
     Whoever sends sets `ready(device)`: data of it may go now; `wake()`: there is something to announce;
     `disconnect(upstream_name)`: tell the core; `on_changed(device)`: it must be announced anew, maybe by another name;
-    `on_barred(device)`: the core refused it; `on_deleted(device)`: drop what waits of it. `wall_ms` gives 0 while the
-    time is unknown.
+    `on_barred(device)`: the core refused it; `on_deleted(device)`: drop what waits of it. Whoever remembers
+    what devices said sets `on_forgotten(device)`. `wall_ms` gives 0 while the time is unknown.
     """
 
     def __init__(self, *, settings: Devices, store: SubDeviceStore, timers: Timers, wall_ms: Callable[[], int]) -> None:
@@ -75,6 +77,7 @@ class SubDevices:
         self.on_changed: Callable[[str], None] = lambda device: None
         self.on_barred: Callable[[str], None] = lambda device: None
         self.on_deleted: Callable[[str], None] = lambda device: None
+        self.on_forgotten: Callable[[str], None] = lambda device: None
         self._settings = settings
         self._admission = Admission(settings)
         self._entries: dict[str, Entry] = {}
@@ -100,13 +103,21 @@ class SubDevices:
         """A device speaks or was seen: registers it, or says why it may not come in. Called for every reading."""
         entry = self._entries.get(name)
         if entry is None or entry.state is State.DELETED:
-            refusal = self._admission.refusal(name) or self._admission.full(name, self._count)
+            admission = self._admission
+            refusal = (
+                admission.refusal(name)
+                or type_refusal(name, type)
+                or self._taken(name)
+                or admission.full(name, self._count)
+            )
             if refusal is None:
                 self._register(name, type, connector, entry)
             return refusal
         if entry.denied is not None:
             return entry.denied
-        entry.seen_s = self._timers.seconds()
+        if type and type != entry.kept.type and (refusal := type_refusal(name, type)) is not None:
+            return refusal
+        entry.seen_s, entry.has_spoken = self._timers.seconds(), True
         self._seen_since.add(name)
         if entry.is_away or entry.state is State.LEFT:
             entry.is_away = False
@@ -153,8 +164,6 @@ class SubDevices:
         for entry, _ in found:
             self._by_upstream.pop(entry.kept.upstream_name, None)
         for entry, new in found:
-            if entry.state is State.DELETED:
-                continue
             self._change(entry, replace(entry.kept, upstream_name=new))
 
     def deleted(self, upstream_name: str) -> bool:
@@ -165,8 +174,10 @@ class SubDevices:
             return False
         self._advance(entry, Event.DELETED)
         self._count -= 1
-        self._set(entry, replace(entry.kept, upstream_name=entry.kept.name, is_deleted=True))
+        del self._by_upstream[upstream_name]
+        entry.kept = replace(entry.kept, upstream_name=entry.kept.name, is_deleted=True)
         self._store.remember([entry.kept])
+        self.on_forgotten(entry.kept.name)
         self.on_deleted(entry.kept.name)
         return True
 
@@ -326,9 +337,21 @@ class SubDevices:
             self._count += 1
             entry.is_away, entry.denied = False, None
             self._advance(entry, Event.SPOKE)
-        entry.seen_s = self._timers.seconds()
+        entry.seen_s, entry.has_spoken = self._timers.seconds(), True
         self._store.remember([device])
         self._queue(entry)
+
+    def _taken(self, name: str) -> Refusal | None:
+        """A device goes by its own name at first; another one may have it at the core after a rename. A silent one
+        gives it up: then it is the same machine, and the mapping follows the rename."""
+        other = self._entries.get(self._by_upstream.get(name, ""))
+        if other is None or not other.has_spoken or self._timers.seconds() - other.seen_s >= NAME_HELD_S:
+            return None
+        return Refusal(
+            reason=f"device {shown(name)} would be taken for device {shown(other.kept.name)}, which was renamed to "
+            f"{shown(name)} at the core: rename that one, or change `device` of the map",
+            retry_after_s=60.0,
+        )
 
     def _adopt(self, name: str) -> bool:
         """A record of a device that nobody remembers: the table of devices was lost; the record shall not be."""
@@ -338,8 +361,9 @@ class SubDevices:
 
     def _add(self, entry: Entry) -> None:
         self._entries[entry.kept.name] = entry
-        self._by_upstream[entry.kept.upstream_name] = entry.kept.name
-        self._count += entry.state is not State.DELETED
+        if entry.state is not State.DELETED:
+            self._by_upstream[entry.kept.upstream_name] = entry.kept.name
+            self._count += 1
 
     def _set(self, entry: Entry, device: SubDevice) -> None:
         if self._by_upstream.get(entry.kept.upstream_name) == device.name:
