@@ -174,7 +174,7 @@ class LineConnector:
         self._senders.move_to_end(sender)
         settings = self._settings
         ending = b"" if settings.length or settings.length_prefix else settings.delimiter.encode()
-        session.received(data if data.endswith(ending) else data + ending)
+        session.datagram(data if data.endswith(ending) else data + ending)
 
     def _framer(self) -> Framer:
         settings = self._settings

@@ -77,7 +77,21 @@ class Session:
         except FramingLost as error:
             self._rules.site.reject(self._peer, data, str(error))
             self.link.close()
+            self.lost(str(error))
             return
+        self._take_all(data, frames)
+
+    def datagram(self, data: bytes) -> None:
+        """A message, or several; none goes on in the next datagram."""
+        self.heard_s = time.monotonic()
+        try:
+            self._take_all(data, self._framer.feed(data))
+            self._framer.end()
+        except FramingLost as error:
+            self._framer.reset()
+            self._rules.site.reject(self._peer, data, str(error))
+
+    def _take_all(self, data: bytes, frames: Sequence[bytes]) -> None:
         if self._framer.skipped > self._skipped:
             self._skipped = self._framer.skipped
             self._rules.site.reject(self._peer, data, "a message is longer than max_frame; raise it or mend the sender")
@@ -86,11 +100,12 @@ class Session:
         self._keep_pace()
 
     def lost(self, why: str) -> None:
-        """The link is gone."""
-        self.is_over = True
+        """The link is gone. May be called again."""
+        was_over, self.is_over = self.is_over, True
         if self._reply is not None and not self._reply[1].done():
             self._reply[1].set_exception(CallFailed(f"the connection was lost: {why}"))
-        self._rules.ended(self, why)
+        if not was_over:
+            self._rules.ended(self, why)
 
     # -- commands ---------------------------------------------------------------------------------------
 
