@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -55,9 +56,13 @@ class Rules:
 class Session:
     """The `Receiver` of a link."""
 
-    def __init__(self, rules: Rules, link: Link, peer: str, framer: Framer) -> None:
+    def __init__(self, rules: Rules, link: Link, peer: str, framer: Framer, *, can_wait: bool = True) -> None:
         self._rules, self.link, self._peer, self._framer = rules, link, peer, framer
+        self._can_wait = can_wait and rules.refuse is None  # a sender that is told sends again
         self._waiting = 0
+        self._last_number = 0
+        self._held: list[tuple[int, Sequence[Reading]]] = []  # refused for now, in the order in which they came
+        self._timer: asyncio.TimerHandle | None = None
         self._is_paused = False
         self._awaits_room = False
         self._reply: tuple[re.Pattern[str], asyncio.Future[Json]] | None = None
@@ -105,7 +110,13 @@ class Session:
         if self._reply is not None and not self._reply[1].done():
             self._reply[1].set_exception(CallFailed(f"the connection was lost: {why}"))
         if not was_over:
+            self._offer_for_the_last_time()
             self._rules.ended(self, why)
+
+    @property
+    def silent_s(self) -> float:
+        """Since when the other side has said nothing; who is not read cannot be called silent."""
+        return 0.0 if self._is_paused else time.monotonic() - self.heard_s
 
     # -- commands ---------------------------------------------------------------------------------------
 
@@ -146,10 +157,32 @@ class Session:
             if not readings:
                 self._answer(self._rules.refuse, reason=str(error))
                 return
-        self._waiting += 1
         for device in {reading.device for reading in readings}:
             self._rules.spoke(self, device)
-        site.accept(readings, partial(self._settled, readings[0].device))
+        self._last_number += 1
+        self._offer(self._last_number, readings)
+
+    def _offer(self, number: int, readings: Sequence[Reading]) -> None:
+        if self._held:  # none overtakes
+            insort(self._held, (number, readings))
+            return
+        self._waiting += 1
+        self._rules.site.accept(readings, partial(self._settled, number, readings))
+
+    def _offer_again(self) -> None:
+        self._timer = None
+        held, self._held = self._held, []
+        for number, readings in held:
+            self._offer(number, readings)
+        self._keep_pace()
+
+    def _offer_for_the_last_time(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        held, self._held = self._held, []
+        for _, readings in held:
+            self._rules.site.accept(readings)
 
     def _is_reply(self, frame: bytes) -> bool:
         if self._reply is None or self._reply[1].done():
@@ -167,10 +200,14 @@ class Session:
                 return readings
         raise MappingError("no map matches the message")
 
-    def _settled(self, device: str, refusal: Refusal | None) -> None:
+    def _settled(self, number: int, readings: Sequence[Reading], refusal: Refusal | None) -> None:
         self._waiting -= 1
         if refusal is None:
-            self._answer(self._rules.ack, device=device)
+            self._answer(self._rules.ack, device=readings[0].device)
+        elif refusal.retry_after_s is not None and self._can_wait and not self.is_over:
+            insort(self._held, (number, readings))
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(refusal.retry_after_s, self._offer_again)
         else:
             self._answer(self._rules.refuse, reason=refusal.reason)
         self._keep_pace()
@@ -187,10 +224,11 @@ class Session:
         if is_congested and not self._awaits_room:
             self._awaits_room = True
             self._rules.site.when_room(self._has_room)
-        must_pause = is_congested or self._waiting >= _MAX_WAITING
+        must_pause = is_congested or self._waiting >= _MAX_WAITING or bool(self._held)
         if must_pause and not self._is_paused:
             self.link.pause()
         elif self._is_paused and not must_pause:
+            self.heard_s = time.monotonic()
             self.link.resume()
         self._is_paused = must_pause
 

@@ -132,6 +132,28 @@ async def test_a_congested_gateway_stops_reading() -> None:
 
 
 @asyncio_test
+async def test_what_is_refused_for_now_waits_where_nobody_can_be_told() -> None:
+    """Without `refuse` a sender sends no reading twice: it is offered again, in order, and the sender is held back."""
+    site = RecordingSite()
+    site.outcome = Refusal(reason="full", retry_after_s=0.02)
+    settings = settings_of(KIND, listen="tcp://127.0.0.1:0", map=[MAP], ack="OK {device}", idle_timeout=0.01)
+    connector: Any = KIND.build(settings, site)
+    async with running(connector, site):
+        reader, writer = await asyncio.open_connection("127.0.0.1", connector.port)
+        writer.write(b"a=1\na=2\n")
+        await site.until(lambda: site.readings)
+        await asyncio.sleep(0.05)
+        writer.write(b"a=3\n")
+        connector._close_silent()
+        site.outcome = None
+        site.readings.clear()
+        for _line in range(3):
+            assert await asyncio.wait_for(reader.readline(), 5) == b"OK a\n"
+        assert [one["v"] for one in site.values] == [1, 2, 3]
+        writer.close()
+
+
+@asyncio_test
 async def test_a_lost_connection_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """DEGRADED with the reason meanwhile; a silent one is closed after idle_timeout."""
     monkeypatch.setattr(module, "BACKOFF_MIN_S", 0.05)
