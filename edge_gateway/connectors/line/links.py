@@ -48,6 +48,7 @@ class TcpLink(asyncio.Protocol):
         self._transport = transport
         peer = transport.get_extra_info("peername") or ("",)
         _notice_its_end(transport.get_extra_info("socket"))
+        self._transport.max_size = _READ_BYTES  # one read: asyncio's own is four times as much
         self._receiver = self._opened(self, str(peer[0]).removeprefix("::ffff:"))
         if self._receiver is None:
             self._transport.abort()

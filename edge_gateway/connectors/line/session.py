@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from bisect import insort
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from edge_gateway.mapping.values import by_look
 from edge_gateway.model import CallFailed, Json, Reading, Refusal
 
 _MAX_WAITING: Final = 256  # messages of one connection that wait for the disk
+_TURN: Final = 100  # messages of one connection that are looked at in one turn of the loop
 
 
 class Map:
@@ -59,6 +61,8 @@ class Session:
     def __init__(self, rules: Rules, link: Link, peer: str, framer: Framer, *, can_wait: bool = True) -> None:
         self._rules, self.link, self._peer, self._framer = rules, link, peer, framer
         self._can_wait = can_wait and rules.refuse is None  # a sender that is told sends again
+        self._frames: deque[bytes] = deque()  # of the last read, that are not looked at yet
+        self._is_working = False
         self._waiting = 0
         self._last_number = 0
         self._held: list[tuple[int, Sequence[Reading]]] = []  # refused for now, in the order in which they came
@@ -84,25 +88,27 @@ class Session:
             self.link.close()
             self.lost(str(error))
             return
-        self._take_all(data, frames)
+        self._note_skipped(data)
+        self._frames += [frame for frame in frames if not self._is_reply(frame)]
+        self._work()
 
     def datagram(self, data: bytes) -> None:
         """A message, or several; none goes on in the next datagram."""
         self.heard_s = time.monotonic()
         try:
-            self._take_all(data, self._framer.feed(data))
+            for frame in self._framer.feed(data):
+                if not self._is_reply(frame):
+                    self._take(frame)
             self._framer.end()
         except FramingLost as error:
             self._framer.reset()
             self._rules.site.reject(self._peer, data, str(error))
+        self._note_skipped(data)
 
-    def _take_all(self, data: bytes, frames: Sequence[bytes]) -> None:
+    def _note_skipped(self, data: bytes) -> None:
         if self._framer.skipped > self._skipped:
             self._skipped = self._framer.skipped
             self._rules.site.reject(self._peer, data, "a message is longer than max_frame; raise it or mend the sender")
-        for frame in frames:
-            self._take(frame)
-        self._keep_pace()
 
     def lost(self, why: str) -> None:
         """The link is gone. May be called again."""
@@ -145,9 +151,23 @@ class Session:
 
     # -- readings ---------------------------------------------------------------------------------------
 
-    def _take(self, frame: bytes) -> None:
-        if self._is_reply(frame):
+    def _work(self) -> None:
+        """Takes what the gateway has room for, and not too much in one turn of the loop: others live there too."""
+        if self._is_working:
             return
+        self._is_working = True
+        try:
+            for _ in range(_TURN):
+                if not self._frames or self._is_full:
+                    break
+                self._take(self._frames.popleft())
+        finally:
+            self._is_working = False
+        if self._frames and not self._is_full:
+            asyncio.get_running_loop().call_soon(self._work)
+        self._keep_pace()
+
+    def _take(self, frame: bytes) -> None:
         site = self._rules.site
         try:
             readings = self._read(frame, wants_raw=site.wants_raw)
@@ -157,7 +177,7 @@ class Session:
             if not readings:
                 self._answer(self._rules.refuse, reason=str(error))
                 return
-        for device in {reading.device for reading in readings}:
+        for device in {reading.device for reading in readings} if not self.is_over else ():
             self._rules.spoke(self, device)
         self._last_number += 1
         self._offer(self._last_number, readings)
@@ -174,7 +194,7 @@ class Session:
         held, self._held = self._held, []
         for number, readings in held:
             self._offer(number, readings)
-        self._keep_pace()
+        self._work()
 
     def _offer_for_the_last_time(self) -> None:
         if self._timer is not None:
@@ -210,21 +230,25 @@ class Session:
                 self._timer = asyncio.get_running_loop().call_later(refusal.retry_after_s, self._offer_again)
         else:
             self._answer(self._rules.refuse, reason=refusal.reason)
-        self._keep_pace()
+        self._work()
 
     def _answer(self, template: CompiledTemplate | None, **values: str) -> None:
         if template is not None and not self.is_over:
             self.write(template.render({"device": "", "reason": "", PEER: self._peer, **values}).encode())
 
+    @property
+    def _is_full(self) -> bool:
+        return self._rules.site.is_congested or self._waiting >= _MAX_WAITING or bool(self._held)
+
     def _keep_pace(self) -> None:
         """Stops reading while too much waits, or the gateway has no room."""
-        if self.is_over:
-            return
-        is_congested = self._rules.site.is_congested
-        if is_congested and not self._awaits_room:
+        is_nobody_to_wake_us = bool(self._frames) and not self._waiting and not self._held
+        if (self._rules.site.is_congested or is_nobody_to_wake_us) and not self._awaits_room:
             self._awaits_room = True
             self._rules.site.when_room(self._has_room)
-        must_pause = is_congested or self._waiting >= _MAX_WAITING or bool(self._held)
+        if self.is_over:
+            return
+        must_pause = self._is_full or bool(self._frames)
         if must_pause and not self._is_paused:
             self.link.pause()
         elif self._is_paused and not must_pause:
@@ -234,4 +258,4 @@ class Session:
 
     def _has_room(self) -> None:
         self._awaits_room = False
-        self._keep_pace()
+        self._work()
