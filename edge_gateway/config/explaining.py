@@ -9,7 +9,7 @@ import msgspec
 from msgspec import inspect
 
 from edge_gateway.config.loading import SECTIONS, Config
-from edge_gateway.config.references import MASK, is_secret, without_password
+from edge_gateway.config.references import MASK, is_secret, is_secret_name, without_password
 from edge_gateway.config.typed import Where, struct_type
 from edge_gateway.mapping.amounts import format_duration, format_size
 
@@ -49,7 +49,8 @@ class _Explaining:
             yield from self.struct(value, path, label)
         elif isinstance(value, dict) and value:
             for name, member in value.items():
-                yield from self.value(member, (*path, name), f"{label}.{name}")
+                shown = MASK if is_secret_name((*path, name)) else name
+                yield from self.value(member, (*path, name), f"{label}.{shown}")
         elif isinstance(value, list) and value:
             for place, element in enumerate(value):
                 yield from self.value(element, (*path, place), f"{label}[{place}]")
@@ -58,7 +59,7 @@ class _Explaining:
 
     def _shown(self, value: Any, path: Where, unit: str) -> str:
         if path in self._config.written and path not in self._config.variables:
-            return msgspec.json.encode(self._config.written[path]).decode()
+            return without_password(msgspec.json.encode(self._config.written[path]).decode())
         if is_secret(path) and value not in ("", None, [], {}):
             return MASK
         if unit == "seconds" and isinstance(value, int | float):

@@ -15,19 +15,46 @@ MASK: Final = "••••"
 _MAX_FILE_BYTES: Final = 65_536
 _MIN_MASKED_CHARS: Final = 4  # a shorter one would blot out parts of ordinary words
 _VARIABLE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_SECRET_NAME = re.compile(r"(?:^|[_-])(?:token|password|passphrase|passwd|secret|psk|api_?key|authorization)s?$", re.I)
-_URL_USER = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
+_SECRET_NAME = re.compile(
+    r"(?:^|[_-])(?:token|password|passphrase|passwd|pwd|pass|secret|psk|(?:api|access)[_-]?key|authorization|cookie|"
+    r"community)s?$",
+    re.I,
+)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_FOREIGN = ("headers", "environment")  # tables whose names others have chosen
+_FOREIGN_SECRET = re.compile(r"(?:^|[_-])(?:key|auth|session|signature)$", re.I)
+_URL_SECRETS = re.compile(
+    r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)"  # user and password
+    r"|[?&][A-Za-z0-9_.-]*(?:token|secret|passw|pwd|key|auth|signature)[A-Za-z0-9_.-]*=(?!\$\{|\{)(?P<value>[^&\s\"'#]+)",
+    re.I,
+)
 
 
 def is_secret(path: tuple[str | int, ...]) -> bool:
     """Whether what stands at `path` is hidden for its name; the `key` of a mapping is not, that of `provision` is."""
     names = [part for part in path if isinstance(part, str)]
-    return any(_SECRET_NAME.search(name) for name in names) or names[-2:] == ["provision", "key"]
+    if any(_SECRET_NAME.search(_CAMEL.sub("_", name)) for name in names) and not is_secret_name(path):
+        return True
+    if names[-2:] == ["provision", "key"]:
+        return True
+    return len(names) > 1 and names[-2] in _FOREIGN and bool(_FOREIGN_SECRET.search(_CAMEL.sub("_", names[-1])))
+
+
+def is_secret_name(path: tuple[str | int, ...]) -> bool:
+    """Whether the last part of `path` is itself a secret: in a table `users` access tokens are the names."""
+    return len(path) > 1 and path[-2] == "users" and isinstance(path[-1], str)
+
+
+def url_secrets(text: str) -> list[tuple[int, int]]:
+    """Where a URL in `text` has user and password, or in its query what is a secret for its name."""
+    return [found.span("value" if found["value"] else 0) for found in _URL_SECRETS.finditer(text)]
 
 
 def without_password(text: str) -> str:
-    """`text` with the user and password of a URL masked."""
-    return _URL_USER.sub(MASK, text)
+    """`text` with the secrets of URLs masked."""
+    for start, end in reversed(url_secrets(text)):
+        text = text[:start] + MASK + text[end:]
+    return text
 
 
 @dataclass(slots=True)
@@ -49,6 +76,9 @@ class References:
             self.problems.append(Problem(path[:1], f"nested deeper than {MAX_DEPTH} levels"))
             return ""
         if isinstance(value, dict):
+            for key in value:
+                if is_secret_name((*path, key)):
+                    self.hide(key)
             return {key: self.resolve(member, (*path, key)) for key, member in value.items()}
         if isinstance(value, list):
             return [self.resolve(element, (*path, place)) for place, element in enumerate(value)]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_gateway.config.references import MASK, is_secret, without_password
+from edge_gateway.config.references import MASK, is_secret, is_secret_name, url_secrets, without_password
 
 Where = tuple[str | int, ...]
 
@@ -28,6 +28,8 @@ def secrets_in(document: Any, path: Where = ()) -> Iterator[tuple[Where, str]]:
     """What a decoded configuration itself gives away, with its path; references are none."""
     if isinstance(document, dict):
         for key, member in document.items():
+            if is_secret_name((*path, key)):
+                yield (*path, key), key
             yield from secrets_in(member, (*path, key))
     elif isinstance(document, list):
         for place, element in enumerate(document):
@@ -53,6 +55,7 @@ class Mask:
             document = {}  # broken: by the look of its lines
             found |= {value for name, value in _ASSIGNED.findall(text) if is_secret((name,)) or name == "key"}
         found |= {value for _, value in secrets_in(document)}
+        found |= {text[start:end] for start, end in url_secrets(text)}
         for user, password in _URL_LOGIN.findall(text):
             found |= {password, f"{user}:{password}"}
         found |= {environment.get(name, "") for name in _ENVIRONMENT_REFERENCE.findall(text)}

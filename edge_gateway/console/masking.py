@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any, Final
 
-from edge_gateway.config.references import MASK, is_secret, without_password
+from edge_gateway.config.references import MASK, is_secret, is_secret_name, url_secrets, without_password
 from edge_gateway.config.typed import Where
 
 _PAIR = re.compile(
@@ -19,7 +19,7 @@ _PAIR = re.compile(
 )
 _COMMENTED = re.compile(r"^(?P<start>[ \t]*#.*?\b(?P<key>[A-Za-z0-9_-]+)[ \t]*=[ \t]*)(?P<value>\S.*)$", re.MULTILINE)
 _REFERENCE = re.compile(r"^(?:file:.*|\$\{[A-Za-z_][A-Za-z0-9_]*\})$", re.DOTALL)
-_URL_USER = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
+_HIDDEN_NAME = re.compile(rf"({MASK}\d+{MASK})(\d+)")
 _MIN_SOUGHT_CHARS: Final = 4  # a shorter one is part of ordinary words
 
 
@@ -37,9 +37,12 @@ def masked(text: str) -> str:
     result = _PAIR.sub(lambda found: _masked_pair(found, {(path[-1], str(value)) for path, value in secrets}), text)
     for _, value in secrets:  # elements of arrays
         result = result.replace(f'"{value}"', f'"{MASK}"') if isinstance(value, str) else result
+    names = [name for _, table in _user_tables(document) for name in table]
+    for _, table in _user_tables(document):
+        result = _without_names(result, list(table))
     result = _COMMENTED.sub(_masked_comment, result)
     result = without_password(result)
-    for _, value in secrets:
+    for value in [*(value for _, value in secrets), *names]:
         if len(str(value)) >= _MIN_SOUGHT_CHARS and str(value) in result:
             raise CannotMask(
                 "a secret stands in the file in a place where it cannot be hidden; look at the file itself"
@@ -67,11 +70,14 @@ def restored(text: str, original: str) -> str:
     for place, (_, value) in places.items():
         for mark in re.findall(rf"{MASK}\d+{MASK}", value):
             before = known.get(place, "")
-            url_user = _URL_USER.search(before)
             if value == mark and before:
                 secrets[mark] = _escaped(before)
-            elif url_user and value != mark:
-                secrets[mark] = _escaped(url_user[0])
+        marks = re.findall(rf"{MASK}\d+{MASK}", value)
+        before = known.get(place, "")
+        hidden = [before[start:end] for start, end in url_secrets(before)]
+        if value not in marks and len(hidden) == len(marks):
+            secrets |= {mark: _escaped(one) for mark, one in zip(marks, hidden, strict=True)}
+    numbered = _with_names(numbered, original)
     return re.sub(rf"{MASK}\d+{MASK}", lambda found: secrets.get(found[0], MASK), numbered)
 
 
@@ -84,6 +90,37 @@ def _literal_secrets(value: Any, path: Where = ()) -> list[tuple[Where, Any]]:  
     if not is_secret(path) or value == "" or isinstance(value, bool):
         return []
     return [] if isinstance(value, str) and _REFERENCE.match(value) else [(path, value)]
+
+
+def _user_tables(value: Any, path: Where = ()) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """Tables whose names are secrets."""
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, member in members:
+        if isinstance(member, dict) and is_secret_name((*path, key, "")):
+            yield (*path, key), member
+        elif isinstance(member, dict | list):
+            yield from _user_tables(member, (*path, key))
+
+
+def _without_names(text: str, names: list[str]) -> str:
+    """`text` with each name hidden, and told apart by its number in the table."""
+    for number, name in enumerate(names, 1):
+        forms = rf"""(?:"{re.escape(name)}"|'{re.escape(name)}'|(?<![\w-]){re.escape(name)})(?=\s*=)"""
+        text = re.sub(forms, lambda _, number=number: f'"{MASK}{number}"', text)  # type: ignore[misc]
+    return text
+
+
+def _with_names(numbered: str, original: str) -> str:
+    """The hidden names of tables put in again."""
+    edited, before = tomllib.loads(numbered), tomllib.loads(original)
+    known = {_place(path, before): list(table) for path, table in _user_tables(before)}
+    for path, table in _user_tables(edited):
+        names = known.get(_place(path, edited), [])
+        for name in table:
+            hidden = _HIDDEN_NAME.fullmatch(name)
+            if hidden and 0 < int(hidden[2]) <= len(names):
+                numbered = numbered.replace(name, _escaped(names[int(hidden[2]) - 1]))
+    return numbered
 
 
 def _masked_pair(found: re.Match[str], secrets: set[tuple[str | int, str]]) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from edge_gateway.connectors.access import Address
 from edge_gateway.connectors.interface import Settings
 from edge_gateway.mapping.amounts import parse_duration, parse_size
 from edge_gateway.mapping.compiling import check_map
@@ -69,6 +70,7 @@ class CoapSettings(Settings, kw_only=True, forbid_unknown_fields=True):
     listen: str = ""
     map: list[PathMap] = msgspec.field(default_factory=list)
     token: str = ""
+    insecure_lan: bool = False  # maps without a token for everybody in the network
     preset: Literal["", "thingsboard"] = ""
     users: dict[str, str] = msgspec.field(default_factory=dict)  # of the preset: access token -> device
     type: str = ""  # of the preset's devices
@@ -130,9 +132,23 @@ def _check_listener(settings: CoapSettings) -> list[Problem]:
         problems.append(Problem(("map",), 'a listener needs [[coap.map]] with a path, or preset = "thingsboard"'))
     if settings.users and not settings.preset:
         problems.append(Problem(("users",), 'users goes with preset = "thingsboard"; token is for all devices'))
+    if settings.map and not settings.token and not settings.insecure_lan and not _is_local(settings.listen):
+        text = (
+            "anybody in the network could speak for any device; set token, listen on 127.0.0.1, or accept it by"
+            " insecure_lan = true"
+        )
+        problems.append(Problem(("map",), text))
     for place, one in enumerate(settings.map):
         problems += [Problem(("map", place, *problem.path), problem.text) for problem in _check_path_map(one)]
     return problems
+
+
+def _is_local(listen: str) -> bool:
+    """Whether only this machine can reach it; also while the address is none."""
+    try:
+        return Address(*address_of(listen)).is_loopback
+    except ValueError:
+        return True
 
 
 def _check_path_map(one: PathMap) -> list[Problem]:
@@ -154,7 +170,7 @@ def _check_client(settings: CoapSettings) -> list[Problem]:
     problems: list[Problem] = []
     if len(settings.observe) > MAX_RESOURCES:
         problems.append(Problem(("observe",), f"more than {MAX_RESOURCES} resources; spread them over several tables"))
-    for field in ("map", "token", "preset", "users"):
+    for field in ("map", "token", "preset", "users", "insecure_lan"):
         if getattr(settings, field):
             problems.append(Problem((field,), f"{field} goes with listen"))
     for place, one in enumerate(settings.observe):

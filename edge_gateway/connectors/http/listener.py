@@ -234,16 +234,19 @@ class HttpListener:
             raise Refused(503, "the gateway has no room for now", retry_after_s=CONGESTED_S)
         one, captures = found
         received_ms = time.time_ns() // 1_000_000
+        fault = ""
         try:
             readings = one.map.readings(payload, captures, received_ms=received_ms, wants_raw=self.site.wants_raw)
         except MappingError as error:
             self.site.reject(path, payload, str(error))
-            raise Refused(400, str(error)) from error
+            if not error.readings:
+                raise Refused(400, str(error)) from error
+            fault, readings = str(error), error.readings  # what could be read all the same
         for reading in readings:
             self._check_own(reading.device, login)
         if readings:
             await self._store(path, payload, readings)
-        return _Answer(200, b"{}")
+        return _Answer(200, msgspec.json.encode({"warning": fault}) if fault else b"{}")
 
     async def _store(self, path: str, payload: bytes, readings: list[Reading]) -> None:
         stored: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()

@@ -25,7 +25,7 @@ from edge_gateway.mapping.compiling import compile_map
 from edge_gateway.mapping.interface import CompiledTemplate, MappingError
 from edge_gateway.mapping.paths import compile_path
 from edge_gateway.mapping.templates import compile_body, compile_template
-from edge_gateway.model import Call, CallFailed, Health, Json
+from edge_gateway.model import Call, CallFailed, Health, Json, Reading
 
 MAX_STAGGER_S = 10.0  # over which the first requests are spread
 MAX_BACKOFF_S = 300.0
@@ -185,12 +185,16 @@ class HttpPoller:
             self.site.reject(_shown(settings.url), body, str(error))
             polled.failures = 0
             polled.problem = f"{_shown(settings.url)}: {error}"
+            self._take(polled, error.readings)
         else:
             polled.failures, polled.problem = 0, ""
-            polled.devices.update(reading.device for reading in readings)
-            if readings:
-                self.site.accept(readings)
+            self._take(polled, readings)
         self._tell_health()
+
+    def _take(self, polled: _Polled, readings: list[Reading]) -> None:
+        polled.devices.update(reading.device for reading in readings)
+        if readings:
+            self.site.accept(readings)
 
     def _tell_health(self) -> None:
         problems = [one.problem for one in self._polled if one.problem]

@@ -108,7 +108,7 @@ class LineConnector:
         """Returns when the connection ended; ends it when it is silent for too long."""
         over = self._sessions.get(session)
         while over is not None and not over.is_set():
-            left_s = session.heard_s + self._silence_s - time.monotonic() if self._silence_s else None
+            left_s = self._silence_s - session.silent_s if self._silence_s else None
             if left_s is not None and left_s <= 0:
                 session.link.close()
                 self._ended(session, f"silent for {self._silence_s:g} s")
@@ -142,8 +142,7 @@ class LineConnector:
         return self._session(link, peer)
 
     def _close_silent(self) -> None:
-        limit_s = time.monotonic() - self._silence_s
-        for session in [one for one in self._sessions if self._silence_s and one.heard_s < limit_s]:
+        for session in [one for one in self._sessions if self._silence_s and one.silent_s > self._silence_s]:
             session.link.close()
 
     async def _listen_udp(self) -> None:
@@ -166,7 +165,7 @@ class LineConnector:
         """A datagram is a message, or several; none goes on in the next."""
         session = self._senders.get(sender)
         if session is None:
-            session = Session(self._rules, UdpLink(transport, sender), str(sender[0]), self._framer())
+            session = Session(self._rules, UdpLink(transport, sender), str(sender[0]), self._framer(), can_wait=False)
             self._senders[sender] = session
             if len(self._senders) > self._settings.max_connections:
                 _, oldest = self._senders.popitem(last=False)
@@ -174,7 +173,7 @@ class LineConnector:
         self._senders.move_to_end(sender)
         settings = self._settings
         ending = b"" if settings.length or settings.length_prefix else settings.delimiter.encode()
-        session.received(data if data.endswith(ending) else data + ending)
+        session.datagram(data if data.endswith(ending) else data + ending)
 
     def _framer(self) -> Framer:
         settings = self._settings

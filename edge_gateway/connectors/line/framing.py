@@ -36,6 +36,16 @@ class Framer:
             return self._by_length()
         return self._by_delimiter()
 
+    def end(self) -> None:
+        """Nothing follows. Raises: FramingLost when a message is not whole."""
+        if self._rest:
+            raise FramingLost(f"it ends within a message: {len(self._rest)} bytes are too few")
+
+    def reset(self) -> None:
+        """Forgets what is not whole; what comes next begins a message."""
+        self._rest.clear()
+        self._searched, self._is_skipping = 0, False
+
     def wrap(self, payload: bytes) -> bytes:
         """`payload` as a frame for the other side."""
         if self._prefix:

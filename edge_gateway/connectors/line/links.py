@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -14,6 +15,9 @@ from edge_gateway.connectors.line.settings import Place
 
 _MAX_UNSENT_BYTES: Final = 1_048_576
 _READ_BYTES: Final = 65_536
+_KEEP_ALIVE: Final = {  # after a minute of silence the other side is asked, after two it is given up
+    "TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 120_000,
+}  # fmt: skip
 
 
 class Link(Protocol):
@@ -43,6 +47,8 @@ class TcpLink(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         peer = transport.get_extra_info("peername") or ("",)
+        _notice_its_end(transport.get_extra_info("socket"))
+        self._transport.max_size = _READ_BYTES  # one read: asyncio's own is four times as much
         self._receiver = self._opened(self, str(peer[0]).removeprefix("::ffff:"))
         if self._receiver is None:
             self._transport.abort()
@@ -71,6 +77,14 @@ class TcpLink(asyncio.Protocol):
 
     def close(self) -> None:
         self._transport.abort()
+
+
+def _notice_its_end(opened: Any) -> None:
+    """A peer that loses its power says nothing: the system asks, and ends the connection when nobody answers."""
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE.items():
+        if hasattr(socket, name):  # not every system has all of them
+            opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class SerialLink:

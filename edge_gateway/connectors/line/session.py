@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from bisect import insort
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +22,7 @@ from edge_gateway.mapping.values import by_look
 from edge_gateway.model import CallFailed, Json, Reading, Refusal
 
 _MAX_WAITING: Final = 256  # messages of one connection that wait for the disk
+_TURN: Final = 100  # messages of one connection that are looked at in one turn of the loop
 
 
 class Map:
@@ -55,9 +58,15 @@ class Rules:
 class Session:
     """The `Receiver` of a link."""
 
-    def __init__(self, rules: Rules, link: Link, peer: str, framer: Framer) -> None:
+    def __init__(self, rules: Rules, link: Link, peer: str, framer: Framer, *, can_wait: bool = True) -> None:
         self._rules, self.link, self._peer, self._framer = rules, link, peer, framer
+        self._can_wait = can_wait and rules.refuse is None  # a sender that is told sends again
+        self._frames: deque[bytes] = deque()  # of the last read, that are not looked at yet
+        self._is_working = False
         self._waiting = 0
+        self._last_number = 0
+        self._held: list[tuple[int, Sequence[Reading]]] = []  # refused for now, in the order in which they came
+        self._timer: asyncio.TimerHandle | None = None
         self._is_paused = False
         self._awaits_room = False
         self._reply: tuple[re.Pattern[str], asyncio.Future[Json]] | None = None
@@ -77,20 +86,43 @@ class Session:
         except FramingLost as error:
             self._rules.site.reject(self._peer, data, str(error))
             self.link.close()
+            self.lost(str(error))
             return
+        self._note_skipped(data)
+        self._frames += [frame for frame in frames if not self._is_reply(frame)]
+        self._work()
+
+    def datagram(self, data: bytes) -> None:
+        """A message, or several; none goes on in the next datagram."""
+        self.heard_s = time.monotonic()
+        try:
+            for frame in self._framer.feed(data):
+                if not self._is_reply(frame):
+                    self._take(frame)
+            self._framer.end()
+        except FramingLost as error:
+            self._framer.reset()
+            self._rules.site.reject(self._peer, data, str(error))
+        self._note_skipped(data)
+
+    def _note_skipped(self, data: bytes) -> None:
         if self._framer.skipped > self._skipped:
             self._skipped = self._framer.skipped
             self._rules.site.reject(self._peer, data, "a message is longer than max_frame; raise it or mend the sender")
-        for frame in frames:
-            self._take(frame)
-        self._keep_pace()
 
     def lost(self, why: str) -> None:
-        """The link is gone."""
-        self.is_over = True
+        """The link is gone. May be called again."""
+        was_over, self.is_over = self.is_over, True
         if self._reply is not None and not self._reply[1].done():
             self._reply[1].set_exception(CallFailed(f"the connection was lost: {why}"))
-        self._rules.ended(self, why)
+        if not was_over:
+            self._offer_for_the_last_time()
+            self._rules.ended(self, why)
+
+    @property
+    def silent_s(self) -> float:
+        """Since when the other side has said nothing; who is not read cannot be called silent."""
+        return 0.0 if self._is_paused else time.monotonic() - self.heard_s
 
     # -- commands ---------------------------------------------------------------------------------------
 
@@ -119,9 +151,23 @@ class Session:
 
     # -- readings ---------------------------------------------------------------------------------------
 
-    def _take(self, frame: bytes) -> None:
-        if self._is_reply(frame):
+    def _work(self) -> None:
+        """Takes what the gateway has room for, and not too much in one turn of the loop: others live there too."""
+        if self._is_working:
             return
+        self._is_working = True
+        try:
+            for _ in range(_TURN):
+                if not self._frames or self._is_full:
+                    break
+                self._take(self._frames.popleft())
+        finally:
+            self._is_working = False
+        if self._frames and not self._is_full:
+            asyncio.get_running_loop().call_soon(self._work)
+        self._keep_pace()
+
+    def _take(self, frame: bytes) -> None:
         site = self._rules.site
         try:
             readings = self._read(frame, wants_raw=site.wants_raw)
@@ -131,10 +177,32 @@ class Session:
             if not readings:
                 self._answer(self._rules.refuse, reason=str(error))
                 return
-        self._waiting += 1
-        for device in {reading.device for reading in readings}:
+        for device in {reading.device for reading in readings} if not self.is_over else ():
             self._rules.spoke(self, device)
-        site.accept(readings, partial(self._settled, readings[0].device))
+        self._last_number += 1
+        self._offer(self._last_number, readings)
+
+    def _offer(self, number: int, readings: Sequence[Reading]) -> None:
+        if self._held:  # none overtakes
+            insort(self._held, (number, readings))
+            return
+        self._waiting += 1
+        self._rules.site.accept(readings, partial(self._settled, number, readings))
+
+    def _offer_again(self) -> None:
+        self._timer = None
+        held, self._held = self._held, []
+        for number, readings in held:
+            self._offer(number, readings)
+        self._work()
+
+    def _offer_for_the_last_time(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        held, self._held = self._held, []
+        for _, readings in held:
+            self._rules.site.accept(readings)
 
     def _is_reply(self, frame: bytes) -> bool:
         if self._reply is None or self._reply[1].done():
@@ -152,33 +220,42 @@ class Session:
                 return readings
         raise MappingError("no map matches the message")
 
-    def _settled(self, device: str, refusal: Refusal | None) -> None:
+    def _settled(self, number: int, readings: Sequence[Reading], refusal: Refusal | None) -> None:
         self._waiting -= 1
         if refusal is None:
-            self._answer(self._rules.ack, device=device)
+            self._answer(self._rules.ack, device=readings[0].device)
+        elif refusal.retry_after_s is not None and self._can_wait and not self.is_over:
+            insort(self._held, (number, readings))
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(refusal.retry_after_s, self._offer_again)
         else:
             self._answer(self._rules.refuse, reason=refusal.reason)
-        self._keep_pace()
+        self._work()
 
     def _answer(self, template: CompiledTemplate | None, **values: str) -> None:
         if template is not None and not self.is_over:
             self.write(template.render({"device": "", "reason": "", PEER: self._peer, **values}).encode())
 
+    @property
+    def _is_full(self) -> bool:
+        return self._rules.site.is_congested or self._waiting >= _MAX_WAITING or bool(self._held)
+
     def _keep_pace(self) -> None:
         """Stops reading while too much waits, or the gateway has no room."""
-        if self.is_over:
-            return
-        is_congested = self._rules.site.is_congested
-        if is_congested and not self._awaits_room:
+        is_nobody_to_wake_us = bool(self._frames) and not self._waiting and not self._held
+        if (self._rules.site.is_congested or is_nobody_to_wake_us) and not self._awaits_room:
             self._awaits_room = True
             self._rules.site.when_room(self._has_room)
-        must_pause = is_congested or self._waiting >= _MAX_WAITING
+        if self.is_over:
+            return
+        must_pause = self._is_full or bool(self._frames)
         if must_pause and not self._is_paused:
             self.link.pause()
         elif self._is_paused and not must_pause:
+            self.heard_s = time.monotonic()
             self.link.resume()
         self._is_paused = must_pause
 
     def _has_room(self) -> None:
         self._awaits_room = False
-        self._keep_pace()
+        self._work()

@@ -400,7 +400,7 @@ class MqttClient:
             )
         except MappingError as error:
             self.site.reject(topic, payload, str(error))
-            return Offer(message)
+            readings = error.readings  # what could be read all the same
         self._routes.heard(readings, route, captures)
         return Offer(message, readings)
 

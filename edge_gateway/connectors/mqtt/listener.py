@@ -207,7 +207,13 @@ class MqttListener:
             return self._unmapped(packet)
         route, captures = found
         login = {"client_id": session.client_id, "username": session.username, "login": session.device}
-        readings = route.readings(payload, captures, login, received_ms=received_ms, wants_raw=self.site.wants_raw)
+        try:
+            readings = route.readings(payload, captures, login, received_ms=received_ms, wants_raw=self.site.wants_raw)
+        except MappingError as error:
+            if not error.readings:
+                raise
+            self.site.reject(topic, payload, str(error))
+            readings = error.readings  # what could be read all the same
         if self.settings.own_device and any(reading.device != session.device for reading in readings):
             self.site.reject(topic, payload, f"the login of {session.device} may speak only for itself (own_device)")
             return Offer(packet, reason=ReasonCode.NOT_AUTHORIZED)

@@ -331,12 +331,29 @@ async def test_it_ends_clean() -> None:
         ({"listen": "0.0.0.0", "preset": "thingsboard"}, "the preset needs users"),
         ({"listen": "0.0.0.0", "map": [MAP | {"path": "/m/{device"}]}, "map.0.path"),
         ({"listen": "0.0.0.0", "map": [MAP | {"device": "{$.n}", "rpc": "observe"}]}, "must come from the path"),
+        ({"listen": "0.0.0.0", "map": [MAP]}, "map: anybody in the network could speak for any device; set token"),
+        ({"listen": "0.0.0.0", "preset": "thingsboard", "users": {"T": "a"}, "map": [MAP]}, "set token"),
         ({"observe": [{"uri": "http://x/y", "device": "d", "telemetry": ["$.a -> b"]}]}, "coap://10.0.0.31"),
     ],
 )
 def test_mistakes_are_named(table: dict[str, Any], words: str) -> None:
     """`check` finds what the types cannot say."""
     assert any(words in problem for problem in problems_of(KIND, **table)), problems_of(KIND, **table)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"listen": "127.0.0.1:5683", "map": [MAP]},
+        {"listen": "[::1]", "map": [MAP]},
+        {"listen": "0.0.0.0", "map": [MAP], "token": "T"},
+        {"listen": "0.0.0.0", "map": [MAP], "insecure_lan": True},
+        {"listen": "0.0.0.0", "preset": "thingsboard", "users": {"T": "a"}},
+    ],
+)
+def test_the_network_needs_a_token_or_a_word(table: dict[str, Any]) -> None:
+    """Loopback does not; `insecure_lan` is the word."""
+    assert problems_of(KIND, **table) == []
 
 
 def test_settings_do_not_show_their_secrets() -> None:

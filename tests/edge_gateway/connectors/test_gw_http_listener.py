@@ -189,3 +189,15 @@ async def test_a_device_that_hangs_up_gives_its_place_back() -> None:
         await until(lambda: listener._mailboxes._polls == 1)
         writer.close()
         await until(lambda: listener._mailboxes._polls == 0)
+
+
+@asyncio_test
+async def test_a_message_that_is_wrong_in_part_gives_the_rest() -> None:
+    """What can be read is stored and answered by 200, with a warning that says what could not."""
+    site = FakeSite()
+    lines = ["$.t -> temperature: float", "$.n -> count: int"]
+    async with listening(site, map=[PUSH | {"telemetry": lines}]) as listener:
+        answer = await ask(listener, "POST", "/in/a", b'{"t": "broken", "n": 3}')
+    assert answer.status == 200 and "broken" in answer.document["warning"]
+    assert site.values() == [("a", {"count": 3})]
+    assert len(site.rejected) == 1

@@ -149,3 +149,16 @@ async def test_calls_and_attributes_are_requests() -> None:
                 await poller.call(Call(device="s1", method="set", params={"v": 7}, timeout_s=5))
     written = [one for one in device.requests if not one[0].startswith("GET")]
     assert [one[:2] for one in written] == [("PUT /set/s1", b"7"), ("POST /attr/limit", b"5"), ("PUT /set/s1", b"7")]
+
+
+@asyncio_test
+async def test_an_answer_that_is_wrong_in_part_gives_the_rest() -> None:
+    """One broken value does not silence the others of the same answer; the fault is shown."""
+    site = FakeSite()
+    async with Device(body=b'{"t": "broken", "n": 3}').up() as device:
+        lines = ["$.t -> temperature: float", "$.n -> count: int"]
+        async with polling(site, sensor(device.url, telemetry=lines)):
+            await until(lambda: site.readings)
+    assert site.values()[0] == ("s1", {"count": 3})
+    assert "broken" in site.rejected[0][2]
+    assert site.healths[-1][0] is Health.DEGRADED

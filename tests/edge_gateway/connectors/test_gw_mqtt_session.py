@@ -467,3 +467,15 @@ async def test_a_preset_device_is_sent_no_higher_qos_than_it_was_granted() -> No
         assert (command.topic, command.qos) == (f"{me}/rpc/request/{number}", 0)
         peer.send(Publish(f"{me}/rpc/response/{number}", b"1", 0, 0))
         assert await calling == 1
+
+
+@asyncio_test
+async def test_a_message_that_is_wrong_in_part_gives_the_rest() -> None:
+    """One broken sensor does not silence the others: its neighbours are stored, and the fault is shown."""
+    hall = Listening(map=[HALL | {"telemetry": ["$.temp -> temperature: float", "$.n -> count: int"]}])
+    peer = hall.connect()
+    peer.send(Publish("site/a/1/data", b'{"temp": "broken", "n": 3}', 1, 7))
+    await turns()
+    assert hall.site.values() == [("a-1", {"count": 3})]
+    assert peer.received() == [Puback(7)]
+    assert "broken" in hall.site.rejected[0][2]
