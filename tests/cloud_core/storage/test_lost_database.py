@@ -29,7 +29,7 @@ def test_a_store_outlives_its_database(store: StoreUnderTest, monkeypatch: pytes
     """While no connection can be opened decisions and look-ups are refused; afterwards they are served."""
     monkeypatch.setattr(lanes, "REOPEN_EVERY_S", 0.0)
     device_id = store.add_device("d", store.add_profile())
-    store.read(lambda tx: None)
+    store.read(lambda tx: None)  # each lane has opened its connection by now
     with monkeypatch.context() as away:
         away.setattr(store.store, "_connect", lambda: (_ for _ in ()).throw(OSError("the database is away")))
         lose(store)
@@ -50,6 +50,7 @@ def test_a_database_that_is_away_is_not_asked_for_each_request(
         opened.append(None)
         raise OSError("the database is away")
 
+    sqlite_store.run(lambda tx: 1)  # the lane has opened its connection by now
     with monkeypatch.context() as patched:
         patched.setattr(sqlite_store.store, "_connect", away)
         lose(sqlite_store)
