@@ -40,6 +40,7 @@ from edge_gateway.uplink.paho import PahoUplink
 
 log = Logger()
 
+FIRST_WORDS_S = 2.0  # for connectors that have to reach somebody first
 COMMIT_S = 10.0  # so long the disk may take for the last records at a stop
 _LETTERS = string.ascii_letters + string.digits
 
@@ -180,12 +181,13 @@ class Gateway:
     # -- life -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Everything runs when this returns; the core may still be far away."""
+        """Everything runs when this returns, with its ports open; the core may still be far away."""
         self.relay.start()
         self.statistics.start()
         self.watchdog.start()
         await self.supervisor.apply(self._tables(self.config))
         self.agent.start()
+        await self.supervisor.first_words(FIRST_WORDS_S)
 
     async def stop(self) -> None:
         """Connectors first, then what they brought goes to the disk, then the connection ends."""
