@@ -32,7 +32,7 @@ from edge_gateway.core.statistics import Counters, Statistics
 from edge_gateway.core.sub_devices import SubDevices
 from edge_gateway.core.supervision import Supervisor, Table, Watchdog
 from edge_gateway.mapping.reports import parse_report
-from edge_gateway.model import Content, Credentials, Health, Reading
+from edge_gateway.model import Content, Credentials, Reading
 from edge_gateway.storage.credentials import CredentialsFolder
 from edge_gateway.storage.keyring import FileKeyring
 from edge_gateway.storage.spool import SqlSpool, seconds_since_start
@@ -50,7 +50,7 @@ STATE_TEXTS = {
     presence.State.REFUSED: "refused by the core; tried again later",
     presence.State.DELETED: "deleted at the core; until it speaks again",
 }
-SETTLE_S = 3.0  # so long the start waits for connectors; those that take longer go on starting
+FIRST_WORDS_S = 2.0  # for connectors that have to reach somebody first
 COMMIT_S = 10.0  # so long the disk may take for the last records at a stop
 _LETTERS = string.ascii_letters + string.digits
 
@@ -196,21 +196,13 @@ class Gateway:
     # -- life -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Everything runs when this returns; the core may still be far away."""
+        """Everything runs when this returns, with its ports open; the core may still be far away."""
         self.relay.start()
         self.statistics.start()
         self.watchdog.start()
         await self.supervisor.apply(self._tables(self.config))
-        await self._connectors_settle()
         self.agent.start()
-
-    async def _connectors_settle(self) -> None:
-        """Until each connector works or has said why not, so that `ready` means what it says; not for ever."""
-        ends = self._reactor.seconds() + SETTLE_S
-        while self._reactor.seconds() < ends:
-            if all(site.state[0] is not Health.STARTING for site in self._sites().values()):
-                return
-            await asyncio.sleep(0.01)
+        await self.supervisor.first_words(FIRST_WORDS_S)
 
     async def stop(self) -> None:
         """Connectors first, then what they brought goes to the disk, then the connection ends."""

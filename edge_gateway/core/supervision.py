@@ -21,6 +21,7 @@ BACKOFF_MAX_S = 60.0
 STEADY_S = 60.0  # of work after which the next failure is the first one again
 STOP_S = 5.0
 BLOCKED_S = 1.0
+LOOK_AGAIN_S = 0.005
 MAX_REASON = 300
 
 
@@ -93,6 +94,14 @@ class Supervisor:
         for name in [*changed, *new]:
             self._start(wanted[name])
         return {"started": new, "stopped": gone, "restarted": changed, "unchanged": unchanged}
+
+    async def first_words(self, within_s: float) -> None:
+        """Waits until each has said how it is: its port is open, or will not be. No longer than `within_s`."""
+        until_s = self._timers.seconds() + within_s
+        while any(run.site.state[0] is Health.STARTING for run in self._runs.values()):
+            if self._timers.seconds() >= until_s:
+                return
+            await self._sleep(LOOK_AGAIN_S)
 
     async def stop(self) -> None:
         """Stops all, at the same time."""
