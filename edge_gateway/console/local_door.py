@@ -417,7 +417,9 @@ class LocalDoor:
 
         task = self._deferred(self.rollout.run(old, new, wish.watch_s, proved))
         task.addErrback(
-            lambda failure: None if failure.check(asyncio.CancelledError) else log.failure("apply", failure)
+            lambda failure: (
+                None if failure.check(asyncio.CancelledError) else log.failure("the rollout ended by an error", failure)
+            )
         )
         request.setResponseCode(202)
         return self.rollout.shown() | {"hints": _shown(new.hints)}
@@ -432,11 +434,6 @@ class LocalDoor:
             raise Refused(409, "the file on the gateway was changed meanwhile; load it again")
         new, whole = self._edited(wish.text)
         return new, lambda: page_text.replace(path, whole, version)
-
-
-def _rollout_ended(failure: Any) -> None:
-    if not failure.check(asyncio.CancelledError):
-        log.failure("the rollout ended by an error", failure)
 
 
 def _shown(problems: Sequence[ConfigProblem]) -> list[Json]:

@@ -197,7 +197,7 @@ def _number(value: Json, type: str) -> int | float:
             value = float(value) if any(sign in value for sign in ".eEnN") else int(value)
         except ValueError:
             raise MappingError(f"{shown(value)} is no number; {type} needs one") from None
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if not isinstance(value, int | float) or (isinstance(value, float) and not math.isfinite(value)):
         raise MappingError(f"{shown(value)} is no number; {type} needs one")
     return value
 
@@ -228,7 +228,7 @@ def _write_float(value: Json, type: str, words: str) -> bytes:
     number = _number(value, type)
     try:
         return _ordered(struct.pack(">" + _FLOATS[type][0], number), words)
-    except OverflowError:
+    except (OverflowError, struct.error):  # the latter for whole numbers beyond any float
         limit = {"float16": "65504", "float32": "3.4e38", "float64": "1.8e308"}[type]
         raise MappingError(f"{shown(value)} is out of range; {type} goes from -{limit} to {limit}") from None
 

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from edge_gateway.connectors import http, mqtt
+from edge_gateway.connectors.mqtt import listener as mqtt_listener
 from edge_gateway.model import Health
 from tests.support.asyncio_tests import asyncio_test
 from tests.support.gateway_process import GatewayProcess
@@ -90,6 +91,17 @@ async def test_mqtt_over_tls_is_trusted_by_its_authority(files: dict[str, str]) 
             await until(lambda: doubtful.healths)
     assert near.values() == [("a", {"t": 1})]
     assert "not trusted" in doubtful.healths[0][1] and "set ca_file" in doubtful.healths[0][1]
+
+
+@asyncio_test
+async def test_who_begins_no_handshake_is_hung_up_on(files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And at the end of the connector nobody is kept: a connection that says nothing costs a socket for a moment."""
+    monkeypatch.setattr(mqtt_listener, "HANDSHAKE_S", 0.1)
+    table = {"listen": "127.0.0.1:0", "anonymous": True, "map": [FEED], **files}
+    async with running(mqtt.KINDS[0], FakeSite("far"), **table) as broker:
+        reader, writer = await asyncio.open_connection("127.0.0.1", broker.port)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
 
 
 @pytest.mark.parametrize(("trust", "is_fine"), [("ca_file", True), ("insecure", True), ("", False)])

@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from werkzeug.exceptions import HTTPException
 
 from edge_gateway.connectors.access import Rates, Users, UsersUnreadable, parse_address, same_secret
 from edge_gateway.connectors.http.bounds import BoundedSite, error_body
@@ -95,6 +96,7 @@ class HttpListener:
         self._rates = Rates(settings.max_rate, time.monotonic)
         self._app = Klein()
         self._app.route("/", branch=True)(self._serve)
+        self._app.handle_errors(HTTPException)(_no_route)
 
     async def run(self) -> None:
         import twisted.internet.reactor as installed  # not before: whoever imports it first chooses it
@@ -292,6 +294,15 @@ class HttpListener:
 
     async def attributes_changed(self, device: str, values: dict[str, Json], deleted: list[str]) -> None:
         self._mailboxes.change(device, values, deleted)
+
+
+def _no_route(request: Any, failure: Any) -> bytes:
+    """A path that no URL has, such as one with a line break in it."""
+    request.setResponseCode(failure.value.code)
+    request.setHeader("Content-Type", "application/json")
+    body = error_body("there is nothing of this name")
+    request.setHeader("Content-Length", str(len(body)))
+    return body
 
 
 def _is_cancelled(failure: Any) -> bytes:

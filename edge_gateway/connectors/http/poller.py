@@ -7,7 +7,7 @@ import base64
 import time
 from io import BytesIO
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -275,7 +275,8 @@ class HttpPoller:
     ) -> bytes:
         """Raises: CallFailed."""
         try:
-            url = request.url.render(values, document)
+            names = {name: value if name == "host" else _in_url(value, safe="") for name, value in values.items()}
+            url = request.url.render(names, _in_url(document, safe="/"))
             body = default if request.body is None else request.body.render(values, document).encode()
             expect = [200, 201, 202, 204]
             return await self._request(
@@ -283,6 +284,15 @@ class HttpPoller:
             )
         except (MappingError, RequestFailed) as error:
             raise CallFailed(str(error)) from error
+
+
+def _in_url(value: Json, safe: str) -> Json:
+    """`value` with its texts as they may stand in a url; a device's name must not become a path or a query."""
+    if isinstance(value, str):
+        return quote(value, safe=safe)
+    if isinstance(value, dict):
+        return {name: _in_url(member, safe) for name, member in value.items()}
+    return [_in_url(element, safe) for element in value] if isinstance(value, list) else value
 
 
 def _shown(url: str) -> str:

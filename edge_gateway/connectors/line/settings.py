@@ -129,7 +129,7 @@ def check(settings: LineSettings) -> list[Problem]:
         problems.append(Problem(("length",), f"length or length_prefix ({', '.join(PREFIXES)}), not both"))
     if settings.length < 0 or settings.max_connections < 1:
         problems.append(Problem((), "length and max_connections are positive numbers"))
-    attempt(("max_frame",), lambda: parse_size(settings.max_frame))
+    attempt(("max_frame",), lambda: _check_max_frame(settings))
     attempt(("idle_timeout",), lambda: parse_duration(settings.idle_timeout))
     attempt(("ack",), lambda: compile_template(settings.ack))
     attempt(("refuse",), lambda: compile_template(settings.refuse))
@@ -139,6 +139,14 @@ def check(settings: LineSettings) -> list[Problem]:
         attempt(("rpc", method, "reply"), lambda call=call: re.compile(call.reply))  # type: ignore[misc]
         attempt(("rpc", method, "timeout"), lambda call=call: parse_duration(call.timeout))  # type: ignore[misc]
     return problems + _check_maps(settings)
+
+
+def _check_max_frame(settings: LineSettings) -> None:
+    most = parse_size(settings.max_frame)
+    if most < 1:
+        raise ValueError("no message would be taken; write a size of at least 1 B")
+    if settings.length > most:
+        raise ValueError(f"length: {settings.length} is above max_frame, which is {most}; raise max_frame")
 
 
 def _allowed(text: str, where: str, schemes: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import ssl
 import time
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -33,6 +34,7 @@ from shared.mqtt.packets import Connect, Publish
 log = Logger()
 
 BACKLOG = 1024
+HANDSHAKE_S = 10.0  # of TLS; only then the connection counts, and its other deadlines begin
 ARRIVAL_S = 10.0  # within which a device must acknowledge a shared attribute
 PACKET_OVERHEAD_BYTES = 2_048  # of topic, properties and headers beside the payload
 
@@ -69,9 +71,12 @@ class MqttListener:
         address = parse_address(self.settings.listen, 1883)
         if self._users is not None:
             self._users.load()
+        tls: Any = {}
+        if context := self._tls_context():
+            tls = {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_S}
         try:
             server = await self.loop.create_server(
-                lambda: MqttSession(self), address.host, address.port, backlog=BACKLOG, ssl=self._tls_context()
+                lambda: MqttSession(self), address.host, address.port, backlog=BACKLOG, **tls
             )
         except OSError as error:
             why = error.strerror or str(error)

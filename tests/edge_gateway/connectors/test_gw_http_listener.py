@@ -94,6 +94,8 @@ async def test_what_cannot_be_taken_is_told_with_the_reason() -> None:
         assert (await ask(listener, "GET", "/in/a")).status == 405
         assert (await ask(listener, "POST", "/in/a", b"x" * 1025)).status == 413
         assert (await ask(listener, "POST", "/in/a%2Fb", b"{}")).status == 400
+        odd = await ask(listener, "POST", "/in/a%0Ab", b'{"t": 1}')
+        assert odd.status == 404 and "error" in odd.document
     assert site.readings == []
 
 

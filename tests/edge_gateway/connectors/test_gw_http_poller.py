@@ -162,3 +162,16 @@ async def test_an_answer_that_is_wrong_in_part_gives_the_rest() -> None:
     assert site.values()[0] == ("s1", {"count": 3})
     assert "broken" in site.rejected[0][2]
     assert site.healths[-1][0] is Health.DEGRADED
+
+
+@asyncio_test
+async def test_a_name_cannot_change_where_a_request_goes() -> None:
+    """What devices call themselves, and what a caller gives, is put into the url as text: no path, no query."""
+    site = FakeSite()
+    async with Device(body=b'{"id": "a b/../x?y=1#z", "t": 1}').up() as device:
+        rpc = {"set": {"url": device.url + "/d/{device}/set?v={$.params}"}}
+        async with polling(site, sensor(device.url, device="{$.id}", rpc=rpc)) as poller:
+            await until(lambda: site.readings)
+            name = site.readings[0].device
+            await poller.call(Call(device=name, method="set", params="1&w=2 3", timeout_s=5))
+    assert device.requests[-1][0] == "POST /d/a%20b%2F..%2Fx%3Fy%3D1%23z/set?v=1%26w%3D2%203"

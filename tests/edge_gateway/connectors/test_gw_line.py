@@ -390,6 +390,8 @@ async def test_a_line_keeps_the_contract(tmp_path: Path) -> None:
         ({"connect": "tcp://x:1"}, "needs [[line.map]]"),
         ({"connect": "tcp://x:1", "map": [MAP | {"match": "("}]}, "map.0.match: no regular expression"),
         ({"connect": "tcp://x:1", "map": [MAP], "length": 1, "length_prefix": "uint8"}, "not both"),
+        ({"connect": "tcp://x:1", "map": [MAP], "length": 70_000}, "length: 70000 is above max_frame"),
+        ({"connect": "tcp://x:1", "map": [MAP], "max_frame": 0}, "max_frame: "),
         ({"connect": "tcp://x:1", "map": [MAP], "rpc": {"m": {"write": "x", "reply": "["}}}, "rpc.m.reply"),
     ],
 )

@@ -125,3 +125,10 @@ def test_an_unknown_type_or_order_is_a_value_error() -> None:
         words.decode(b"\0", "uint17")
     with pytest.raises(ValueError, match="'middle' is no order"):
         words.decode(b"\0\0", "uint16", "middle")
+
+
+@pytest.mark.parametrize("type", ["uint16", "float32", "bool", "bcd16"])
+def test_a_number_of_hundreds_of_digits_is_refused_in_words(type: str) -> None:
+    """As JSON may have it."""
+    with pytest.raises(MappingError):
+        words.encode(10**400, type)
