@@ -13,7 +13,7 @@ from edge_gateway.mapping.keys import Key, Taken, checked_template, compile_key,
 from edge_gateway.mapping.paths import MAX_FOUND, MISSING, Path, compile_path
 from edge_gateway.mapping.problems import MappingProblems, did_you_mean
 from edge_gateway.mapping.templates import Pick, Template, split
-from edge_gateway.mapping.times import TimeReader, plausible, time_reader
+from edge_gateway.mapping.times import TimeReader, time_reader
 from edge_gateway.mapping.values import shown
 from edge_gateway.model import Json, Problem, Reading, ReportRule
 
@@ -143,15 +143,13 @@ class _Map:
             return None
         return {key.name: key.report for key in self._keys if key.name is not None and key.report is not None}
 
-    def readings(
-        self, payload: bytes, captures: Mapping[str, str], *, received_ms: int, wants_raw: bool = False
-    ) -> list[Reading]:
+    def readings(self, payload: bytes, captures: Mapping[str, str], *, wants_raw: bool = False) -> list[Reading]:
         """See `CompiledMap`."""
         readings: list[Reading] = []
         faults: list[str] = []
         scopes = self._scopes(payload, captures)
         for scope in scopes:
-            reading = self._reading(scope, received_ms, wants_raw, faults)
+            reading = self._reading(scope, wants_raw, faults)
             if reading is not None:
                 readings.append(reading)
         if faults:
@@ -181,7 +179,7 @@ class _Map:
             raise MappingError(f"each: more than {MAX_FOUND} elements")
         return [_Scope(element, whole, {**captures, "each": name}, f"element {name}: ") for name, element in found]
 
-    def _reading(self, scope: _Scope, received_ms: int, wants_raw: bool, faults: list[str]) -> Reading | None:
+    def _reading(self, scope: _Scope, wants_raw: bool, faults: list[str]) -> Reading | None:
         """None where there is nothing to tell; what is wrong is added to `faults`."""
         draft = self._draft
         try:
@@ -202,7 +200,7 @@ class _Map:
         if self._attributes:
             for key in self._attributes:
                 key.take(scope.document, scope.captures, attributes)
-        ts_ms = self._time(scope, received_ms, own) if draft.ts is not None else None
+        ts_ms = self._time(scope, own) if draft.ts is not None else None
         if own:
             faults += [scope.label + fault for fault in own]
         if telemetry.lacks_required or attributes.lacks_required or not (telemetry.values or attributes.values):
@@ -226,21 +224,20 @@ class _Map:
         except MappingError:  # a message may leave it out: the type is unknown then
             return ""
 
-    def _time(self, scope: _Scope, received_ms: int, faults: list[str]) -> int | None:
-        """None when the source gave none, or one that cannot be meant: a clock that was never set."""
+    def _time(self, scope: _Scope, faults: list[str]) -> int | None:
+        """None when the source gave none."""
         value = self._draft.ts.first(scope.document, MISSING)
         if value is MISSING and scope.whole is not MISSING:
             value = self._draft.ts.first(scope.whole, MISSING)
         if value is MISSING or value is None:
             return None
         try:
-            ts_ms = self._draft.read_time(value.decode("ascii", "replace") if type(value) is bytes else value)
+            return self._draft.read_time(value.decode("ascii", "replace") if type(value) is bytes else value)
         except NoValue:
             return None
         except MappingError as error:
             faults.append(f"ts: {error} ({self._draft.ts_at})")
             return None
-        return ts_ms if plausible(ts_ms, received_ms) else None
 
     def _nothing(self, scopes: list[_Scope]) -> str:
         looked = ", ".join(key.line.at for key in self._keys[:_MAX_NAMES_TOLD])

@@ -68,10 +68,8 @@ class MapSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class CompiledMap(Protocol):
     """A `MapSettings`, ready for use."""
 
-    def readings(
-        self, payload: bytes, captures: Mapping[str, str], *, received_ms: int, wants_raw: bool = False
-    ) -> list[Reading]:
-        """What the payload says; `received_ms` serves only to judge the source's time.
+    def readings(self, payload: bytes, captures: Mapping[str, str], *, wants_raw: bool = False) -> list[Reading]:
+        """What the payload says, with the source's time as it is: whether it can be meant is judged at acceptance.
 
         Keys whose path finds nothing are left out. Raises: MappingError when the payload cannot be read at all,
         yields neither device nor value, lacks a required key, or has a value that does not fit its type."""

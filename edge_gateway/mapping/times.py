@@ -11,10 +11,6 @@ from edge_gateway.mapping.problems import MappingProblems
 from edge_gateway.mapping.values import shown
 from edge_gateway.model import Json
 
-EARLIEST_MS: Final = 978_307_200_000  # 2001: before that it is a clock that was never set
-MAX_AHEAD_MS: Final = 86_400_000  # a source whose clock is a day fast has no useful time
-_CLOCK_IS_SET_MS: Final = 1_577_836_800_000  # 2020: ours, when it can judge others
-
 _YEARS = ("%Y", "%y", "%G", "%c", "%x", "%D", "%F")
 _UP_TO_S, _UP_TO_MS, _UP_TO_US = 1e11, 1e14, 1e17  # the year 5138 in each unit
 
@@ -40,11 +36,6 @@ def time_reader(format: str) -> TimeReader:
     except ValueError as error:
         raise MappingProblems.of(f"'{format}' is no format of date and time: {error}") from None
     return lambda value: _by_format(value, format)
-
-
-def plausible(ts_ms: int, received_ms: int) -> bool:
-    """Whether a source's time can be meant: not before 2001, and not more than a day ahead of ours, if ours is set."""
-    return ts_ms >= EARLIEST_MS and (received_ms < _CLOCK_IS_SET_MS or ts_ms <= received_ms + MAX_AHEAD_MS)
 
 
 def _number(value: Json) -> float | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from typing import Any, Final
 
 import msgspec
@@ -102,9 +101,7 @@ class _Resource:
         site = self._owner.site
         payload = bytes(response.payload)
         try:
-            readings = self._map.readings(
-                payload, {}, received_ms=time.time_ns() // 1_000_000, wants_raw=site.wants_raw
-            )
+            readings = self._map.readings(payload, {}, wants_raw=site.wants_raw)
         except MappingError as error:
             site.reject(self.uri, payload, str(error))
             readings = error.readings

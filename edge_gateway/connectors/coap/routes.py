@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -59,10 +58,6 @@ def _same(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8", "replace"))
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 class _MapRoute:
     """One `[[coap.map]]`."""
 
@@ -81,7 +76,7 @@ class _MapRoute:
             return None
 
         def read(payload: bytes, wants_raw: bool) -> list[Reading]:
-            return self._map.readings(payload, found, received_ms=_now_ms(), wants_raw=wants_raw)
+            return self._map.readings(payload, found, wants_raw=wants_raw)
 
         return Message(read, self.path if "token" in found else path)
 

@@ -235,10 +235,9 @@ class HttpListener:
         if self.site.is_congested:
             raise Refused(503, "the gateway has no room for now", retry_after_s=CONGESTED_S)
         one, captures = found
-        received_ms = time.time_ns() // 1_000_000
         fault = ""
         try:
-            readings = one.map.readings(payload, captures, received_ms=received_ms, wants_raw=self.site.wants_raw)
+            readings = one.map.readings(payload, captures, wants_raw=self.site.wants_raw)
         except MappingError as error:
             self.site.reject(path, payload, str(error))
             if not error.readings:

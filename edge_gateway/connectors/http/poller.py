@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import time
 from io import BytesIO
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -175,9 +174,7 @@ class HttpPoller:
                 settings.method, settings.url, settings.body.encode(), polled.headers, polled.timeout_s,
                 settings.expect,
             )  # fmt: skip
-            readings = polled.map.readings(
-                body, polled.captures, received_ms=time.time_ns() // 1_000_000, wants_raw=self.site.wants_raw
-            )
+            readings = polled.map.readings(body, polled.captures, wants_raw=self.site.wants_raw)
         except RequestFailed as error:
             polled.failures += 1
             polled.problem = f"{_shown(settings.url)}: {error}"

@@ -40,7 +40,7 @@ class Map:
             if found is None:
                 return None
             captures |= {name: text or "" for name, text in found.groupdict().items()}
-        return self._map.readings(frame, captures, received_ms=time.time_ns() // 1_000_000, wants_raw=wants_raw)
+        return self._map.readings(frame, captures, wants_raw=wants_raw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ import random
 import socket
 import ssl
 import threading
-import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -395,9 +394,7 @@ class MqttClient:
         try:
             if len(payload) > self._max_payload_bytes:
                 raise MappingError(f"the payload has {len(payload)} bytes; max_payload is {self._max_payload_bytes}")
-            readings = route.readings(
-                payload, captures, {}, received_ms=time.time_ns() // 1_000_000, wants_raw=self.site.wants_raw
-            )
+            readings = route.readings(payload, captures, {}, wants_raw=self.site.wants_raw)
         except MappingError as error:
             self.site.reject(topic, payload, str(error))
             readings = error.readings  # what could be read all the same

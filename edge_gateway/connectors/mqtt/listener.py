@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
-import time
 from typing import Any
 
 from twisted.logger import Logger
@@ -191,18 +190,17 @@ class MqttListener:
         if self.site.is_congested and not self._is_waiting_for_room:
             self._wait_for_room()
         topic, payload = packet.topic, packet.payload
-        received_ms = time.time_ns() // 1_000_000
         try:
             if self._preset is not None:
-                readings = self._preset.read(session, topic, payload, received_ms)
+                readings = self._preset.read(session, topic, payload)
                 if readings is not None:
                     return Offer(packet, readings)
-            return self._read_mapped(session, packet, received_ms)
+            return self._read_mapped(session, packet)
         except MappingError as error:
             self.site.reject(topic, payload, str(error))
             return Offer(packet, reason=ReasonCode.PAYLOAD_FORMAT_INVALID)
 
-    def _read_mapped(self, session: MqttSession, packet: Publish, received_ms: int) -> Offer:
+    def _read_mapped(self, session: MqttSession, packet: Publish) -> Offer:
         topic, payload = packet.topic, packet.payload
         is_reply = self._downlinks.take_reply(topic, payload, session.device if self.settings.own_device else "")
         found = self._routes.find(topic)
@@ -213,7 +211,7 @@ class MqttListener:
         route, captures = found
         login = {"client_id": session.client_id, "username": session.username, "login": session.device}
         try:
-            readings = route.readings(payload, captures, login, received_ms=received_ms, wants_raw=self.site.wants_raw)
+            readings = route.readings(payload, captures, login, wants_raw=self.site.wants_raw)
         except MappingError as error:
             if not error.readings:
                 raise

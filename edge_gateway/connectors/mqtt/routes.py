@@ -69,13 +69,11 @@ class Route:
         self.shared = Downlink(shared.publish, _shared_body(settings)) if shared else None
         self.rpc = {name: Downlink(one.publish, one.body, one) for name, one in settings.rpc.items()}
 
-    def readings(
-        self, payload: bytes, captures: Captures, login: Captures, *, received_ms: int, wants_raw: bool
-    ) -> list[Reading]:
+    def readings(self, payload: bytes, captures: Captures, login: Captures, *, wants_raw: bool) -> list[Reading]:
         """As `CompiledMap.readings`."""
         if self._wants_login:
             captures = {**login, **captures}
-        return self.map.readings(payload, captures, received_ms=received_ms, wants_raw=wants_raw)
+        return self.map.readings(payload, captures, wants_raw=wants_raw)
 
     def captures_of(self, device: str) -> Captures | None:
         """What the topic's captures must have been for this device, if its name tells."""

@@ -68,7 +68,7 @@ class ThingsboardDevices:
 
     # -- what devices say -----------------------------------------------------------------------------
 
-    def read(self, session: Session, topic: str, payload: bytes, received_ms: int) -> list[Reading] | None:
+    def read(self, session: Session, topic: str, payload: bytes) -> list[Reading] | None:
         """The readings, perhaps none; None when the topic is not one of these. Raises: MappingError."""
         if not topic.startswith(("v1/devices/me/", "v2/")):
             return None
@@ -80,11 +80,11 @@ class ThingsboardDevices:
                 raise MappingError("the connection has no device name; give it a user name or a client id")
             if target.flavour is Flavour.V2_PROTOBUF:
                 raise MappingError("the gateway reads JSON alone, no protobuf")
-            return self._read(session, target, payload, received_ms)
+            return self._read(session, target, payload)
         except PlatformError as error:
             raise MappingError(str(error)) from error
 
-    def _read(self, session: Session, target: DeviceTopic, payload: bytes, received_ms: int) -> list[Reading]:
+    def _read(self, session: Session, target: DeviceTopic, payload: bytes) -> list[Reading]:
         device = session.device
         match target.operation:
             case Operation.POST_TELEMETRY:
