@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from itertools import pairwise
 from typing import Any
 
@@ -32,6 +32,7 @@ class NumberedSource:
         self.acknowledged: dict[str, list[int]] = {device: [] for device in devices}
         self._topic = topic
         self._waiting: dict[int, tuple[str, int]] = {}
+        self._answered: deque[int] = deque()
         self._lock = threading.Lock()
         self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=False)
         self.client.max_inflight_messages_set(50)
@@ -41,8 +42,13 @@ class NumberedSource:
         self.client.loop_start()
 
     def _published(self, number: int) -> None:
-        with self._lock:
-            device, value = self._waiting.pop(number)
+        """Without our lock: paho holds one of its own here, which `publish` waits for with ours."""
+        self._answered.append(number)
+
+    def _match(self) -> None:
+        """Notes what the gateway has answered; with the lock, after every number has its reading."""
+        while self._answered:
+            device, value = self._waiting.pop(self._answered.popleft())
             self.acknowledged[device].append(value)
 
     def send(self, device: str) -> None:
@@ -53,17 +59,20 @@ class NumberedSource:
             body = {"n": value, "ts": self._began_ms + value} if self._has_time else {"n": value}
             info = self.client.publish(topic, json.dumps(body), 1)
             self._waiting[info.mid] = (device, value)
+            self._match()
 
     @property
     def unacknowledged(self) -> int:
-        return len(self._waiting)
+        with self._lock:
+            self._match()
+            return len(self._waiting)
 
     def finish(self, within_s: float = 60.0) -> None:
         """Waits until everything is acknowledged, and ends."""
         deadline = time.monotonic() + within_s
-        while self._waiting and time.monotonic() < deadline:
+        while self.unacknowledged and time.monotonic() < deadline:
             time.sleep(0.05)
-        left = len(self._waiting)
+        left = self.unacknowledged
         self.client.disconnect()
         self.client.loop_stop()
         assert left == 0, f"{left} readings were never acknowledged by the gateway"
