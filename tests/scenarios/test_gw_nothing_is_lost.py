@@ -82,7 +82,7 @@ class Site:
         assert missing(self.core, self.source) == {}
         assert doubled(self.core, self.source) == []
         assert self.arrivals.gaps() == {}
-        assert min(self.source.sent.values()) > 100
+        assert min(self.source.sent.values()) > 50
 
     def close(self) -> None:
         self._is_over.set()
