@@ -122,6 +122,10 @@ class PahoUplink:
         except (OSError, ValueError) as error:
             text = f"{self._where} cannot be reached: {error}"
             self._reactor.callFromThread(self._end, Ended.UNREACHABLE, text)
+        except Exception as error:  # whatever it is, the attempt is over, and the next one is made
+            log.failure("The connection to {where} failed in an unforeseen way", where=self._where)
+            text = f"{self._where} cannot be reached: {type(error).__name__}: {error}"
+            self._reactor.callFromThread(self._end, Ended.UNREACHABLE, text)
         else:
             self._reactor.callFromThread(self._attach)
 
@@ -182,7 +186,11 @@ class PahoUplink:
 
     def _keep_house(self) -> None:
         """Keep-alive: PINGREQ, and the end when nothing answers it."""
-        self._client.loop_misc()
+        try:
+            self._client.loop_misc()
+        except Exception as error:
+            log.failure("The connection to {where} failed in an unforeseen way", where=self._where)
+            self._end(Ended.LOST, f"the connection to {self._where} was lost: {type(error).__name__}: {error}")
 
     # -- what paho tells --------------------------------------------------------------------------
 
@@ -258,7 +266,8 @@ class PahoUplink:
         if self._socket is not None:
             self._reactor.removeReader(self)
             self._reactor.removeWriter(self)
-            self._housekeeping.stop()
+            if self._housekeeping.running:
+                self._housekeeping.stop()
             self._socket = None
 
     def _say_goodbye(self, watched: Any) -> None:
