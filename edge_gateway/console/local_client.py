@@ -10,7 +10,7 @@ from typing import Any
 import requests
 
 from edge_gateway.console.access import PIN_FILE, TOKEN_FILE
-from edge_gateway.console.local_door import ADDRESS_FILE
+from edge_gateway.console.local_port import ADDRESS_FILE
 
 TIMEOUT_S = 10.0
 TAP_SILENCE_S = 60.0  # the door says a word every 15 s

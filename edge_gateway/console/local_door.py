@@ -14,8 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 from klein import Klein
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import CannotListenError
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from werkzeug.exceptions import HTTPException
 
@@ -39,10 +38,7 @@ from edge_gateway.console.masking import CannotMask
 from edge_gateway.console.metrics import CONTENT_TYPE, prometheus
 from edge_gateway.console.rollout import Rollout, difference
 from edge_gateway.model import Health, Json, Reading
-from edge_gateway.settings import Local
-from edge_gateway.storage.files import write_private
 
-ADDRESS_FILE = "local-address"
 MAX_TAPS = 20
 MAX_PAGE = 1_000
 MAX_WATCH_S = 3_600
@@ -74,10 +70,6 @@ class RunningGateway(Protocol):
     def tap(self, listener: Callable[[str, Reading], None]) -> Callable[[], None]: ...
 
     async def apply(self, config: Config) -> dict[str, list[str]]: ...
-
-
-class DoorUnavailable(Exception):
-    """The door cannot be opened; `str()` says why and what to do. The gateway works without it."""
 
 
 class LogIn(msgspec.Struct, forbid_unknown_fields=True):
@@ -112,7 +104,6 @@ class LocalDoor:
         self,
         *,
         gateway: RunningGateway,
-        settings: Local,
         data_dir: Path,
         load_config: Callable[[], Config],
         reactor: Any,  # mypy reads nothing from zope interfaces
@@ -123,7 +114,6 @@ class LocalDoor:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._gateway = gateway
-        self._settings = settings
         self._data_dir = data_dir
         self._load_config = load_config
         self._check_text = check_text
@@ -136,38 +126,21 @@ class LocalDoor:
         self._taps: set[LiveTap] = set()
         self._rates: deque[tuple[float, int, int]] = deque(maxlen=RATE_OVER + 1)
         self._timer: Any = None
-        self._port: Any = None
         self._factory: BoundedFactory | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
         self._healthy_until_s = 0.0
         self._pages: dict[str, tuple[bytes, str]] = {}
 
-    async def start(self) -> int:
-        """The port it listens on. Raises: DoorUnavailable."""
-        place = f"{self._settings.bind}:{self._settings.port}"
-        try:
-            self._read_pages()
-            self.access.open()
-            self._factory = BoundedFactory(self.app.resource())
-            self._port = self._reactor.listenTCP(
-                self._settings.port, self._factory, interface=self._settings.bind, backlog=50
-            )
-            port: int = self._port.getHost().port
-            write_private(self._data_dir / ADDRESS_FILE, self._url(port).encode() + b"\n")
-        except CannotListenError as error:
-            reason = getattr(error.socketError, "strerror", None) or error.socketError
-            raise DoorUnavailable(
-                f"the local page cannot use {place}: {reason}; choose another `port` or `bind` in [local], or set "
-                "enabled = false there"
-            ) from None
-        except OSError as error:
-            raise DoorUnavailable(f"the local page needs {error.filename}: {error.strerror}") from None
+    def open(self) -> BoundedFactory:
+        """What serves it, from now on. Raises: OSError when its files cannot be read."""
+        self._read_pages()
+        self.access.open()
+        self._factory = BoundedFactory(self.app.resource())
         self._sample()
-        log.info("local page on {url}; `edge-gateway status` shows its PIN", url=self._url(port))
-        return port
+        return self._factory
 
     async def stop(self) -> None:
-        """No more connections; live views end, a watch ends without a verdict."""
+        """Live views end, a watch ends without a verdict, connections are closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -175,10 +148,6 @@ class LocalDoor:
             tap.stop()
         for task in list(self._tasks):
             task.cancel()
-        if self._port is not None:
-            await maybeDeferred(self._port.stopListening).asFuture(asyncio.get_running_loop())
-            self._port = None
-            (self._data_dir / ADDRESS_FILE).unlink(missing_ok=True)
         if self._factory is not None:
             for protocol in list(self._factory.protocols):
                 protocol.abortConnection()
@@ -186,11 +155,6 @@ class LocalDoor:
     def _read_pages(self) -> None:
         folder = Path(__file__).parent / "local_page"
         self._pages = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in PAGE_FILES.items()}
-
-    def _url(self, port: int) -> str:
-        own = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
-        host = own.get(self._settings.bind, self._settings.bind)
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def _deferred(self, work: Coroutine[Any, Any, Any]) -> Deferred[Any]:
         """Runs it in the loop; who stops the door stops it."""

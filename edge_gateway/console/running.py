@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from edge_gateway.config import Config, ConfigError, load
 from edge_gateway.console.history import History
+from edge_gateway.console.local_port import DoorUnavailable, LocalPort
 from edge_gateway.console.loop import as_deferred, installed_reactor
 from edge_gateway.console.options import (
     EXIT_START,
@@ -72,7 +73,8 @@ class AgentProcess:
         self._systemd = Systemd()
         self._history = History(place.data_dir)
         self._gateway: Any = None  # imported late
-        self._door: Any = None  # LocalDoor, imported late
+        self._door: Any = None  # LocalDoor, imported for the first caller
+        self._port: LocalPort | None = None
         self._reloading = asyncio.Lock()
 
     async def start(self) -> None:
@@ -116,11 +118,21 @@ class AgentProcess:
         local = self._config.local
         if not local.enabled:
             return "off"
-        from edge_gateway.console.local_door import DoorUnavailable, LocalDoor
+        opened = LocalPort(settings=local, data_dir=self._place.data_dir, reactor=self._reactor, serve=self._serve_page)
+        try:
+            port = await opened.start()
+        except DoorUnavailable as error:
+            log.warn("{reason}", reason=str(error))
+            return "unavailable"
+        self._port = opened
+        return f"http://{f'[{local.bind}]' if ':' in local.bind else local.bind}:{port}"
 
-        door = LocalDoor(
+    def _serve_page(self) -> Any:
+        """The factory behind the local port."""
+        from edge_gateway.console.local_door import LocalDoor
+
+        self._door = LocalDoor(
             gateway=self._gateway,
-            settings=local,
             data_dir=self._place.data_dir,
             load_config=self._load,
             check_text=self._load,
@@ -129,13 +141,7 @@ class AgentProcess:
             kept=self._kept,
             reactor=self._reactor,
         )
-        try:
-            port = await door.start()
-        except DoorUnavailable as error:
-            log.warn("{reason}", reason=str(error))
-            return "unavailable"
-        self._door = door
-        return f"http://{f'[{local.bind}]' if ':' in local.bind else local.bind}:{port}"
+        return self._door.open()
 
     def _load(self, text: str | None = None) -> Config:
         """Raises: ConfigError."""
@@ -148,6 +154,8 @@ class AgentProcess:
     async def stop(self) -> None:
         """Everything that was accepted is on disk when this ends."""
         self._systemd.stopping()
+        if self._port is not None:
+            await self._port.stop()
         if self._door is not None:
             await self._door.stop()
         await self._gateway.stop()

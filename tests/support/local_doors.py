@@ -14,6 +14,7 @@ from edge_gateway.config import Config, ConnectorTable, load
 from edge_gateway.connectors.interface import ConnectorKind, Settings
 from edge_gateway.console.local_client import LocalClient
 from edge_gateway.console.local_door import LocalDoor
+from edge_gateway.console.local_port import LocalPort
 from edge_gateway.model import Problem, Reading
 from edge_gateway.settings import Local
 
@@ -109,7 +110,6 @@ class DoorUnderTest:
         self.gateway: FakeGateway = gateway or FakeGateway(self.load())
         self.door = LocalDoor(
             gateway=self.gateway,
-            settings=Local(port=0),
             data_dir=folder,
             load_config=self.load,
             check_text=self.load,
@@ -117,16 +117,22 @@ class DoorUnderTest:
             reactor=reactor,
             **rest,
         )
+        self.listening = LocalPort(settings=Local(port=0), data_dir=folder, reactor=reactor, serve=self.serve)
         self.port = 0
+
+    def serve(self) -> Any:
+        """What the local port does at the first caller."""
+        return self.door.open()
 
     def load(self, text: str | None = None) -> Config:
         return load(self.file, {}, kinds=self._kinds, text=text)
 
     async def __aenter__(self) -> DoorUnderTest:
-        self.port = await self.door.start()
+        self.port = await self.listening.start()
         return self
 
     async def __aexit__(self, *_error: object) -> None:
+        await self.listening.stop()
         await self.door.stop()
 
     @property

@@ -13,7 +13,8 @@ import requests
 from twisted.internet import reactor
 
 from edge_gateway.config import Config
-from edge_gateway.console.local_door import MAX_TAPS, DoorUnavailable, LocalDoor
+from edge_gateway.console.local_door import MAX_TAPS, LocalDoor
+from edge_gateway.console.local_port import DoorUnavailable, LocalPort
 from edge_gateway.settings import Local
 from tests.support.asyncio_tests import asyncio_test
 from tests.support.local_doors import DoorUnderTest, FakeGateway, table
@@ -135,8 +136,7 @@ async def test_bodies_are_bounded(tmp_path: Path) -> None:
 async def test_a_taken_port_is_said_in_a_sentence(tmp_path: Path) -> None:
     """With what to change in the configuration."""
     async with DoorUnderTest(tmp_path) as door:
-        other = LocalDoor(gateway=FakeGateway(), settings=Local(port=door.port), data_dir=tmp_path, reactor=reactor,
-                          load_config=Config)  # fmt: skip
+        other = LocalPort(settings=Local(port=door.port), data_dir=tmp_path, reactor=reactor, serve=door.serve)
         with pytest.raises(DoorUnavailable, match=r"cannot use 127.0.0.1:\d+: .*\[local\]"):
             await other.start()
         await other.stop()
@@ -388,7 +388,7 @@ async def test_one_configuration_at_a_time_is_on_trial(tmp_path: Path) -> None:
 async def test_without_a_file_there_is_nothing_to_edit(tmp_path: Path) -> None:
     """The page says how to start the gateway so that there is."""
     door = DoorUnderTest(tmp_path)
-    door.door = LocalDoor(gateway=door.gateway, settings=Local(port=0), data_dir=tmp_path, reactor=reactor,
+    door.door = LocalDoor(gateway=door.gateway, data_dir=tmp_path, reactor=reactor,
                           load_config=Config)  # fmt: skip
     async with door:
         assert "--config FILE" in (await door.ask("GET", "/api/config", headers=door.token)).json()["error"]
