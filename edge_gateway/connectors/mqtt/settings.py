@@ -75,7 +75,7 @@ class MqttSettings(Settings, kw_only=True, forbid_unknown_fields=True):
     insecure: bool = False
     keep_alive: Duration = 60.0
     session_expiry: Duration = 86_400.0
-    max_waiting: int = 200  # messages that the broker may send before the first is acknowledged
+    max_waiting: int = 1_000  # messages that the broker may send before the first is acknowledged
     skip_retained: bool = False
 
     def __repr__(self) -> str:
