@@ -97,9 +97,10 @@ class MqttService(Factory[MqttProtocol]):
     def ended(self, connection: MqttProtocol, identity: Identity) -> None:
         if identity.role is Role.PROVISIONING:
             return
-        self.api.downlinks.close(identity.device_id, connection)
-        if self.sessions.ended(identity.device_id, connection):
-            self.api.presence.disconnected(identity.device_id)
+        downlinks, device_id = self.api.downlinks, identity.device_id
+        downlinks.close(device_id, connection)
+        if self.sessions.ended(device_id, connection) and not downlinks.is_open(device_id):
+            self.api.presence.disconnected(device_id)  # it neither observes over CoAP nor is behind a gateway
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> object:
         called: object = self._reactor.callLater(delay_s, callback)

@@ -10,6 +10,7 @@ from cloud_core.core.downlinks import Ending
 from cloud_core.model import Scope
 from shared.mqtt.codes import Property
 from shared.mqtt.packets import Connack, Disconnect, Pingreq, Pingresp, Puback, Publish
+from tests.support.downlinks import RecordingDownlink
 from tests.support.mqtt import MqttPeer, MqttServer, server_with_device
 from tests.support.parts import RecordingPresence
 from tests.support.stores import StoreUnderTest
@@ -35,6 +36,18 @@ def test_the_newer_session_of_a_device_stays(server: MqttServer, version: int, g
     first, second = server.log_in(version), server.log_in(version)
     assert first.received() == goodbye
     assert first.is_closed and not second.is_closed
+
+
+def test_a_device_that_still_observes_over_coap_is_not_called_gone(
+    server: MqttServer, presence: RecordingPresence
+) -> None:
+    """Its MQTT session ends; it can still be reached."""
+    observation = RecordingDownlink(server.api.api.downlinks, server.device_id()).open()
+    server.log_in().send(Disconnect())
+    assert ("disconnected", server.device_id()) not in presence.events
+    observation.close()
+    server.log_in().send(Disconnect())
+    assert ("disconnected", server.device_id()) in presence.events
 
 
 def test_a_profile_may_allow_several_sessions(server: MqttServer) -> None:
