@@ -23,6 +23,7 @@ from edge_gateway.model import Call, CallFailed, Json
 DEFAULT_TIMEOUT_S = 10.0
 MAX_TIMEOUT_S = 600.0
 MAX_WAITING = 100  # of one device
+STOP_S = 2.0  # so long a command may take to be cancelled
 RPC, ATTRIBUTES = "v1/gateway/rpc", "v1/gateway/attributes"
 
 
@@ -91,7 +92,8 @@ class Downlinks:
         tasks = [queue.task for queue in self._queues.values() if queue.task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_S)
         self._queues.clear()
 
     # -- commands
@@ -187,14 +189,17 @@ class Downlinks:
         if len(queue.work) >= MAX_WAITING:
             return False
         queue.work.append(work)
-        if queue.task is None:
+        if queue.task is None or queue.task.done():
             queue.task = asyncio.get_running_loop().create_task(self._work(device, queue))
         return True
 
     async def _work(self, device: str, queue: _Queue) -> None:
         while queue.work:
-            await queue.work.popleft()()
-        del self._queues[device]
+            try:
+                await queue.work.popleft()()
+            except Exception:
+                self._log.failure("an answer for {device} could not be sent", device=device)
+        self._queues.pop(device, None)
 
 
 def _timeout_s(data: dict[str, Json], params: Json) -> float:

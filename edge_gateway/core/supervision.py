@@ -69,6 +69,8 @@ class Supervisor:
         self._random = random
         self._sleep = sleep
         self._runs: dict[str, _Run] = {}
+        self._applying = asyncio.Lock()
+        self._is_stopped = False
         self.abandoned = 0
 
     def connector(self, name: str) -> Connector | None:
@@ -81,6 +83,10 @@ class Supervisor:
 
         Returns the names that were "started", "stopped", "restarted" and left "unchanged".
         """
+        async with self._applying:
+            return await self._apply(tables)
+
+    async def _apply(self, tables: Sequence[Table]) -> dict[str, list[str]]:
         wanted = {table.name: table for table in tables if table.settings.enabled}
         gone = [name for name in self._runs if name not in wanted]
         changed = [
@@ -91,7 +97,7 @@ class Supervisor:
         new = [name for name in wanted if name not in self._runs]
         unchanged = [name for name in self._runs if name not in gone and name not in changed]
         await asyncio.gather(*(self._stop(self._runs.pop(name)) for name in [*gone, *changed]))
-        for name in [*changed, *new]:
+        for name in [*changed, *new] if not self._is_stopped else ():
             self._start(wanted[name])
         return {"started": new, "stopped": gone, "restarted": changed, "unchanged": unchanged}
 
@@ -104,7 +110,8 @@ class Supervisor:
             await self._sleep(LOOK_AGAIN_S)
 
     async def stop(self) -> None:
-        """Stops all, at the same time."""
+        """Stops all, at the same time; none is started any more."""
+        self._is_stopped = True
         runs = list(self._runs.values())
         self._runs.clear()
         await asyncio.gather(*(self._stop(run) for run in runs))
