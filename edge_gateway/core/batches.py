@@ -60,6 +60,8 @@ class Batch:
     missing: set[str] = field(default_factory=set)
     attempts: int = 0
     not_before_s: float = 0.0
+    sent_before: int = -1  # records that the core had taken when it refused this one first
+    silent_ends: int = 0  # connections that ended without any acknowledgement while it was first on its way
     is_stale: bool = False  # must be encoded again: a name has changed, a record was taken out
 
     def halves(self) -> Batch:

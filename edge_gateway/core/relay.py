@@ -7,7 +7,7 @@ room; batches form by load alone.
 The core's answers: 0, the spool forgets the records. Too much (0x96, 0x97) or not allowed (0x87): the same again after
 a while, and after `PATIENCE` times only this batch waits while the others go on. Anything else: half and half again,
 until the one record is found that the core will not have; it is given up, at once when the code says that the payload
-is at fault, else after `SINGLE_TRIES`. No answer in time: `on_silent`, and whoever holds the connection ends it.
+is at fault, else as `suspicion` says. No answer in time: `on_silent`, and whoever holds the connection ends it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from functools import partial
 import msgspec
 from twisted.logger import Logger
 
+from edge_gateway.core import suspicion
 from edge_gateway.core.batches import Batch, Kind, encode
 from edge_gateway.core.clock import Clock, Delayed, Timers
 from edge_gateway.core.queues import Queues
@@ -35,7 +36,6 @@ MAX_URGENT = 1_000
 TOO_MUCH = frozenset({0x87, 0x96, 0x97})
 AT_FAULT = frozenset({0x90, 0x95, 0x99})  # the topic or payload, whatever the state of the core
 PATIENCE = 5
-SINGLE_TRIES = 3
 BACKOFF_MIN_S = 1.0
 BACKOFF_MAX_S = 30.0
 
@@ -86,6 +86,7 @@ class Relay:
         self._spent = [0.0, 0.0]  # bytes by lane, while both wait
         self._quiet_turn = False
         self._is_silent = False
+        self._is_answered = False  # data, on this connection
         self._pump_timer: Delayed | None = None
         self._pump_at_s = 0.0
         self._tick_timer: Delayed | None = None
@@ -119,8 +120,10 @@ class Relay:
         self._is_silent = False
         self._paused_until_s = 0.0
         self._sub_devices.connected()
+        self._is_answered = False
         for batch in list(self._resend):
-            batch.attempts, batch.not_before_s = 0, 0.0
+            wait_s = suspicion.wait_s(batch)
+            batch.attempts, batch.not_before_s = 0, self._timers.seconds() + wait_s if wait_s else 0.0
             if len(batch.payload) > self._allowance.packet_bytes:
                 self._dissolve(batch)
             else:
@@ -133,7 +136,10 @@ class Relay:
         """The connection is over: what was on its way goes first on the next one."""
         self._uplink = None
         self._in_flight.clear()
-        self._resend.extendleft(reversed(self._batches))
+        on_their_way = list(self._batches)
+        if on_their_way and not self._is_answered:
+            on_their_way[:1] = suspicion.suspect(on_their_way[0])
+        self._resend.extendleft(reversed(on_their_way))
         self._counters.resent += len(self._batches)
         self._batches.clear()
         self._awaited.clear()
@@ -282,6 +288,8 @@ class Relay:
 
     def _answered(self, batch: Batch, code: int) -> None:
         del self._batches[batch]
+        self._is_answered = True
+        batch.silent_ends = 0
         if code == 0:
             self._counters.sent += len(batch.records)
             self._finish(batch)
@@ -291,7 +299,7 @@ class Relay:
             first = batch.halves()
             self._resend.appendleft(first)
             self._await_devices(first)
-        elif code in AT_FAULT or batch.attempts + 1 >= SINGLE_TRIES:
+        elif code in AT_FAULT or suspicion.is_at_fault(batch, sent=self._counters.sent):
             self._counters.drop("refused by the core", len(batch.records), next(iter(batch.records), None))
             self._finish(batch)
         else:
