@@ -3,7 +3,8 @@
 A refusal that does not name the payload may be an outage: a lone record is given up only when the core has taken
 other data since, or after `LAST_TRY` refusals. A core that hangs up instead of answering tells even less: after
 `SILENT_ENDS` connections that ended without any acknowledgement the oldest batch on its way is suspected. It is taken
-apart by device and waits, alone and ever longer, while the others go on; it is never given up. """
+apart by device and waits, alone and ever longer, while the others go on; it is never given up.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ WAIT_MAX_S = 600.0
 
 
 def is_at_fault(batch: Batch, *, sent: int) -> bool:
-    """Whether a lone record that was refused again shall be given up. `sent`: records that the core has taken so
-    far.""" if batch.sent_before < 0:
+    """Whether a lone record that was refused again shall be given up. `sent`: records the core has taken so far."""
+    if batch.sent_before < 0:
         batch.sent_before = sent
     tries = batch.attempts + 1
     return tries >= LAST_TRY or (tries >= SINGLE_TRIES and sent > batch.sent_before)
