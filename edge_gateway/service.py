@@ -206,15 +206,17 @@ class Gateway:
 
     async def stop(self) -> None:
         """Connectors first, then what they brought goes to the disk, then the connection ends."""
-        await self.supervisor.stop()
-        await self.downlinks.stop()
-        self.statistics.stop()
-        self.watchdog.stop()
-        self.intake.stop()
-        await self.is_storing()  # all that was handed over is durable then
-        self.agent.stop()
-        self.relay.stop()
-        self._spool.close()
+        try:
+            await self.supervisor.stop()
+            await self.downlinks.stop()
+        finally:
+            self.statistics.stop()
+            self.watchdog.stop()
+            self.intake.stop()
+            await self.is_storing()  # all that was handed over is durable then
+            self.agent.stop()
+            self.relay.stop()
+            self._spool.close()
 
     async def is_storing(self) -> bool:
         """Whether the spool takes records; everything handed over before is durable then. Waits for `COMMIT_S`."""

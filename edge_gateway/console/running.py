@@ -154,11 +154,13 @@ class AgentProcess:
     async def stop(self) -> None:
         """Everything that was accepted is on disk when this ends."""
         self._systemd.stopping()
-        if self._port is not None:
-            await self._port.stop()
-        if self._door is not None:
-            await self._door.stop()
-        await self._gateway.stop()
+        try:
+            if self._port is not None:
+                await self._port.stop()
+            if self._door is not None:
+                await self._door.stop()
+        finally:  # the page's trouble must not keep readings from the disk
+            await self._gateway.stop()
 
     def restart(self) -> None:
         """The core's order `gateway_restart`: stops in order, then becomes a new process with the same arguments."""

@@ -14,7 +14,8 @@ from edge_gateway.settings import Store
 from edge_gateway.storage.file import size_of
 from edge_gateway.storage.interface import Boot, SpoolLevels
 from edge_gateway.storage.opening import Lock, lock, open_file, reopen, repaired
-from edge_gateway.storage.writer import Append, Dropped, Forget, Reactor, Read, Remember, RememberBoot, Writer
+from edge_gateway.storage.units import Append, Forget, Read, Remember, RememberBoot
+from edge_gateway.storage.writer import Dropped, Reactor, Writer
 
 MAX_QUEUED_UNITS = 20_000
 MAX_QUEUED_BYTES = 16 * 1024**2
