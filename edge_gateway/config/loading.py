@@ -286,13 +286,19 @@ class _Loading:
         problems = list(reader.problems)
         if settings is not None:
             problems += checks.connector_name(settings.name)
-            try:
-                problems += kind.check(settings)
-            except MappingProblems as error:
-                problems += error.problems
+            problems += self._checked(kind, path, settings)
         for problem in problems:
             self._add(Problem((*path, *problem.path), problem.text))
         return settings
+
+    def _checked(self, kind: ConnectorKind, path: Where, settings: Settings) -> Sequence[Problem]:
+        """Nothing while a secret of the table is missing: what would follow from that is no mistake of its own."""
+        if any(tuple(problem.path[:2]) == tuple(path[:2]) for problem in self._references.problems):
+            return []
+        try:
+            return kind.check(settings)
+        except MappingProblems as error:
+            return error.problems
 
     # --- problems --------------------------------------------------------------------------------
 

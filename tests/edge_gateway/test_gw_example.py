@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_gateway.config import Config, load
+from edge_gateway.config import Config, ConfigError, load
 from edge_gateway.kinds import KINDS
 from edge_gateway.settings import Core, Devices, Local, Log, Provision, Section, Statistics, Store
 
@@ -21,6 +21,21 @@ def test_the_example_has_neither_problems_nor_hints() -> None:
     config = load(EXAMPLE, ENVIRONMENT, kinds=KINDS)
     assert config.hints == ()
     assert {table.kind for table in config.connectors} == set(KINDS) - {"plugin"}
+
+
+def test_missing_secrets_are_all_that_is_said() -> None:
+    """Nothing that only follows from them."""
+    with pytest.raises(ConfigError) as error:
+        load(EXAMPLE, {}, kinds=KINDS)
+    assert [problem.text.rpartition(": ")[2].partition(";")[0] for problem in error.value.problems] == [
+        f"the environment variable {name} is not set" for name in ENVIRONMENT
+    ]
+
+
+def test_a_connector_that_is_switched_off_needs_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example loads where the extra is not installed."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert load(EXAMPLE, ENVIRONMENT, kinds=KINDS).hints == ()
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ _MAKE_CERTIFICATE = (
 def check(settings: OpcuaSettings) -> list[Problem]:
     """See `ConnectorKind.check`."""
     problems: list[Problem] = []
-    if importlib.util.find_spec("asyncua") is None:
+    if settings.enabled and importlib.util.find_spec("asyncua") is None:
         problems.append(Problem((), "OPC UA needs a library; install it with: pip install 'muster[opcua]'"))
     problems += _check_address(settings) + _check_security(settings) + _check_times(settings)
     if not settings.device:
