@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from edge_gateway.model import Problem
 
@@ -28,3 +29,25 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
     if close:
         return f"; did you mean '{by_lower[close[0]]}'?"
     return f"; known are {', '.join(known)}" if known else ""
+
+
+def amount_problems(
+    path: tuple[str | int, ...], amount: str | float, parse: Callable[[Any], float], least: float | None = None
+) -> list[Problem]:
+    """Of a duration or size that is written with its unit; `least` is in what `parse` gives."""
+    try:
+        value = parse(amount)
+    except ValueError as error:
+        return [Problem(path, str(error))]
+    if least is not None and value < least:
+        return [Problem(path, f"{path[-1]} is {least:g} s at least")]
+    return []
+
+
+def foreign_problems(settings: object, defaults: object, names: Collection[str], belongs: str) -> list[Problem]:
+    """Of settings that are given although they belong to another kind of the same table."""
+    return [
+        Problem((name,), f"{name} belongs to {belongs}; remove it")
+        for name in names
+        if getattr(settings, name) != getattr(defaults, name)
+    ]

@@ -207,3 +207,13 @@ def _float(number: int | float | Decimal) -> float:
         return float(number)
     except OverflowError:
         return math.inf
+
+
+def json_or_text(payload: bytes) -> Json:
+    """What a device says in reply: JSON, else its text; nothing is None."""
+    if not payload.strip():
+        return None
+    try:
+        return msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return payload.decode("utf-8", "replace")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +19,7 @@ from edge_gateway.mapping.amounts import parse_duration, parse_size
 from edge_gateway.mapping.compiling import check_map
 from edge_gateway.mapping.paths import compile_path
 from edge_gateway.mapping.patterns import compile_pattern
-from edge_gateway.mapping.problems import MappingProblems
+from edge_gateway.mapping.problems import MappingProblems, amount_problems, foreign_problems
 from edge_gateway.mapping.templates import compile_body, compile_template
 from edge_gateway.model import Problem
 
@@ -36,9 +36,10 @@ def check(settings: HttpSettings) -> list[Problem]:
     is_listener = bool(settings.listen)
     problems = _check_listener(settings) if is_listener else []
     kind = "a poller (maps with url, no listen)" if is_listener else "a listener (listen, maps with path)"
-    problems += _check_foreign(settings, POLLER_ONLY if is_listener else LISTENER_ONLY, kind)
-    problems += _check_amount(("max_payload",), settings.max_payload, parse_size)
-    problems += _check_amount(("max_response",), settings.max_response, parse_size)
+    foreign = POLLER_ONLY if is_listener else LISTENER_ONLY
+    problems += foreign_problems(settings, HttpSettings(name=settings.name), foreign, kind)
+    problems += amount_problems(("max_payload",), settings.max_payload, parse_size)
+    problems += amount_problems(("max_response",), settings.max_response, parse_size)
     for index, one in enumerate(settings.map):
         path: Path = ("map", index)
         if is_listener:
@@ -46,15 +47,6 @@ def check(settings: HttpSettings) -> list[Problem]:
         else:
             problems += _check_url_map(one, path)
     return problems
-
-
-def _check_foreign(settings: HttpSettings, names: Collection[str], belongs: str) -> list[Problem]:
-    defaults = HttpSettings(name=settings.name)
-    return [
-        Problem((name,), f"{name} belongs to {belongs}; remove it")
-        for name in names
-        if getattr(settings, name) != getattr(defaults, name)
-    ]
 
 
 def _check_listener(settings: HttpSettings) -> list[Problem]:
@@ -110,8 +102,8 @@ def _check_url_map(one: HttpMap, path: Path) -> list[Problem]:
     else:
         problems += _check_url((*path, "url"), one.url)
     problems += _check_method((*path, "method"), one.method)
-    problems += _check_amount((*path, "every"), one.every, parse_duration, MIN_EVERY_S)
-    problems += _check_amount((*path, "timeout"), one.timeout, parse_duration, MIN_EVERY_S)
+    problems += amount_problems((*path, "every"), one.every, parse_duration, MIN_EVERY_S)
+    problems += amount_problems((*path, "timeout"), one.timeout, parse_duration, MIN_EVERY_S)
     problems += [Problem((*path, *problem.path), problem.text) for problem in check_map(one, POLLER_CAPTURES)]
     for method, request in one.rpc.items():
         problems += _check_request((*path, "rpc", method), request)
@@ -138,7 +130,7 @@ def _check_method(path: Path, method: str) -> list[Problem]:
 def _check_request(path: Path, request: HttpRequest) -> list[Problem]:
     problems = _check_url((*path, "url"), request.url)
     problems += _check_method((*path, "method"), request.method)
-    problems += _check_amount((*path, "timeout"), request.timeout, parse_duration, MIN_EVERY_S)
+    problems += amount_problems((*path, "timeout"), request.timeout, parse_duration, MIN_EVERY_S)
     problems += _compiled((*path, "url"), lambda: compile_template(request.url))
     problems += _compiled((*path, "body"), lambda: compile_body(request.body))
     if request.answer:
@@ -151,16 +143,4 @@ def _compiled(path: Path, compile: Callable[[], Any]) -> list[Problem]:
         compile()
     except MappingProblems as error:
         return [Problem(path, problem.text) for problem in error.problems]
-    return []
-
-
-def _check_amount(
-    path: Path, amount: str | float, parse: Callable[[Any], float], least: float | None = None
-) -> list[Problem]:
-    try:
-        value = parse(amount)
-    except ValueError as error:
-        return [Problem(path, str(error))]
-    if least is not None and value < least:
-        return [Problem(path, f"{path[-1]} is {least:g} s at least")]
     return []

@@ -34,6 +34,7 @@ from edge_gateway.mapping.compiling import compile_map
 from edge_gateway.mapping.interface import CompiledMap, CompiledPattern, MappingError
 from edge_gateway.mapping.patterns import compile_pattern
 from edge_gateway.mapping.templates import compile_template
+from edge_gateway.mapping.values import json_or_text
 from edge_gateway.model import Call, Health, Json, Reading, Refusal
 
 log = Logger()
@@ -284,7 +285,7 @@ class HttpListener:
 
     def _take_reply(self, device: str, number: str, payload: bytes) -> _Answer:
         is_number = number.isascii() and number.isdecimal() and len(number) < 20
-        if not is_number or not self._mailboxes.answer(device, int(number), _json_or_text(payload)):
+        if not is_number or not self._mailboxes.answer(device, int(number), json_or_text(payload)):
             raise Refused(404, f"no call of {device} with this id waits for an answer, or not any more")
         return _Answer(200, b"{}")
 
@@ -338,12 +339,3 @@ def _wait_s(request: Any) -> float:
     if not (given.isascii() and given.isdecimal() and len(given) < 6):
         raise Refused(400, "timeout is a whole number of seconds")
     return min(float(given), MAX_WAIT_S)
-
-
-def _json_or_text(payload: bytes) -> Json:
-    if not payload.strip():
-        return None
-    try:
-        return msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return payload.decode("utf-8", "replace")

@@ -24,6 +24,7 @@ from edge_gateway.mapping.compiling import compile_map
 from edge_gateway.mapping.interface import CompiledTemplate, MappingError
 from edge_gateway.mapping.paths import compile_path
 from edge_gateway.mapping.templates import compile_body, compile_template
+from edge_gateway.mapping.values import json_or_text
 from edge_gateway.model import Call, CallFailed, Health, Json, Reading
 
 MAX_STAGGER_S = 10.0  # over which the first requests are spread
@@ -246,7 +247,7 @@ class HttpPoller:
         request = polled.rpc[call.method]
         default = b"" if request.settings.method == "GET" else msgspec.json.encode(call.params)
         content = await self._send(request, values, document, default, call.timeout_s)
-        reply = _json_or_text(content)
+        reply = json_or_text(content)
         return reply if request.answer is None else request.answer.first(reply)
 
     async def attributes_changed(self, device: str, values: dict[str, Json], deleted: list[str]) -> None:
@@ -302,12 +303,3 @@ def _why(error: Exception) -> str:
     if reasons:
         return f"broken answer: {reasons[0].getErrorMessage()}"
     return str(error) or type(error).__name__
-
-
-def _json_or_text(payload: bytes) -> Json:
-    if not payload.strip():
-        return None
-    try:
-        return msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return payload.decode("utf-8", "replace")

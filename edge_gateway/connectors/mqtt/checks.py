@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 from urllib.parse import urlsplit
 
 from edge_gateway.connectors.access import parse_address
@@ -21,7 +20,7 @@ from edge_gateway.mapping.compiling import check_map
 from edge_gateway.mapping.interface import CompiledTemplate
 from edge_gateway.mapping.paths import compile_path
 from edge_gateway.mapping.patterns import compile_pattern
-from edge_gateway.mapping.problems import MappingProblems, did_you_mean
+from edge_gateway.mapping.problems import MappingProblems, amount_problems, did_you_mean, foreign_problems
 from edge_gateway.mapping.templates import compile_body, compile_template
 from edge_gateway.model import Problem
 
@@ -39,7 +38,7 @@ def check(settings: MqttSettings) -> list[Problem]:
         text = 'give either listen = "0.0.0.0:1883" (devices connect to us) or connect = "mqtt://host" (a broker)'
         return [Problem((), text)]
     problems += _check_listener(settings) if settings.listen else _check_client(settings)
-    problems += _check_amount(("max_payload",), settings.max_payload, parse_size)
+    problems += amount_problems(("max_payload",), settings.max_payload, parse_size)
     if bool(settings.certificate) != bool(settings.private_key):
         problems.append(Problem(("certificate",), "certificate and private_key belong together; give both"))
     if not settings.map and not settings.preset:
@@ -55,17 +54,8 @@ def check(settings: MqttSettings) -> list[Problem]:
     return problems
 
 
-def _check_foreign(settings: MqttSettings, names: Collection[str], belongs: str) -> list[Problem]:
-    defaults = MqttSettings(name=settings.name)
-    return [
-        Problem((name,), f"{name} belongs to {belongs}; remove it")
-        for name in names
-        if getattr(settings, name) != getattr(defaults, name)
-    ]
-
-
 def _check_listener(settings: MqttSettings) -> list[Problem]:
-    problems = _check_foreign(settings, CLIENT_ONLY, "a connector with connect")
+    problems = foreign_problems(settings, MqttSettings(name=settings.name), CLIENT_ONLY, "a connector with connect")
     is_local = True  # while nobody knows
     try:
         is_local = parse_address(settings.listen, 1883).is_loopback
@@ -96,7 +86,7 @@ def _check_listener(settings: MqttSettings) -> list[Problem]:
 
 
 def _check_client(settings: MqttSettings) -> list[Problem]:
-    problems = _check_foreign(settings, LISTENER_ONLY, "a connector with listen")
+    problems = foreign_problems(settings, MqttSettings(name=settings.name), LISTENER_ONLY, "a connector with listen")
     try:
         address = urlsplit(settings.connect)
         is_good = address.scheme in ("mqtt", "mqtts") and bool(address.hostname) and not address.username
@@ -107,8 +97,8 @@ def _check_client(settings: MqttSettings) -> list[Problem]:
         text = "connect is mqtt://host:1883 or mqtts://host:8883; the login goes into username and password"
         problems.append(Problem(("connect",), text))
     problems += _check_word(("version",), settings.version, VERSIONS)
-    problems += _check_amount(("keep_alive",), settings.keep_alive, parse_duration)
-    problems += _check_amount(("session_expiry",), settings.session_expiry, parse_duration)
+    problems += amount_problems(("keep_alive",), settings.keep_alive, parse_duration)
+    problems += amount_problems(("session_expiry",), settings.session_expiry, parse_duration)
     if not 1 <= settings.max_waiting <= 65_535:
         problems.append(Problem(("max_waiting",), "max_waiting is 1 to 65535 messages"))
     return problems
@@ -116,14 +106,6 @@ def _check_client(settings: MqttSettings) -> list[Problem]:
 
 def _check_word(path: Path, word: str, known: Collection[str]) -> list[Problem]:
     return [] if word in known else [Problem(path, f"there is no {path[-1]} '{word}'{did_you_mean(word, known)}")]
-
-
-def _check_amount(path: Path, amount: str | float, parse: Callable[[Any], float]) -> list[Problem]:
-    try:
-        parse(amount)
-    except ValueError as error:
-        return [Problem(path, str(error))]
-    return []
 
 
 def check_topic_map(one: TopicMap, path: Path, extra: Collection[str]) -> list[Problem]:
@@ -148,7 +130,7 @@ def check_topic_map(one: TopicMap, path: Path, extra: Collection[str]) -> list[P
 def _check_rpc(path: Path, rpc: RpcPublish) -> list[Problem]:
     problems = _check_template((*path, "publish"), rpc.publish)
     problems += _check_body((*path, "body"), rpc.body)
-    problems += _check_amount((*path, "timeout"), rpc.timeout, parse_duration)
+    problems += amount_problems((*path, "timeout"), rpc.timeout, parse_duration)
     if rpc.reply:
         problems += _check_template((*path, "reply"), rpc.reply)
     if rpc.answer:

@@ -12,6 +12,7 @@ import msgspec
 from edge_gateway.connectors.mqtt.routes import Downlink, Route, Routes, rendered
 from edge_gateway.mapping.amounts import parse_duration
 from edge_gateway.mapping.interface import MappingError
+from edge_gateway.mapping.values import json_or_text
 from edge_gateway.model import Call, CallFailed, Json
 from shared.mqtt.filters import matches
 
@@ -27,16 +28,6 @@ class _Pending:
     def __init__(self, device: str) -> None:
         self.device = device
         self.reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-
-def json_or_text(payload: bytes) -> Json:
-    """What a device says in reply: JSON, else its text; nothing is None."""
-    if not payload.strip():
-        return None
-    try:
-        return msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return payload.decode("utf-8", "replace")
 
 
 class Downlinks:
