@@ -145,19 +145,6 @@ class FakeApi:
             done(outcome)
 
 
-class Delivery:
-    """What became of a command."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[str] = []
-
-    def delivered(self) -> None:
-        self.outcomes.append("delivered")
-
-    def failed(self) -> None:
-        self.outcomes.append("failed")
-
-
 class FakeLoop:
     """Time that the test moves."""
 

@@ -18,7 +18,8 @@ from cloud_core.transports.coap.observation import MAX_WAITING_COMMANDS, MAX_WAI
 from cloud_core.transports.coap.observations import ALIVE_S, MAX_UNCONFIRMED
 from shared.errors import RateLimited, Unavailable
 from shared.messages import AttributesChange, RpcCommand
-from tests.support.coap import PEER, CoapServer, Delivery, request
+from tests.support.coap import PEER, CoapServer, request
+from tests.support.parts import RecordingDelivery
 
 ATTRIBUTES, RPC = "api/v1/tok/attributes", "api/v1/tok/rpc"
 ELSEWHERE = (PEER[0], 50_000, 0, 0)
@@ -49,8 +50,8 @@ class Device:
         self.api.downlinks.attributes_changed(1, AttributesChange(values=values, deleted=deleted))
         return self.it.taken()
 
-    def command(self, number: int = 1, delivery: Delivery | None = None) -> Delivery:
-        delivery = delivery or Delivery()
+    def command(self, number: int = 1, delivery: RecordingDelivery | None = None) -> RecordingDelivery:
+        delivery = delivery or RecordingDelivery()
         downlink = self.api.downlinks.for_commands(1)
         assert downlink is not None
         downlink.command(RpcCommand(number=number, method="m", params={"p": number}), delivery)
@@ -447,7 +448,7 @@ def test_a_repeated_registration_gets_the_same_bytes(device: Device) -> None:
 def test_a_value_that_cannot_be_written_fails_alone(device: Device) -> None:
     """A command that the codec refuses has failed; the next one is sent."""
     device.observe(RPC, mtype=Type.NON)
-    broken = Delivery()
+    broken = RecordingDelivery()
     downlink = device.api.downlinks.for_commands(1)
     downlink.command(RpcCommand(number=1, method="m", params=object()), broken)
     assert broken.outcomes == ["failed"] and device.command(2).outcomes == ["delivered"]

@@ -16,7 +16,8 @@ from twisted.internet.defer import Deferred
 
 from cloud_core.transports.coap.service import CoapService
 from shared.messages import RpcCommand
-from tests.support.coap import PROVISION, Delivery, FakeApi
+from tests.support.coap import PROVISION, FakeApi
+from tests.support.parts import RecordingDelivery
 
 LIMIT_S = 20
 
@@ -94,7 +95,7 @@ def test_a_stock_client_takes_commands() -> Any:
         first = await asked.response
         assert (first.code, first.payload, first.opt.observe) == (Code.VALID, b"", 0)
         news = aiter(asked.observation)
-        delivery = Delivery()
+        delivery = RecordingDelivery()
         downlink = api.downlinks.for_commands(1)
         assert downlink is not None
         downlink.command(RpcCommand(number=5, method="m", params=[1]), delivery)
