@@ -83,9 +83,39 @@ class Peer:
     address: str
 
 
+class Renewal(StrEnum):
+    """What a certificate for the name of a device that has another one gets (chain provisioning)."""
+
+    SAME_KEY_OR_WINDOW = "SAME_KEY_OR_WINDOW"
+    """Taken when it is of the same key, or when the stored one is within its renewal window or over."""
+    SAME_KEY = "SAME_KEY"
+    ALWAYS = "ALWAYS"
+    """As in ThingsBoard: the newest certificate of that name wins."""
+    NEVER = "NEVER"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """How the certificates of a profile's devices are checked for having been revoked; off unless one is on."""
+
+    crl: bool = False
+    ocsp: bool = False
+    crl_url: str = ""  # empty: where the certificate says
+    ocsp_url: str = ""
+    allows_unknown: bool = False  # whether a certificate whose status cannot be had is taken
+
+    @property
+    def is_on(self) -> bool:
+        return self.crl or self.ocsp
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProvisionConfiguration:
-    """How devices of a profile register themselves; ThingsBoard's fields and ours."""
+    """How devices of a profile register themselves; ThingsBoard's fields and ours.
+
+    Of X509_CERTIFICATE_CHAIN `secret` is the PEM of the issuing CA, whose first certificate is the trust anchor and
+    whose others help to build paths, and `key` the SHA3 id of that first one.
+    """
 
     strategy: ProvisionStrategy = ProvisionStrategy.DISABLED
     key: str = ""
@@ -96,6 +126,12 @@ class ProvisionConfiguration:
     seed_error_messages: bool = False
     certificate_pattern: str = ""
     allow_create_by_certificate: bool = False
+    renewal: Renewal = Renewal.SAME_KEY_OR_WINDOW
+    renewal_window_days: int = 30  # before a certificate's end
+    revocation: Revocation = field(default_factory=Revocation)
+    authority: str = ""  # name of the tenant's CA that signs what devices ask for; empty: its only one
+    certificate_days: int = 365  # how long a certificate is valid that the CA issues to a device
+    overlap_days: int = 7  # so long a device's former certificate still opens its door after a renewal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +202,17 @@ class Identity:
 PROVISIONING_IDENTITY = Identity(Role.PROVISIONING)
 
 
+@dataclass(frozen=True, slots=True)
+class PresentedChain:
+    """The certificates (DER) that a peer showed in its handshake: its own, and others as they came.
+
+    That it has the key of `leaf` is proven; nothing else is. A resumed session shows the leaf alone.
+    """
+
+    leaf: bytes
+    others: tuple[bytes, ...] = ()
+
+
 @dataclass(slots=True, kw_only=True)
 class PresentedCredentials:
     """What a peer shows at login. Absent and empty are the same, except `has_password`."""
@@ -174,7 +221,7 @@ class PresentedCredentials:
     username: str = ""
     password: str = field(default="", repr=False)
     has_password: bool = False
-    certificate: str = ""  # base64 of the DER of the TLS peer certificate
+    chain: PresentedChain | None = None  # of a TLS peer that showed a certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,3 +409,41 @@ class DevicePresence:
     last_disconnect_ms: int = 0
     last_activity_ms: int = 0
     inactivity_alarm_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """A small CA of a tenant. `chain` is DER: its own certificate first, then its issuers up to the root."""
+
+    id: int
+    uuid: UUID
+    tenant_id: int
+    name: str
+    chain: tuple[bytes, ...]
+    key: bytes = field(repr=False)  # PKCS#8 DER; sealed at rest
+    created_ms: int
+    crl_number: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownCertificate:
+    """A certificate of a device, current or former. Times in ms since the epoch.
+
+    `until_ms` is set when another has taken its place: until then it still opens the device's door.
+    """
+
+    id: int
+    tenant_id: int
+    device_id: int | None  # None: issued, and of no device (any more)
+    authority_id: int | None  # of ours that issued it
+    fingerprint: bytes  # SHA-256 of the DER
+    serial: str  # hex, lower case, without leading zeros
+    subject: str  # RFC 4514
+    issuer: str
+    not_before_ms: int
+    not_after_ms: int
+    created_ms: int
+    until_ms: int | None = None
+    revoked_ms: int | None = None
+    revocation_reason: str = ""
+    device_name: str = ""  # filled in by lists

@@ -45,6 +45,7 @@ class ProvisionRequest:
     username: str = ""
     password: str = field(default="", repr=False)
     certificate: str = field(default="", repr=False)
+    csr: str = field(default="", repr=False)  # PEM or base64: the core's CA signs it
     is_gateway: bool = False
 
     @property
@@ -65,6 +66,7 @@ class ProvisionResponse:
     retry_after_s: float | None = None
     device_name: str = ""  # only where the server generated the name
     warning: str = ""
+    certificate_chain: str = ""  # PEM, of a certificate that the core's CA has issued: it, then its issuers
 
 
 Attributes = Mapping[str, Value]

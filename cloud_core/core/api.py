@@ -272,7 +272,7 @@ class DeviceApi:
 
     def anonymous_identity(self, presented: PresentedCredentials) -> Identity | None:
         """What a peer without user name and password gets when its client id is no credential."""
-        is_anonymous = not presented.username and not presented.has_password and not presented.certificate
+        is_anonymous = not presented.username and not presented.has_password and presented.chain is None
         return PROVISIONING_IDENTITY if is_anonymous and self._is_anonymous_allowed else None
 
     def may(self, identity: Identity, operation: Operation) -> bool:

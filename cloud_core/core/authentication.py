@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from cloud_core.model import Login, PresentedCredentials
+from shared.certificates import certificate_text, fingerprint_texts
 from shared.credentials import AccessToken, MqttBasic, X509Certificate, mqtt_basic_id, sha3_id
 
 MAX_CACHED_LOGINS = 200_000
@@ -17,8 +18,9 @@ MAX_CACHED_LOGINS = 200_000
 
 def candidate_ids(presented: PresentedCredentials) -> list[str]:
     """Credential ids to look up, most specific first."""
-    if presented.certificate:
-        return [sha3_id(presented.certificate)]
+    if presented.chain is not None:
+        leaf = presented.chain.leaf
+        return [sha3_id(certificate_text(leaf)), *map(sha3_id, fingerprint_texts(leaf))]
     if not presented.username:
         return [mqtt_basic_id(presented.client_id, "")] if presented.client_id else []
     ids = [presented.username]
@@ -37,7 +39,7 @@ def choose(presented: PresentedCredentials, logins: Sequence[Login | None]) -> L
         if login is None:
             continue
         stored = login.credentials
-        if isinstance(stored, MqttBasic) and not presented.certificate:
+        if isinstance(stored, MqttBasic) and presented.chain is None:
             if not _parts_match(stored.client_id, presented.client_id) or not _parts_match(
                 stored.username, presented.username
             ):
@@ -45,7 +47,7 @@ def choose(presented: PresentedCredentials, logins: Sequence[Login | None]) -> L
             return login if _parts_match(stored.password, presented.password) else None
         if isinstance(stored, AccessToken) and presented.username == stored.token:
             return login
-        if isinstance(stored, X509Certificate) and presented.certificate:
+        if isinstance(stored, X509Certificate) and presented.chain is not None:
             return login
     return None
 

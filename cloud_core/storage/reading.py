@@ -22,7 +22,9 @@ from cloud_core.model import (
     Peer,
     ProvisionConfiguration,
     ProvisionStrategy,
+    Renewal,
     Reprovisioning,
+    Revocation,
     Role,
     Scope,
     StoredCredentials,
@@ -31,6 +33,7 @@ from cloud_core.model import (
 )
 from cloud_core.profile_options import ProfileOptions, options_of
 from cloud_core.storage import schema
+from cloud_core.storage.certificates import ReadsCertificates
 from cloud_core.storage.claims import ReadsClaims
 from cloud_core.storage.commands import ReadsCommands
 from cloud_core.storage.customers import ReadsCustomers
@@ -54,6 +57,7 @@ from shared.messages import Value
 
 R = TypeVar("R")
 
+FORMER = X509Certificate("")  # stands for a former certificate, of which only the fingerprint is kept
 _KIND = {"t": AccessToken, "m": MqttBasic, "x": X509Certificate}
 _KEY_CACHE_ENTRIES = 200_000
 _PROFILE_SORT = {"createdTime": schema.device_profile.c.created_ms, "name": schema.device_profile.c.name}
@@ -73,7 +77,9 @@ def unseal_credentials(vault: Vault, sealed: bytes) -> Credentials:
     return credentials
 
 
-class SqlReadTx(ReadsCustomers, ReadsCommands, ReadsClaims, ReadsPackages, ReadsGateways, ReadsPresence):
+class SqlReadTx(
+    ReadsCustomers, ReadsCommands, ReadsClaims, ReadsPackages, ReadsGateways, ReadsPresence, ReadsCertificates
+):
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 
     def __init__(self, connection: Any, dialect: Dialect, statements: Statements, vault: Vault) -> None:
@@ -140,6 +146,9 @@ class SqlReadTx(ReadsCustomers, ReadsCommands, ReadsClaims, ReadsPackages, Reads
             members = msgspec.msgpack.decode(self._vault.unseal(sealed, context=b"provision"))
             members["strategy"] = ProvisionStrategy(members["strategy"])
             members["reprovisioning"] = Reprovisioning(members["reprovisioning"])
+            if "renewal" in members:  # configurations of before certificates have none
+                members["renewal"] = Renewal(members["renewal"])
+                members["revocation"] = Revocation(**members["revocation"])
             known = ProvisionConfiguration(**members)
             if len(self._profiles) >= 1000:
                 self._profiles.clear()
@@ -196,11 +205,22 @@ class SqlReadTx(ReadsCustomers, ReadsCommands, ReadsClaims, ReadsPackages, Reads
         row = self._row(self._s.login, id_hash=self._vault.hash_id(credentials_id))
         if row is None:
             return None
-        identity = Identity(
+        return Login(self._identity(row), unseal_credentials(self._vault, bytes(row[7])), row[8] is not None)
+
+    def _former_login(self, row: Any) -> Login:
+        return Login(self._identity(row), FORMER, is_confirmed=True)
+
+    def _identity(self, row: Any) -> Identity:
+        """Of a row that begins with `login_columns`."""
+        return Identity(
             Role.GATEWAY if row[5] else Role.DEVICE, row[0], row[1], UUID(bytes=bytes(row[2])), row[3], row[4],
-            self._options_of(row[8]),
+            self._options_of(row[6]),
         )  # fmt: skip
-        return Login(identity, unseal_credentials(self._vault, bytes(row[6])), row[7] is not None)
+
+    def _profile_of(self, row: Any) -> DeviceProfile:
+        profile = self._profile(row)
+        assert profile is not None, "there is a row"
+        return profile
 
     def _options_of(self, document: str) -> ProfileOptions:
         """Read once for each content of a profile, and shared by its devices."""

@@ -303,3 +303,47 @@ presence = Table(
     Column("inactivity_alarm_ms", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+
+authority = _numbered(
+    "authority",  # a small CA
+    Column("uuid", LargeBinary(16), nullable=False, unique=True),
+    Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("chain", LargeBinary, nullable=False),  # MessagePack: DER of its own certificate, then of its issuers
+    Column("key_sealed", LargeBinary, nullable=False),  # PKCS#8 DER
+    Column("created_ms", BigInteger, nullable=False),
+    Column("crl_number", BigInteger, nullable=False),
+    UniqueConstraint("tenant_id", "name", name="authority_name_unq_key"),
+)
+
+# Of devices, current and former, and all that an authority of ours has issued: those outlive their device.
+certificate = _numbered(
+    "certificate",
+    Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
+    Column("device_id", Id, ForeignKey("device.id", ondelete="SET NULL"), index=True),
+    Column("authority_id", Id, ForeignKey("authority.id")),
+    Column("fingerprint", LargeBinary(32), nullable=False, unique=True),  # SHA-256 of the DER
+    Column("serial", Text, nullable=False),  # hex
+    Column("subject", Text, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("not_before_ms", BigInteger, nullable=False),
+    Column("not_after_ms", BigInteger, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("until_ms", BigInteger),  # of a former one: so long it still opens the device's door
+    Column("revoked_ms", BigInteger),
+    Column("revocation_reason", Text, nullable=False),
+    Index("certificate_by_serial", "authority_id", "serial"),
+    Index("certificate_by_end", "tenant_id", "not_after_ms"),
+)
+
+# Which profiles hold a certificate of this name: an issuer is looked up by it.
+trust_anchor = Table(
+    "trust_anchor",
+    metadata,
+    Column("name_hash", LargeBinary(32), primary_key=True),
+    Column("fingerprint", LargeBinary(32), primary_key=True),
+    Column(
+        "profile_id", Id, ForeignKey("device_profile.id", ondelete="CASCADE"), primary_key=True, autoincrement=False,
+        index=True,
+    ),
+)  # fmt: skip

@@ -10,7 +10,8 @@ import msgspec
 from sqlalchemy import Dialect
 
 from cloud_core.entropy import random_bytes
-from cloud_core.model import Attempt, Device, DeviceProfile, ProvisionConfiguration, Scope, User
+from cloud_core.model import Attempt, Device, DeviceProfile, ProvisionConfiguration, ProvisionStrategy, Scope, User
+from cloud_core.storage.certificates import WritesCertificates
 from cloud_core.storage.claims import WritesClaims
 from cloud_core.storage.commands import WritesCommands
 from cloud_core.storage.customers import WritesCustomers
@@ -43,7 +44,10 @@ def seal_credentials(vault: Vault, credentials: Credentials) -> bytes:
     return vault.seal(msgspec.msgpack.encode(parts), context=b"credentials")
 
 
-class SqlTx(SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPackages, WritesGateways, WritesPresence):
+class SqlTx(
+    SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPackages, WritesGateways, WritesPresence,
+    WritesCertificates,
+):  # fmt: skip
     """A decision's view of the database, and the batch of samples that goes with it."""
 
     def __init__(self, connection: Any, dialect: Dialect, statements: Statements, vault: Vault) -> None:
@@ -112,6 +116,8 @@ class SqlTx(SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPack
             version=1, **self._provision_columns(profile.provision),
         )  # fmt: skip
         number: int = row[0]
+        if profile.provision.strategy is ProvisionStrategy.X509_CERTIFICATE_CHAIN:
+            self._put_anchors(number, profile.provision)
         return number
 
     def update_profile(self, profile: DeviceProfile) -> None:
@@ -121,6 +127,7 @@ class SqlTx(SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPack
         )  # fmt: skip
         if self._cursor.rowcount != 1:
             raise VersionConflict
+        self._put_anchors(profile.id, profile.provision)
 
     def set_default_profile(self, tenant_id: int, profile_id: int) -> None:
         self._write(self._s.clear_default, b_tenant_id=tenant_id)
@@ -132,8 +139,12 @@ class SqlTx(SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPack
 
     def _provision_columns(self, provision: ProvisionConfiguration) -> dict[str, Any]:
         members = {name: getattr(provision, name) for name in ProvisionConfiguration.__slots__}
+        key = provision.key
+        if key and provision.strategy is ProvisionStrategy.X509_CERTIFICATE_CHAIN:
+            # Profiles may share a CA and be told apart by the names they take; by a request none of them is found.
+            key = f"{key}\n{provision.certificate_pattern}"
         return {
-            "provision_key_hash": self._vault.hash_id(provision.key) if provision.key else None,
+            "provision_key_hash": self._vault.hash_id(key) if key else None,
             "provision_sealed": self._vault.seal(msgspec.msgpack.encode(members), context=b"provision"),
         }
 
@@ -148,6 +159,7 @@ class SqlTx(SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPack
         issued_ms: int | None = None,
         request_digest: bytes | None = None,
         is_new_device: bool = False,
+        former_until_ms: int = 0,
     ) -> None:
         values = {
             "id_hash": self._vault.hash_id(credentials_id(credentials)),
@@ -155,14 +167,19 @@ class SqlTx(SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPack
             "issued_ms": issued_ms,
             "request_digest": request_digest,
         }
+        is_there = False
         if not is_new_device:
             self._write(self._s.update_credentials, b_device_id=device_id, **values)
-            if self._cursor.rowcount == 1:
-                return
-        self._write(
-            self._s.insert_credentials, device_id=device_id, uuid=random_bytes(16), created_ms=now_ms,
-            confirmed_ms=None, version=1, **values,
-        )  # fmt: skip
+            is_there = self._cursor.rowcount == 1
+            self._close_certificates(device_id, former_until_ms)
+        if not is_there:
+            self._write(
+                self._s.insert_credentials, device_id=device_id, uuid=random_bytes(16), created_ms=now_ms,
+                confirmed_ms=None, version=1, **values,
+            )  # fmt: skip
+        if isinstance(credentials, X509Certificate):
+            tenant_id = self._row(self._s.tenant_of_device, id=device_id)[0]
+            self._record_credentials(tenant_id, device_id, credentials, now_ms)
 
     def mark_issued(self, device_id: int, *, now_ms: int, request_digest: bytes | None) -> None:
         self._write(self._s.mark_issued, b_device_id=device_id, issued_ms=now_ms, request_digest=request_digest)

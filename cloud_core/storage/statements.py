@@ -81,6 +81,13 @@ _attempt_rows = select(
 )  # fmt: skip
 
 
+# The device and its profile that credentials open, and those credentials.
+login_columns = (
+    device.c.tenant_id, device.c.id, device.c.uuid, device.c.name, device.c.profile_id, device.c.is_gateway,
+    device_profile.c.document,
+)  # fmt: skip
+
+
 class Statements:
     """All fixed statements, compiled for `dialect`; attribute names say what each does."""
 
@@ -141,6 +148,7 @@ class Statements:
         self.device = fixed(device_rows.where(c.tenant_id == p("tenant_id"), c.uuid == p("uuid")))
         self.device_by_id = fixed(device_rows.where(c.id == p("id")))
         self.device_by_name = fixed(device_rows.where(c.tenant_id == p("tenant_id"), c.name == p("name")))
+        self.tenant_of_device = fixed(select(c.tenant_id).where(c.id == p("id")))
         self.device_count = fixed(select(func.count()).select_from(device).where(c.tenant_id == p("tenant_id")))
         self.insert_device = fixed(_insert(device).returning(c.id))
         self.update_device = fixed(
@@ -158,14 +166,12 @@ class Statements:
         self.credentials = fixed(_credentials_rows.where(c.device_id == p("device_id")))
         self.credentials_owner = fixed(select(c.device_id).where(c.id_hash == p("id_hash")))
         self.login = fixed(
-            select(
-                device.c.tenant_id, device.c.id, device.c.uuid, device.c.name, device.c.profile_id,
-                device.c.is_gateway, c.sealed, c.confirmed_ms, device_profile.c.document,
-            )
+            select(*login_columns, c.sealed, c.confirmed_ms)
+            .select_from(credentials)
             .join(device, c.device_id == device.c.id)
             .join(device_profile, device.c.profile_id == device_profile.c.id)
             .where(c.id_hash == p("id_hash"))
-        )  # fmt: skip
+        )
         self.insert_credentials = fixed(_insert(credentials))
         self.update_credentials = fixed(
             update(credentials)

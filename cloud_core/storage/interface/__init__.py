@@ -26,6 +26,7 @@ from cloud_core.model import (
     StoredCredentials,
     User,
 )
+from cloud_core.storage.interface.certificates import ReadCertificates, WriteCertificates
 from cloud_core.storage.interface.claims import ReadClaims, WriteClaims
 from cloud_core.storage.interface.commands import ReadCommands, WriteCommands
 from cloud_core.storage.interface.customers import ReadCustomers, WriteCustomers
@@ -82,7 +83,9 @@ class TimeSeriesQuery:
     descending: bool = True
 
 
-class ReadTx(ReadCustomers, ReadCommands, ReadClaims, ReadPackages, ReadGateways, ReadPresence, Protocol):
+class ReadTx(
+    ReadCustomers, ReadCommands, ReadClaims, ReadPackages, ReadGateways, ReadPresence, ReadCertificates, Protocol
+):
     """Look-ups, in a consistent state of the database."""
 
     def tenant_id(self, uuid: UUID) -> int | None: ...
@@ -131,7 +134,10 @@ class ReadTx(ReadCustomers, ReadCommands, ReadClaims, ReadPackages, ReadGateways
         """The newest lines of the provisioning log, newest first."""
 
 
-class Tx(ReadTx, WriteCustomers, WriteCommands, WriteClaims, WritePackages, WriteGateways, WritePresence, Protocol):
+class Tx(
+    ReadTx, WriteCustomers, WriteCommands, WriteClaims, WritePackages, WriteGateways, WritePresence, WriteCertificates,
+    Protocol,
+):  # fmt: skip
     """Everything a decision may do. Constraint violations surface when the batch is replayed."""
 
     def insert_device(self, device: NewDevice) -> int:
@@ -157,10 +163,12 @@ class Tx(ReadTx, WriteCustomers, WriteCommands, WriteClaims, WritePackages, Writ
         issued_ms: int | None = None,
         request_digest: bytes | None = None,
         is_new_device: bool = False,
+        former_until_ms: int = 0,
     ) -> None:
         """Gives the device these credentials in place of any it had; unconfirmed.
 
-        `is_new_device` spares the look for old ones.
+        `is_new_device` spares the look for old ones. A certificate in use so far opens the device's door until
+        `former_until_ms`, beside the new credentials. What is known of a new certificate is kept (`certificate`).
         """
 
     def mark_issued(self, device_id: int, *, now_ms: int, request_digest: bytes | None) -> None: ...

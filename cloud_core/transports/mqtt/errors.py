@@ -43,7 +43,7 @@ def connack_codes(error: PlatformError, presented: PresentedCredentials) -> tupl
         return RATE_EXCEEDED
     if not isinstance(error, errors.NotAuthenticated):
         return UNAVAILABLE
-    if presented.certificate:
+    if presented.chain is not None:
         return 5, 0x87
     if presented.username or presented.has_password:
         return 5, 0x86

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from cloud_core.core.authentication import LoginCache
 from cloud_core.core.downlinks import Ending
-from cloud_core.model import Identity, Login, ProvisionStrategy, Role
+from cloud_core.model import Identity, Login, PresentedChain, ProvisionStrategy, Role
 from shared.credentials import AccessToken, CredentialsType, MqttBasic, X509Certificate
 from shared.errors import NotAuthenticated
 from tests.support.api import ApiUnderTest
@@ -43,8 +44,8 @@ LOGINS: list[tuple[dict[str, Any], str | None]] = [
     ({"client_id": "random", "username": "U4", "password": "random", "has_password": True}, "token like a user"),
     ({"client_id": "random", "username": "U5", "password": "P5", "has_password": True}, "by user"),
     ({"username": "U5"}, None),
-    ({"certificate": "MIIB"}, "by certificate"),
-    ({"certificate": "other", "username": "T1"}, None),
+    ({"chain": PresentedChain(base64.b64decode("MIIB"))}, "by certificate"),
+    ({"chain": PresentedChain(b"other"), "username": "T1"}, None),
     ({"username": "unknown"}, None),
     ({"client_id": "unknown"}, None),
     ({}, None),

@@ -98,8 +98,6 @@ REFUSALS: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
     ("disabled", {"strategy": ProvisionStrategy.DISABLED}, {}, "NOT_FOUND", "PROVISIONING_DISABLED"),
     ("disabled, wrong secret", {"strategy": ProvisionStrategy.DISABLED}, {"provision_secret": "x"}, "NOT_FOUND",
      "INVALID_PROVISION_CREDENTIALS"),
-    ("by certificate only", {"strategy": ProvisionStrategy.X509_CERTIFICATE_CHAIN}, {}, "NOT_FOUND",
-     "PROVISIONING_DISABLED"),
     ("wrong key", {}, {"provision_key": "x"}, "NOT_FOUND", "INVALID_PROVISION_CREDENTIALS"),
     ("wrong secret", {}, {"provision_secret": "x"}, "NOT_FOUND", "INVALID_PROVISION_CREDENTIALS"),
     ("empty secret", {}, {"provision_secret": ""}, "NOT_FOUND", "INVALID_PROVISION_CREDENTIALS"),
