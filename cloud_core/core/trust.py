@@ -128,7 +128,8 @@ def _path_of_old_leaf(
 ) -> tuple[x509.Certificate, ...]:
     """Version 1 has no extensions, and the verifier wants version 3: it judges the path of the issuer instead.
 
-    Everything that can be said of the leaf is in `_leaf_fault`, and here, by whom it is signed.
+    It takes the issuer for the end of its path, so how many CAs there may be is counted anew. Everything else that can
+    be said of the leaf is in `_leaf_fault`, and here, by whom it is signed.
     """
     refused = VerificationError("no issuer is there")
     for issuer in (anchor, *others):
@@ -138,8 +139,12 @@ def _path_of_old_leaf(
             path = _verifier(anchor, now, CA_POLICY).verify(issuer, [one for one in others if one != issuer]).chain
         except VerificationError as error:
             refused = error
-        else:
-            return (leaf, *path)
+            continue
+        whole = (leaf, *path)
+        if len(whole) > MAX_CERTIFICATES:
+            refused = VerificationError("chain construction exceeds max depth")
+        elif not any(trust_faults.length_fault(whole, position) for position in range(1, len(whole))):
+            return whole
     raise refused
 
 

@@ -127,14 +127,17 @@ def key_fault(certificate: x509.Certificate) -> UntrustedCertificate | None:
 
 
 def signature_fault(certificate: x509.Certificate) -> UntrustedCertificate | None:
-    """The hash that the issuer's signature is over. That of a trust anchor does not matter."""
+    """The hash that the issuer's signature is over. That of a trust anchor does not matter.
+
+    Keys that sign without one (Ed25519) are the issuer's fault: see `key_fault`.
+    """
     try:
         used = certificate.signature_hash_algorithm
+        name = used.name if used else ""
     except UnsupportedAlgorithm:
-        used = None
-    if used is not None and used.name in HASHES:
+        name = certificate.signature_algorithm_oid.dotted_string
+    if not name or name in HASHES:
         return None
-    name = used.name if used else certificate.signature_algorithm_oid.dotted_string
     return refusal(
         Fault.WEAK_SIGNATURE,
         f"The certificate {of(certificate)} is signed with {name}: have it issued with SHA-256 or better.",
@@ -221,16 +224,28 @@ def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
     return True
 
 
-def rooted(anchor: x509.Certificate, others: Iterable[x509.Certificate]) -> dict[x509.Certificate, x509.Certificate]:
+def _seems_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """For explanations alone: signatures too weak to be looked at count as good."""
+    if certificate.issuer == issuer.subject and (key_fault(issuer) or signature_fault(certificate)):
+        return not _is_another_key(certificate, issuer)
+    return is_signed_by(certificate, issuer)
+
+
+def rooted(
+    anchor: x509.Certificate,
+    others: Iterable[x509.Certificate],
+    is_issued_by: Callable[[x509.Certificate, x509.Certificate], bool] | None = None,
+) -> dict[x509.Certificate, x509.Certificate]:
     """Those of `others` that hang on `anchor` by signatures, each with one issuer of its own.
 
     From the anchor downwards, so that a stranger's certificates cost one check each: nobody's key is used before it
     has been vouched for.
     """
+    check = is_issued_by or is_signed_by
     parents: dict[x509.Certificate, x509.Certificate] = {}
     reached, rest = [anchor], list(others)
     for issuer in reached:  # grows while it is walked
-        found = [one for one in rest if is_signed_by(one, issuer)]
+        found = [one for one in rest if check(one, issuer)]
         rest = [one for one in rest if one not in found]
         parents.update(dict.fromkeys(found, issuer))
         reached += found
@@ -249,14 +264,14 @@ def explain(
         return own
     if leaf == anchor:
         return self_signed(leaf)
-    parents = rooted(anchor, [*others, leaf])
+    parents = rooted(anchor, [*others, leaf], _seems_issued_by)
     if leaf not in parents:
         return _dead_end(leaf, others, anchor)
     path = [leaf]
     while path[-1] != anchor:
         path.append(parents[path[-1]])
     for position, ca in enumerate(path[1:], 1):
-        fault = _own_fault(ca, now, is_issuer=True, is_anchor=ca == anchor) or _length_fault(path, position)
+        fault = _own_fault(ca, now, is_issuer=True, is_anchor=ca == anchor) or length_fault(path, position)
         if fault:
             return fault
     return _verdict(leaf, path, why)
@@ -275,7 +290,8 @@ def _own_fault(
     return next((fault for check in checks if (fault := check())), None)
 
 
-def _length_fault(path: Sequence[x509.Certificate], position: int) -> UntrustedCertificate | None:
+def length_fault(path: Sequence[x509.Certificate], position: int) -> UntrustedCertificate | None:
+    """Whether the CA at this position of a path, whose leaf is at 0, has too many CAs below it."""
     constraints = extension(path[position], x509.BasicConstraints)
     allowed = constraints.path_length if constraints else None
     below = sum(one.subject != one.issuer for one in path[1:position])
@@ -293,7 +309,7 @@ def _dead_end(
 ) -> UntrustedCertificate:
     """Upwards from the leaf, to the certificate whose issuer is not there."""
     top, rest = leaf, list(others)
-    while following := next((one for one in rest if is_signed_by(top, one)), None):
+    while following := next((one for one in rest if _seems_issued_by(top, one)), None):
         fault = ca_fault(following)
         if fault:
             return fault
