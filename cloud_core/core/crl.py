@@ -86,6 +86,17 @@ def read(
 
     `places`: the addresses where it may be found. Raises: StatusUnusable.
     """
+    try:
+        return _read(raw, issuer, set(places), now, is_about_cas=is_about_cas)
+    except StatusUnusable:
+        raise
+    except Exception as error:  # of several kinds, by what is wrong with the bytes: parts of it are read late
+        raise StatusUnusable("its answer is no revocation list") from error
+
+
+def _read(
+    raw: bytes, issuer: x509.Certificate, places: set[str], now: datetime, *, is_about_cas: bool
+) -> RevocationList:
     lists = [one for one in _load(raw) if one.issuer == issuer.subject]
     if not lists:
         raise StatusUnusable("its list is by another CA")
@@ -93,7 +104,7 @@ def read(
     for one in lists:  # several where the CA has a new key, or a split list
         try:
             _check(one, issuer, now)
-            _check_scope(one, set(places), is_about_cas)
+            _check_scope(one, places, is_about_cas)
         except StatusUnusable as error:
             refused = error
             continue
@@ -105,13 +116,7 @@ def _load(raw: bytes) -> list[x509.CertificateRevocationList]:
     blocks = _BLOCK.findall(raw)
     if len(blocks) > MAX_LISTS:
         raise StatusUnusable(f"its file has more than {MAX_LISTS} lists")
-    try:
-        lists = [x509.load_pem_x509_crl(one) for one in blocks] if blocks else [x509.load_der_x509_crl(raw)]
-        for one in lists:
-            _ = one.extensions, one.issuer, one.last_update_utc, one.next_update_utc
-    except Exception as error:  # of several kinds, by what is wrong with the bytes
-        raise StatusUnusable("its answer is no revocation list") from error
-    return lists
+    return [x509.load_pem_x509_crl(one) for one in blocks] if blocks else [x509.load_der_x509_crl(raw)]
 
 
 def _check(crl: x509.CertificateRevocationList, issuer: x509.Certificate, now: datetime) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -59,17 +60,22 @@ def request(certificate: x509.Certificate, issuer: x509.Certificate, nonce: byte
 def read(raw: bytes, certificate: x509.Certificate, issuer: x509.Certificate, nonce: bytes, now: datetime) -> Answer:
     """What a response says about `certificate`. Raises: StatusUnusable."""
     try:
-        response = ocsp.load_der_ocsp_response(raw)
-        if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
-            raise StatusUnusable(f"it answered {response.response_status.name}")
-        answers = list(response.responses)[: MAX_ANSWERS + 1]
-        returned = [one.value.nonce for one in response.extensions if isinstance(one.value, x509.OCSPNonce)]
+        return _read(ocsp.load_der_ocsp_response(raw), certificate, issuer, nonce, now)
     except StatusUnusable:
         raise
-    except Exception as error:  # of several kinds, by what is wrong with the bytes
+    except Exception as error:  # of several kinds, by what is wrong with the bytes: parts of it are read late
         raise StatusUnusable("its answer is no OCSP response") from error
+
+
+def _read(
+    response: ocsp.OCSPResponse, certificate: x509.Certificate, issuer: x509.Certificate, nonce: bytes, now: datetime
+) -> Answer:
+    if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+        raise StatusUnusable(f"it answered {response.response_status.name}")
+    returned = [one.value.nonce for one in response.extensions if isinstance(one.value, x509.OCSPNonce)]
     if returned and returned != [nonce]:
         raise StatusUnusable("its answer is to another request")
+    answers = list(islice(response.responses, MAX_ANSWERS + 1))
     if len(answers) > MAX_ANSWERS:
         raise StatusUnusable(f"its answer is about more than {MAX_ANSWERS} certificates")
     single = next((one for one in answers if _is_about(one, certificate, issuer)), None)
@@ -131,18 +137,15 @@ def _key_hash(signer: x509.Certificate) -> bytes:
 
 
 def _is_delegated(signer: x509.Certificate, issuer: x509.Certificate, now: datetime) -> bool:
-    try:
-        purposes = trust_faults.extension(signer, x509.ExtendedKeyUsage)
-        return (
-            purposes is not None
-            and ExtendedKeyUsageOID.OCSP_SIGNING in purposes
-            and trust_faults.validity_fault(signer, now) is None
-            and trust_faults.signature_fault(signer) is None
-            and trust_faults.extension_fault(signer, is_issuer=False) is None
-            and trust_faults.is_signed_by(signer, issuer)
-        )
-    except ValueError:  # a part of it cannot be read
-        return False
+    purposes = trust_faults.extension(signer, x509.ExtendedKeyUsage)
+    return (
+        purposes is not None
+        and ExtendedKeyUsageOID.OCSP_SIGNING in purposes
+        and trust_faults.validity_fault(signer, now) is None
+        and trust_faults.signature_fault(signer) is None
+        and trust_faults.extension_fault(signer, is_issuer=False) is None
+        and trust_faults.is_signed_by(signer, issuer)
+    )
 
 
 def _is_signed(response: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:

@@ -188,11 +188,11 @@ class RevocationChecker:
             self._is_sending = False
 
     def _send_what_waits(self) -> None:
-        for question in list(self._queued):
-            if len(self._asking) >= MAX_ASKING:
+        while len(self._asking) < MAX_ASKING:
+            question = next((one for one in self._queued if not self._is_fetched(one)), None)
+            if question is None:
                 return
-            if not self._is_fetched(question) and question in self._queued:
-                self._send(question, self._queued.pop(question))
+            self._send(question, self._queued.pop(question))
 
     def _keep(self, question: _Question, answer: ocsp.Answer | RevocationList, now_ms: int) -> None:
         until_ms = _ms(answer.until)

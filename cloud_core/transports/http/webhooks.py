@@ -12,73 +12,20 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
-from twisted.web.http import PotentialDataLoss
+from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
 from cloud_core.model import ServerMethod
+from cloud_core.transports.http.fetching import AnswerRefused, WholeBody, body_of, reason_of
 
 log = Logger()
 MAX_ANSWER_BYTES = 65_536
 KEPT_OPEN_PER_HOST = 8
 KEPT_OPEN_S = 30
 SIGNATURE = "X-Muster-Signature-256"
-
-
-class WebhookFailed(Exception):
-    """`str()` is the reason, for the log."""
-
-
-class _Whole:
-    """A request's body, written at once: twisted's IBodyProducer, in as much as `Agent` asks for it."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self.length = len(body)
-
-    def startProducing(self, consumer: Any) -> Deferred[None]:
-        consumer.write(self._body)
-        return succeed(None)
-
-    def pauseProducing(self) -> None:
-        """It is written already."""
-
-    def resumeProducing(self) -> None:
-        """It is written already."""
-
-    def stopProducing(self) -> None:
-        """It is written already."""
-
-
-class _Body(Protocol):
-    """Gathers an answer's body, up to the bound."""
-
-    transport: Any  # twisted's TransportProxyProducer
-
-    def __init__(self, done: Deferred[bytes]) -> None:
-        self._done = done
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def dataReceived(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size <= MAX_ANSWER_BYTES:
-            self._parts.append(data)
-        elif not self._done.called:
-            self._done.errback(WebhookFailed(f"its answer is above {MAX_ANSWER_BYTES} bytes"))
-            self.transport.loseConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._done.called:
-            return
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self._done.callback(b"".join(self._parts))
-        else:
-            self._done.errback(reason)
 
 
 class Webhooks:
@@ -105,7 +52,7 @@ class Webhooks:
                 host = urlsplit(method.url).hostname or ""  # the rest of a URL may hold secrets
                 log.warn(
                     "The webhook of {method} at {host} failed: {why}", method=method.method, host=host,
-                    why=_reason(outcome),
+                    why=reason_of(outcome),
                 )  # fmt: skip
                 done(None)
             else:
@@ -123,24 +70,14 @@ class Webhooks:
             "Content-Type": ["application/json"], "User-Agent": ["muster"], "X-Muster-Method": [method.method],
             SIGNATURE: [f"sha256={signature(method.secret, body)}"],
         }  # fmt: skip
-        response: Any = await self._agent.request(b"POST", method.url.encode("ascii"), Headers(headers), _Whole(body))
-        gathered: Deferred[bytes] = Deferred(lambda _: receiver.transport.loseConnection())
-        receiver = _Body(gathered)
-        response.deliverBody(receiver)
-        content = await gathered
+        url = method.url.encode("ascii")
+        response: Any = await self._agent.request(b"POST", url, Headers(headers), WholeBody(body))
+        content = await body_of(response, MAX_ANSWER_BYTES)
         if not 200 <= response.code < 300:
-            raise WebhookFailed(f"it answered with status {response.code}")
+            raise AnswerRefused(f"it answered with status {response.code}")
         return content
 
 
 def signature(secret: str, body: bytes) -> str:
     """Hex of HMAC-SHA256 over the body."""
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-
-
-def _reason(failure: Failure) -> str:
-    if failure.check(CancelledError):
-        return "no answer in time"
-    if failure.check(WebhookFailed):
-        return failure.getErrorMessage()
-    return failure.type.__name__ if failure.type else "unknown"
