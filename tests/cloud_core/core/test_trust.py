@@ -88,6 +88,12 @@ def test_a_bad_way_does_not_hide_a_good_one() -> None:
         assert verify(shared.leaf("device"), shown, ROOT) == ["device", "Shared", "Root"]
 
 
+def test_a_ca_may_have_the_name_of_its_issuer() -> None:
+    """As when a CA vouches for its own new key."""
+    ca = LINE.intermediate("Line")
+    assert verify(ca.leaf("device"), [LINE, ca], ROOT) == ["device", "Line", "Line", "Root"]
+
+
 def test_a_renewed_root_stands_for_the_one_before() -> None:
     """The same name and key in a new certificate."""
     renewed = PKI.root("Root", key=ROOT.key)

@@ -8,6 +8,7 @@ from ipaddress import ip_network
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from cloud_core.core import trust
@@ -122,6 +123,39 @@ class Shown(Holder):
         return raw
 
 
+def replaced(before: str, after: str) -> Case:
+    """A certificate whose algorithm has another number."""
+    device = LINE.leaf("device")
+    return Shown(device.der.replace(bytes.fromhex(before), bytes.fromhex(after))), [LINE], ROOT
+
+
+class PublicOnly:
+    """A key that need not sign."""
+
+    def __init__(self, modulus: int, exponent: int) -> None:
+        self.numbers = rsa.RSAPublicNumbers(exponent, modulus)
+
+    def public_key(self) -> rsa.RSAPublicKey:
+        return self.numbers.public_key()
+
+
+def unfinished_leaf_under_leaf() -> Case:
+    device = LINE.leaf("device")
+    return device.leaf("second"), [device], ROOT
+
+
+def self_issued() -> Case:
+    """A CA that its issuer has given its own name."""
+    upper = ROOT.intermediate("Upper", path_length=0)
+    ca = upper.intermediate("Upper")
+    return ca.leaf("device"), [ca, upper], ROOT
+
+
+def old_itself() -> Case:
+    device = PKI.self_signed("device", is_version_1=True)
+    return device, [], device
+
+
 def giant() -> Case:
     padding = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.5"), b"\x04\x82\x1f\x40" + bytes(8000))
     others = [ROOT.intermediate(f"Giant {number}", extra=[(padding, False)]) for number in range(9)]
@@ -232,6 +266,18 @@ BAD = {
     "SHA-1": (lambda: below(hash="sha1"), Fault.WEAK_SIGNATURE, "device"),
     "SHA-1 intermediate": (lambda: under(hash="sha1"), Fault.WEAK_SIGNATURE, "Cell"),
     "SHA-224": (lambda: below(hash="sha224"), Fault.WEAK_SIGNATURE, "device"),
+    "RSA above 8192 bits": (
+        lambda: below(key=PublicOnly((1 << 9000) + 1, 65537)), Fault.UNSUPPORTED_KEY, "device",
+    ),
+    "RSA with a giant exponent": (
+        lambda: below(key=PublicOnly((1 << 2047) + 1, (1 << 100) + 1)), Fault.UNSUPPORTED_KEY, "device",
+    ),
+    "signature of an unknown kind": (
+        lambda: replaced("06082a8648ce3d040302", "06082a8648ce3d04037f"), Fault.WEAK_SIGNATURE, "1.2.840.10045.4.3.127",
+    ),
+    "leaf signing a leaf, its CA missing": (unfinished_leaf_under_leaf, Fault.NOT_A_CA, "device"),
+    "path length, self-issued": (self_issued, Fault.PATH_TOO_LONG, "Upper"),
+    "version 1, as its own anchor": (old_itself, Fault.SELF_SIGNED, "device"),
     "unknown critical extension": (lambda: below(extra=[(UNKNOWN, True)]), Fault.UNKNOWN_EXTENSION, "device"),
     "unknown critical extension of a CA": (lambda: under(extra=[(UNKNOWN, True)]), Fault.UNKNOWN_EXTENSION, "Cell"),
     "names not permitted": (
