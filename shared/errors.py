@@ -109,6 +109,10 @@ class UntrustedCertificate(PlatformError):
     reason = Reason.UNTRUSTED_CERTIFICATE
     public_text = "The certificate is not trusted."
 
+    def __init__(self, detail: str = "", *, fault: str = "") -> None:
+        super().__init__(detail)
+        self.fault = fault  # one of `core.trust.Fault`, where a chain was looked at
+
 
 class Unavailable(PlatformError):
     """The platform cannot take the request now (queue full, draining, storage down)."""

@@ -1,0 +1,189 @@
+"""Whether the chain that a device shows leads to a CA: the one place where a certificate is found good.
+
+`cryptography`'s verifier decides, under the policy below, together with the rules of `trust_faults`; that module also
+says what was wrong. Possession of the key is TLS's matter, revocation `core.revocation`'s. No clock, no network.
+
+- A CA needs BasicConstraints with CA:TRUE, critical or not; keyUsage and extendedKeyUsage count where they are present
+  (keyCertSign, clientAuth). A device's certificate needs none of them, and may be of X.509 version 1, as openssl's
+  shortest recipes make it.
+- Every certificate of the path must be valid now, the profile's own CA too.
+- The profile's CA may be a root or not; nothing above it is looked at.
+
+Source: RFC 5280 section 6.1; engineering.md section 3.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.x509.verification import (
+    ClientVerifier,
+    Criticality,
+    ExtensionPolicy,
+    Policy,
+    PolicyBuilder,
+    Store,
+    VerificationError,
+)
+
+from cloud_core.core import trust_faults
+from cloud_core.core.trust_faults import Fault, refusal
+from cloud_core.model import PresentedChain
+from shared import certificates
+from shared.errors import UntrustedCertificate
+
+__all__ = ["Chain", "Fault", "check_validity", "parse", "verify"]
+
+MAX_CERTIFICATES = 10  # of a chain as shown, and of a path with its anchor
+MAX_CHAIN_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What a peer showed, read; every part of each certificate is known to be readable."""
+
+    leaf: x509.Certificate
+    others: tuple[x509.Certificate, ...]
+    leaf_der: bytes
+
+
+def parse(presented: PresentedChain) -> Chain:
+    """Raises: UntrustedCertificate (too many, too large, malformed)."""
+    count = 1 + len(presented.others)
+    if count > MAX_CERTIFICATES:
+        raise refusal(
+            Fault.CHAIN_TOO_LONG, f"The device shows {count} certificates; at most {MAX_CERTIFICATES} are looked at."
+        )
+    if len(presented.leaf) + sum(map(len, presented.others)) > MAX_CHAIN_BYTES:
+        raise refusal(Fault.CHAIN_TOO_LONG, f"The device's chain is above {MAX_CHAIN_BYTES} bytes.")
+    leaf, *others = (_readable(der, number) for number, der in enumerate((presented.leaf, *presented.others), 1))
+    return Chain(leaf, tuple(others), presented.leaf)
+
+
+def check_validity(leaf: x509.Certificate, now_ms: int) -> None:
+    """Raises: UntrustedCertificate (over, or not yet valid)."""
+    fault = trust_faults.validity_fault(leaf, trust_faults.second_of(now_ms))
+    if fault:
+        raise fault
+
+
+def verify(
+    chain: Chain, anchor: x509.Certificate, helpers: Sequence[x509.Certificate], now_ms: int
+) -> tuple[x509.Certificate, ...]:
+    """The path from the leaf to `anchor`, both included.
+
+    `helpers` are certificates that the profile has beside its CA; they help to build paths, as those do that the
+    device shows, and are trusted no more than these. Order and repetitions do not matter.
+
+    Raises: UntrustedCertificate, whose `fault` and `detail` say which certificate is wrong, and how to mend it.
+    """
+    leaf, now = chain.leaf, trust_faults.second_of(now_ms)
+    others = _distinct((*chain.others, *helpers), leaf, anchor)
+    try:
+        path = _path(leaf, _unambiguous(others, anchor), anchor, now)
+    except VerificationError as error:
+        raise trust_faults.explain(leaf, others, anchor, now, str(error)) from None
+    fault = _leaf_fault(leaf, anchor, now)
+    if fault:
+        raise fault
+    return path
+
+
+def _readable(der: bytes, number: int) -> x509.Certificate:
+    try:
+        certificate = certificates.load(der)
+        # Read lazily by the library: what cannot be read is to fail here and nowhere else.
+        certificate.public_key()
+        _ = (certificate.subject, certificate.issuer, certificate.extensions, certificate.signature_algorithm_oid)
+        _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+    except Exception as error:  # of many kinds, by what is wrong with the bytes
+        which = "device's certificate" if number == 1 else f"certificate number {number} of the chain"
+        why = str(error) if isinstance(error, certificates.MalformedCertificate) else "A part of it cannot be read."
+        raise refusal(Fault.MALFORMED, f"The {which} is malformed: {why} Issue it anew.") from error
+    return certificate
+
+
+def _distinct(
+    found: Iterable[x509.Certificate], leaf: x509.Certificate, anchor: x509.Certificate
+) -> list[x509.Certificate]:
+    return [one for one in dict.fromkeys(found) if one not in (leaf, anchor)]
+
+
+def _unambiguous(others: list[x509.Certificate], anchor: x509.Certificate) -> list[x509.Certificate]:
+    """Those that the verifier may try. It tries every combination, up to a bound of its own: certificates of one name
+    must first be shown to hang on the anchor, through CAs."""
+    if len(others) < 2 or len({certificates.name_hash(one.subject) for one in others}) == len(others):
+        return others
+    return list(trust_faults.rooted(anchor, [one for one in others if trust_faults.is_ca(one)]))
+
+
+def _path(
+    leaf: x509.Certificate, others: list[x509.Certificate], anchor: x509.Certificate, now: datetime
+) -> tuple[x509.Certificate, ...]:
+    """Raises: VerificationError."""
+    if leaf.version is x509.Version.v3:
+        return tuple(_verifier(anchor, now, DEVICE_POLICY).verify(leaf, others).chain)
+    return _path_of_old_leaf(leaf, others, anchor, now)
+
+
+def _path_of_old_leaf(
+    leaf: x509.Certificate, others: list[x509.Certificate], anchor: x509.Certificate, now: datetime
+) -> tuple[x509.Certificate, ...]:
+    """Version 1 has no extensions, and the verifier wants version 3: it judges the path of the issuer instead.
+
+    Everything that can be said of the leaf is in `_leaf_fault`, and here, by whom it is signed.
+    """
+    refused = VerificationError("no issuer is there")
+    for issuer in (anchor, *others):
+        if not trust_faults.is_signed_by(leaf, issuer):
+            continue
+        try:
+            path = _verifier(anchor, now, CA_POLICY).verify(issuer, [one for one in others if one != issuer]).chain
+        except VerificationError as error:
+            refused = error
+        else:
+            return (leaf, *path)
+    raise refused
+
+
+def _leaf_fault(leaf: x509.Certificate, anchor: x509.Certificate, now: datetime) -> UntrustedCertificate | None:
+    """What the verifier does not ask of a leaf, or not of one of version 1."""
+    return (
+        trust_faults.validity_fault(leaf, now)
+        or trust_faults.key_fault(leaf)
+        or trust_faults.signature_fault(leaf)
+        or trust_faults.device_fault(leaf)
+        or (trust_faults.self_signed(leaf) if leaf == anchor else None)
+    )
+
+
+def _verifier(anchor: x509.Certificate, now: datetime, policy: ExtensionPolicy) -> ClientVerifier:
+    return (
+        PolicyBuilder()
+        .store(Store([anchor]))
+        .time(now)
+        .max_chain_depth(MAX_CERTIFICATES - 2)  # counts the CAs between leaf and anchor
+        .extension_policies(ca_policy=CA_POLICY, ee_policy=policy)
+        .build_client_verifier()
+    )
+
+
+def _check_ca(_policy: Policy, certificate: x509.Certificate, _constraints: x509.BasicConstraints) -> None:
+    """The verifier wants an exception, and goes on to look for another path."""
+    fault = trust_faults.key_fault(certificate) or trust_faults.ca_fault(certificate)
+    if fault:
+        raise fault
+
+
+def _check_device(_policy: Policy, certificate: x509.Certificate, _constraints: x509.BasicConstraints | None) -> None:
+    fault = trust_faults.device_fault(certificate)
+    if fault:
+        raise fault
+
+
+# `permit_all` still checks signatures, dates, path lengths, name constraints and unknown critical extensions.
+CA_POLICY = ExtensionPolicy.permit_all().require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _check_ca)
+DEVICE_POLICY = ExtensionPolicy.permit_all().may_be_present(x509.BasicConstraints, Criticality.AGNOSTIC, _check_device)
