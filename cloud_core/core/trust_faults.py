@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -19,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from shared.errors import UntrustedCertificate
 
+T = TypeVar("T", bound=x509.ExtensionType)
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
 MAX_RSA_EXPONENT_BITS = 64  # larger ones make a signature as dear to check as to make
 CURVES = ("secp256r1", "secp384r1", "secp521r1")
@@ -193,7 +195,7 @@ def extension_fault(certificate: x509.Certificate, *, is_issuer: bool) -> Untrus
     )
 
 
-def extension[T: x509.ExtensionType](certificate: x509.Certificate, kind: type[T]) -> T | None:
+def extension(certificate: x509.Certificate, kind: type[T]) -> T | None:
     """The value of an extension, if it is there."""
     try:
         return certificate.extensions.get_extension_for_class(kind).value

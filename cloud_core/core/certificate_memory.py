@@ -1,0 +1,41 @@
+"""Certificates that have logged in: the hot path of peers that come again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from cloud_core.core.authentication import MAX_CACHED_LOGINS
+from cloud_core.model import Identity
+
+
+class CertificateMemory:
+    """Identities by certificate, within its validity; forgets the oldest first, and a device's when it changes."""
+
+    def __init__(self, max_entries: int = MAX_CACHED_LOGINS) -> None:
+        self._max_entries = max_entries
+        self._known: OrderedDict[bytes, tuple[Identity, int, int]] = OrderedDict()  # SHA-256 of the DER -> (…, ms, ms)
+        self._of_device: dict[int, set[bytes]] = {}
+
+    def get(self, fingerprint: bytes, now_ms: int) -> Identity | None:
+        known = self._known.get(fingerprint)
+        if known is None or not known[1] <= now_ms < known[2]:
+            return None
+        return known[0]
+
+    def put(self, fingerprint: bytes, identity: Identity, from_ms: int, until_ms: int) -> None:
+        self._known[fingerprint] = (identity, from_ms, until_ms)
+        self._of_device.setdefault(identity.device_id, set()).add(fingerprint)
+        if len(self._known) > self._max_entries:
+            oldest, (dropped, _, _) = self._known.popitem(last=False)
+            others = self._of_device[dropped.device_id]
+            others.discard(oldest)
+            if not others:
+                del self._of_device[dropped.device_id]
+
+    def forget(self, device_id: int) -> None:
+        for fingerprint in self._of_device.pop(device_id, ()):
+            del self._known[fingerprint]
+
+    def clear(self) -> None:
+        self._known.clear()
+        self._of_device.clear()
