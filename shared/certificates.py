@@ -46,13 +46,25 @@ def der_of(text: str) -> bytes:
 
 
 def load(der: bytes) -> x509.Certificate:
-    """Raises: MalformedCertificate."""
+    """A certificate of which every part can be read: the library reads them late, and this is where they are to fail.
+
+    Raises: MalformedCertificate.
+    """
     if len(der) > MAX_CERTIFICATE_BYTES:
         raise MalformedCertificate(f"The certificate is above {MAX_CERTIFICATE_BYTES} bytes.")
     try:
-        return x509.load_der_x509_certificate(der)
+        certificate = x509.load_der_x509_certificate(der)
     except Exception as error:  # of several kinds, by what is wrong with the bytes
         raise MalformedCertificate("The bytes are no X.509 certificate.") from error
+    try:
+        certificate.public_key()
+        _ = certificate.subject, certificate.issuer, certificate.extensions, certificate.signature_algorithm_oid
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except Exception as error:
+        raise MalformedCertificate(
+            "The key, a name, a date or an extension of the certificate is unreadable."
+        ) from error
+    return certificate
 
 
 def load_all(pem: str) -> list[x509.Certificate]:

@@ -94,16 +94,10 @@ def verify(
 
 def _readable(der: bytes, number: int) -> x509.Certificate:
     try:
-        certificate = certificates.load(der)
-        # Read lazily by the library: what cannot be read is to fail here and nowhere else.
-        certificate.public_key()
-        _ = (certificate.subject, certificate.issuer, certificate.extensions, certificate.signature_algorithm_oid)
-        _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
-    except Exception as error:  # of many kinds, by what is wrong with the bytes
-        which = "device's certificate" if number == 1 else f"certificate number {number} of the chain"
-        why = str(error) if isinstance(error, certificates.MalformedCertificate) else "A part of it cannot be read."
-        raise refusal(Fault.MALFORMED, f"The {which} is malformed: {why} Issue it anew.") from error
-    return certificate
+        return certificates.load(der)
+    except certificates.MalformedCertificate as error:
+        which = "device's certificate" if number == 1 else f"certificate number {number} of the device's chain"
+        raise refusal(Fault.MALFORMED, f"The {which} is malformed. {error}") from error
 
 
 def _distinct(
@@ -134,7 +128,8 @@ def _path_of_old_leaf(
 ) -> tuple[x509.Certificate, ...]:
     """Version 1 has no extensions, and the verifier wants version 3: it judges the path of the issuer instead.
 
-    Everything that can be said of the leaf is in `_leaf_fault`, and here, by whom it is signed.
+    It takes the issuer for the end of its path, so how many CAs there may be is counted anew. Everything else that can
+    be said of the leaf is in `_leaf_fault`, and here, by whom it is signed.
     """
     refused = VerificationError("no issuer is there")
     for issuer in (anchor, *others):
@@ -144,13 +139,17 @@ def _path_of_old_leaf(
             path = _verifier(anchor, now, CA_POLICY).verify(issuer, [one for one in others if one != issuer]).chain
         except VerificationError as error:
             refused = error
-        else:
-            return (leaf, *path)
+            continue
+        whole = (leaf, *path)
+        if len(whole) > MAX_CERTIFICATES:
+            refused = VerificationError("chain construction exceeds max depth")
+        elif not any(trust_faults.length_fault(whole, position) for position in range(1, len(whole))):
+            return whole
     raise refused
 
 
 def _leaf_fault(leaf: x509.Certificate, anchor: x509.Certificate, now: datetime) -> UntrustedCertificate | None:
-    """What the verifier does not ask of a leaf, or not of one of version 1."""
+    """What the verifier does not ask of a leaf under DEVICE_POLICY, or not of one of version 1."""
     return (
         trust_faults.validity_fault(leaf, now)
         or trust_faults.key_fault(leaf)
@@ -178,12 +177,6 @@ def _check_ca(_policy: Policy, certificate: x509.Certificate, _constraints: x509
         raise fault
 
 
-def _check_device(_policy: Policy, certificate: x509.Certificate, _constraints: x509.BasicConstraints | None) -> None:
-    fault = trust_faults.device_fault(certificate)
-    if fault:
-        raise fault
-
-
 # `permit_all` still checks signatures, dates, path lengths, name constraints and unknown critical extensions.
 CA_POLICY = ExtensionPolicy.permit_all().require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _check_ca)
-DEVICE_POLICY = ExtensionPolicy.permit_all().may_be_present(x509.BasicConstraints, Criticality.AGNOSTIC, _check_device)
+DEVICE_POLICY = ExtensionPolicy.permit_all()  # see `_leaf_fault`

@@ -20,7 +20,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from shared.errors import UntrustedCertificate
 
-T = TypeVar("T", bound=x509.ExtensionType)
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
 MAX_RSA_EXPONENT_BITS = 64  # larger ones make a signature as dear to check as to make
 CURVES = ("secp256r1", "secp384r1", "secp521r1")
@@ -31,6 +30,9 @@ KNOWN_EXTENSIONS = frozenset(
     one.oid for one in (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName)
 )
 KNOWN_CA_EXTENSIONS = KNOWN_EXTENSIONS | {x509.NameConstraints.oid}
+
+
+Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
 
 class Fault(StrEnum):
@@ -104,13 +106,13 @@ def key_fault(certificate: x509.Certificate) -> UntrustedCertificate | None:
         if key.key_size < MIN_RSA_BITS:
             return refusal(
                 Fault.WEAK_KEY,
-                f"The RSA key of the certificate {of(certificate)} has {key.key_size} bits and can be broken: {wanted}.",
+                f"The RSA key of the certificate {of(certificate)} has {key.key_size} bits, too few: {wanted}.",
             )
         if key.key_size > MAX_RSA_BITS or key.public_numbers().e.bit_length() > MAX_RSA_EXPONENT_BITS:
             return refusal(
                 Fault.UNSUPPORTED_KEY,
-                f"The RSA key of the certificate {of(certificate)} is above {MAX_RSA_BITS} bits or has a giant exponent: "
-                f"{wanted}.",
+                f"The RSA key of the certificate {of(certificate)} is above {MAX_RSA_BITS} bits or has a giant "
+                f"exponent: {wanted}.",
             )
         return None
     if isinstance(key, ec.EllipticCurvePublicKey):
@@ -125,14 +127,17 @@ def key_fault(certificate: x509.Certificate) -> UntrustedCertificate | None:
 
 
 def signature_fault(certificate: x509.Certificate) -> UntrustedCertificate | None:
-    """The hash that the issuer's signature is over. That of a trust anchor does not matter."""
+    """The hash that the issuer's signature is over. That of a trust anchor does not matter.
+
+    Keys that sign without one (Ed25519) are the issuer's fault: see `key_fault`.
+    """
     try:
         used = certificate.signature_hash_algorithm
+        name = used.name if used else ""
     except UnsupportedAlgorithm:
-        used = None
-    if used is not None and used.name in HASHES:
+        name = certificate.signature_algorithm_oid.dotted_string
+    if not name or name in HASHES:
         return None
-    name = used.name if used else certificate.signature_algorithm_oid.dotted_string
     return refusal(
         Fault.WEAK_SIGNATURE,
         f"The certificate {of(certificate)} is signed with {name}: have it issued with SHA-256 or better.",
@@ -144,8 +149,8 @@ def device_fault(certificate: x509.Certificate) -> UntrustedCertificate | None:
     if is_ca(certificate):
         return refusal(
             Fault.CA_AS_DEVICE,
-            f"The certificate {of(certificate)} is a CA's, and a device shows it as its own: give the device one of its "
-            "own, with basicConstraints CA:FALSE.",
+            f"The certificate {of(certificate)} is a CA's, and a device shows it as its own: give the device one "
+            "with basicConstraints CA:FALSE.",
         )
     usage = extension(certificate, x509.KeyUsage)
     if usage and not (usage.digital_signature or usage.key_agreement):
@@ -190,12 +195,12 @@ def extension_fault(certificate: x509.Certificate, *, is_issuer: bool) -> Untrus
         return None
     return refusal(
         Fault.UNKNOWN_EXTENSION,
-        f"The certificate {of(certificate)} has the critical extension {unknown[0][:64]}, which is not understood here: "
-        "issue it without, or not critical.",
+        f"The certificate {of(certificate)} has the critical extension {unknown[0][:64]}, which is not "
+        "understood here: issue it without, or not critical.",
     )
 
 
-def extension(certificate: x509.Certificate, kind: type[T]) -> T | None:
+def extension(certificate: x509.Certificate, kind: type[Extension]) -> Extension | None:
     """The value of an extension, if it is there."""
     try:
         return certificate.extensions.get_extension_for_class(kind).value
@@ -219,16 +224,28 @@ def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
     return True
 
 
-def rooted(anchor: x509.Certificate, others: Iterable[x509.Certificate]) -> dict[x509.Certificate, x509.Certificate]:
+def _seems_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """For explanations alone: signatures too weak to be looked at count as good."""
+    if certificate.issuer == issuer.subject and (key_fault(issuer) or signature_fault(certificate)):
+        return not _is_another_key(certificate, issuer)
+    return is_signed_by(certificate, issuer)
+
+
+def rooted(
+    anchor: x509.Certificate,
+    others: Iterable[x509.Certificate],
+    is_issued_by: Callable[[x509.Certificate, x509.Certificate], bool] | None = None,
+) -> dict[x509.Certificate, x509.Certificate]:
     """Those of `others` that hang on `anchor` by signatures, each with one issuer of its own.
 
     From the anchor downwards, so that a stranger's certificates cost one check each: nobody's key is used before it
     has been vouched for.
     """
+    check = is_issued_by or is_signed_by
     parents: dict[x509.Certificate, x509.Certificate] = {}
     reached, rest = [anchor], list(others)
     for issuer in reached:  # grows while it is walked
-        found = [one for one in rest if is_signed_by(one, issuer)]
+        found = [one for one in rest if check(one, issuer)]
         rest = [one for one in rest if one not in found]
         parents.update(dict.fromkeys(found, issuer))
         reached += found
@@ -247,14 +264,14 @@ def explain(
         return own
     if leaf == anchor:
         return self_signed(leaf)
-    parents = rooted(anchor, [*others, leaf])
+    parents = rooted(anchor, [*others, leaf], _seems_issued_by)
     if leaf not in parents:
         return _dead_end(leaf, others, anchor)
     path = [leaf]
     while path[-1] != anchor:
         path.append(parents[path[-1]])
     for position, ca in enumerate(path[1:], 1):
-        fault = _own_fault(ca, now, is_issuer=True, is_anchor=ca == anchor) or _length_fault(path, position)
+        fault = _own_fault(ca, now, is_issuer=True, is_anchor=ca == anchor) or length_fault(path, position)
         if fault:
             return fault
     return _verdict(leaf, path, why)
@@ -273,7 +290,8 @@ def _own_fault(
     return next((fault for check in checks if (fault := check())), None)
 
 
-def _length_fault(path: Sequence[x509.Certificate], position: int) -> UntrustedCertificate | None:
+def length_fault(path: Sequence[x509.Certificate], position: int) -> UntrustedCertificate | None:
+    """Whether the CA at this position of a path, whose leaf is at 0, has too many CAs below it."""
     constraints = extension(path[position], x509.BasicConstraints)
     allowed = constraints.path_length if constraints else None
     below = sum(one.subject != one.issuer for one in path[1:position])
@@ -291,7 +309,7 @@ def _dead_end(
 ) -> UntrustedCertificate:
     """Upwards from the leaf, to the certificate whose issuer is not there."""
     top, rest = leaf, list(others)
-    while following := next((one for one in rest if is_signed_by(top, one)), None):
+    while following := next((one for one in rest if _seems_issued_by(top, one)), None):
         fault = ca_fault(following)
         if fault:
             return fault
@@ -314,16 +332,16 @@ def _dead_end(
         )
     return refusal(
         Fault.BAD_SIGNATURE,
-        f"The signature of the certificate {of(top)} is not by the key of {of(namesakes[0])}: it was altered, or issued "
-        "by another CA of the same name.",
+        f"The signature of the certificate {of(top)} is not by the key of {of(namesakes[0])}: it was altered, or "
+        "issued by another CA of the same name.",
     )
 
 
 def self_signed(leaf: x509.Certificate) -> UntrustedCertificate:
     return refusal(
         Fault.SELF_SIGNED,
-        f"The certificate {of(leaf)} is self-signed: have it issued by the profile's CA, or store it as the credentials "
-        "of its device.",
+        f"The certificate {of(leaf)} is self-signed: have it issued by the profile's CA, or store it as the "
+        "credentials of its device.",
     )
 
 
