@@ -18,7 +18,7 @@ from cloud_core.core import chain_matching, chain_provisioning, trust, trust_fau
 from cloud_core.core.authentication import LookUp, LookUps, certificate_ids, confirm
 from cloud_core.core.certificate_memory import CertificateMemory
 from cloud_core.core.chain_matching import Match, NoMatch
-from cloud_core.core.chain_provisioning import Admitted, Overtaken, Wanted
+from cloud_core.core.chain_provisioning import Admitted, Overtaken, Place, Wanted
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.limits import FailedAttempts
 from cloud_core.core.provisioning import Policy
@@ -39,6 +39,7 @@ from shared.errors import (
 )
 
 MAX_ROUNDS = 5  # of a chain that is overtaken by changes while it is decided
+NOWHERE = Place()
 RECHECK_MS = 60_000  # a certificate whose revocation is looked at is not remembered for longer
 
 
@@ -61,8 +62,8 @@ class _Arrival:
     done: Done[Identity]
     look_up: LookUp
     rounds: int
-    device: Identity | None = None  # whose certificate it is, once that is known
-    profile: DeviceProfile | None = None  # that admits it, or came nearest
+    place: Place = NOWHERE  # whom it concerns, as far as that is known
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +167,21 @@ class CertificateLogins:
         elif arrival.look_up.is_overtaken([outcome.login]):
             self._again(arrival)
         elif outcome.login is not None:
-            arrival.device = outcome.login.identity
-            arrival.profile = outcome.profiles[0] if outcome.profiles else None
-            self._known(arrival, outcome.login, outcome.certificate)
+            identity = outcome.login.identity
+            arrival.place = Place(identity.tenant_id, identity.profile_id, identity.device_id)
+            arrival.name = identity.device_name
+            self._known(arrival, outcome.login, outcome.certificate, outcome.profiles)
         elif outcome.certificate is not None and outcome.certificate.revoked_ms is not None:
+            arrival.place = Place(outcome.certificate.tenant_id)
             self._refuse(arrival, _revoked(arrival.chain))
         else:
             self._unknown(arrival, outcome.profiles)
 
     # -- the certificate of a device --------------------------------------------------------------
 
-    def _known(self, arrival: _Arrival, login: Login, certificate: KnownCertificate | None) -> None:
+    def _known(
+        self, arrival: _Arrival, login: Login, certificate: KnownCertificate | None, profiles: list[DeviceProfile]
+    ) -> None:
         if certificate is not None and certificate.revoked_ms is not None:
             self._refuse(arrival, _revoked(arrival.chain))
             return
@@ -188,7 +193,7 @@ class CertificateLogins:
         until_ms = certificates.not_after_ms(arrival.chain.leaf)
         if certificate is not None and certificate.until_ms is not None:
             until_ms = min(until_ms, certificate.until_ms)
-        profile = arrival.profile
+        profile = profiles[0] if profiles else None
         if profile is None or not profile.provision.revocation.is_on:
             self._open(arrival, login, until_ms)
             return
@@ -233,10 +238,10 @@ class CertificateLogins:
         try:
             match = chain_matching.match(arrival.chain, profiles, self._now_ms())
         except NoMatch as fault:
-            arrival.profile = fault.profile
+            arrival.place = Place(fault.profile.tenant_id, fault.profile.id) if fault.profile else NOWHERE
             self._refuse(arrival, fault.error)
             return
-        arrival.profile = match.profile
+        arrival.place, arrival.name = Place(match.profile.tenant_id, match.profile.id), match.name
         policy = match.profile.provision.revocation
         if self._revocation is not None and policy.is_on:
             self._check_revocation(arrival, match.path, policy, lambda: self._admit(arrival, match))
@@ -301,13 +306,12 @@ class CertificateLogins:
     def _refuse(self, arrival: _Arrival, error: PlatformError) -> None:
         """Logged with a `ref`; spends of the source's ration."""
         self._look_ups.end(arrival.look_up)
-        identity = arrival.device
-        name = identity.device_name if identity is not None else chain_matching.common_name(arrival.chain.leaf)
-        self._answer(error, arrival.peer, arrival.done, arrival.chain, arrival.profile, name)
+        name = arrival.name or chain_matching.common_name(arrival.chain.leaf)
+        self._answer(error, arrival.peer, arrival.done, arrival.chain, arrival.place, name)
 
     def _answer(
         self, error: PlatformError, peer: Peer, done: Done[Identity], chain: trust.Chain | None = None,
-        profile: DeviceProfile | None = None, name: str = "",
+        place: Place = NOWHERE, name: str = "",
     ) -> None:  # fmt: skip
         wait_s = self._failed_attempts.wait_s(peer.address, _issuer_key(chain), self._now_ms() / 1000)
         if wait_s > 0 and not isinstance(error, RateLimited):
@@ -316,7 +320,7 @@ class CertificateLogins:
             self._record(peer, chain)
         error.ref = new_reference()
         leaf = chain.leaf if chain is not None else None
-        line = chain_provisioning.refused_attempt(error, _stage(error), leaf, peer, self._now_ms(), profile, name)
+        line = chain_provisioning.refused_attempt(error, _stage(error), leaf, peer, self._now_ms(), place, name)
         self._store.submit(chain_provisioning.log, (line,), _ignore)
         done(error)
 

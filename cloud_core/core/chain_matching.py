@@ -5,6 +5,7 @@ Source: wire-contract.md section 1.8.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,9 +27,9 @@ MAX_PATH = 10
 MAX_COMMON_NAME_CHARS = 1_024
 MAX_PATTERN_CHARS = 500
 MAX_ISSUER_CHARS = 120
+MAX_EXPANDED = 20_000
 PATTERN_S = 0.01  # for one pattern
 PATTERNS_S = 0.03  # for those of all profiles that share a CA
-_VAGUE = (Fault.UNKNOWN_ISSUER, Fault.BAD_SIGNATURE)  # of a CA that only has the right name
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,24 +87,29 @@ def _verified(
     chain: trust.Chain, profiles: Sequence[DeviceProfile], now_ms: int
 ) -> list[tuple[DeviceProfile, tuple[x509.Certificate, ...]]]:
     """The profiles whose CA verifies the leaf, the nearest first. Each CA is tried once, however many share it."""
-    verdicts: dict[bytes, tuple[x509.Certificate, ...] | UntrustedCertificate] = {}
+    verdicts: dict[str, tuple[x509.Certificate, ...] | UntrustedCertificate] = {}
     found: list[tuple[DeviceProfile, tuple[x509.Certificate, ...]]] = []
-    fault: NoMatch | None = None
+    faults: list[tuple[bool, NoMatch]] = []
     for profile in sorted(profiles, key=lambda one: not _is_shown(chain, one)):
-        anchor, *helpers = anchors_of(profile.provision.secret)
-        which = certificates.fingerprint(certificates.der(anchor))
+        which = profile.provision.secret
+        anchor, *helpers = anchors_of(which)
         if which not in verdicts:
             if len(verdicts) >= MAX_ANCHORS:
                 continue
-            verdicts[which] = _verdict(chain, anchor, helpers, now_ms)
-        verdict = verdicts[which]
-        if not isinstance(verdict, UntrustedCertificate):
-            found.append((profile, verdict))
-        elif fault is None or (_is_vague(fault.error) and not _is_vague(verdict)):
-            fault = NoMatch(verdict, profile)
+            verdict = verdicts[which] = _verdict(chain, anchor, helpers, now_ms)
+            if isinstance(verdict, UntrustedCertificate):
+                faults.append((_vouches(anchor, helpers, chain), NoMatch(verdict, profile)))
+        known = verdicts[which]
+        if not isinstance(known, UntrustedCertificate):
+            found.append((profile, known))
     if found:
         return sorted(found, key=lambda one: len(one[1]))
-    raise fault or NoMatch(unknown_issuer(chain.leaf))
+    raise max(faults, key=lambda one: one[0])[1] if faults else NoMatch(unknown_issuer(chain.leaf))
+
+
+def _vouches(anchor: x509.Certificate, helpers: Sequence[x509.Certificate], chain: trust.Chain) -> bool:
+    """Whether signatures lead to this CA at all: then what is wrong with the chain concerns its profile."""
+    return chain.leaf in trust_faults.rooted(anchor, [*chain.others, *helpers, chain.leaf])
 
 
 def _verdict(
@@ -117,10 +123,6 @@ def _verdict(
 
 def _is_shown(chain: trust.Chain, profile: DeviceProfile) -> bool:
     return anchors_of(profile.provision.secret)[0] in chain.others
-
-
-def _is_vague(error: Exception) -> bool:
-    return isinstance(error, UntrustedCertificate) and error.fault in _VAGUE
 
 
 def unknown_issuer(leaf: x509.Certificate) -> UntrustedCertificate:
@@ -218,6 +220,8 @@ def compiled(pattern: str) -> Any:  # a pattern of `regex`, whose searches can b
         raise BadPattern("it is empty; write a regular expression whose first group is the device's name, such as (.*)")
     if len(pattern) > MAX_PATTERN_CHARS:
         raise BadPattern(f"it is above {MAX_PATTERN_CHARS} characters")
+    if _expanded(pattern) > MAX_EXPANDED:
+        raise BadPattern("its repetitions multiply; write it with smaller counts, or with + and *")
     try:
         made = regex.compile(pattern)
     except (regex.error, RecursionError, OverflowError, MemoryError, ValueError) as error:
@@ -225,3 +229,31 @@ def compiled(pattern: str) -> Any:  # a pattern of `regex`, whose searches can b
     if made.groups < 1:
         raise BadPattern("it has no group; put the part of the common name that is the device's name in ( )")
     return made
+
+
+_COUNT = re.compile(r"\{(\d{1,9})")
+
+
+def _expanded(pattern: str) -> int:
+    """About how many steps the pattern has once its least counts are written out: compiling takes as long."""
+    outer: list[int] = []
+    total, last, at = 0, 0, 0
+    while at < len(pattern):
+        count = _COUNT.match(pattern, at)
+        if count is not None:
+            total += last * (int(count[1]) - 1) if int(count[1]) else 0
+            last *= max(1, int(count[1]))
+            at = count.end()
+            continue
+        character = pattern[at]
+        if character == "(":
+            outer.append(total)
+            total, last = 0, 0
+        elif character == ")" and outer:
+            last = max(1, total)
+            total = outer.pop() + last
+        else:
+            last = 1
+            total += 1
+        at += 2 if character == "\\" else 1
+    return total

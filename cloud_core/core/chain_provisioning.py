@@ -103,7 +103,8 @@ def admit(tx: Tx, wanted: Wanted, now_ms: int, policy: Policy) -> Admitted | Ove
     except _Refusal as refusal:
         error = refusal.error
         error.ref = new_reference()
-        tx.log_attempt(refused_attempt(error, refusal.stage, wanted.leaf, wanted.peer, now_ms, profile, wanted.name))
+        place = Place(profile.tenant_id, profile.id)
+        tx.log_attempt(refused_attempt(error, refusal.stage, wanted.leaf, wanted.peer, now_ms, place, wanted.name))
         return error
     _write(tx, profile, decision, wanted, now_ms)
     login = tx.logins([key])[0]
@@ -256,20 +257,23 @@ def facts(leaf: x509.Certificate | None) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Whom a refusal concerns, as far as that is known: who may read its line. None: anybody's operator may."""
+
+    tenant_id: int | None = None
+    profile_id: int | None = None
+    device_id: int | None = None
+
+
 def refused_attempt(
-    error: PlatformError,
-    stage: str,
-    leaf: x509.Certificate | None,
-    peer: Peer,
-    now_ms: int,
-    profile: DeviceProfile | None = None,
-    name: str = "",
+    error: PlatformError, stage: str, leaf: x509.Certificate | None, peer: Peer, now_ms: int, place: Place, name: str
 ) -> Attempt:
     """The log line of a refusal that has its reference already."""
     return Attempt(
         ref=error.ref or "", at_ms=now_ms, peer=peer, outcome=error.reason.value, stage=stage,
-        detail=error.detail[:500], tenant_id=profile.tenant_id if profile else None,
-        profile_id=profile.id if profile else None, device_name=name[:255], request=facts(leaf),
+        detail=error.detail[:500], tenant_id=place.tenant_id, profile_id=place.profile_id, device_id=place.device_id,
+        device_name=name[:255], request=facts(leaf),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from shared.errors import InvalidArgument, Reason
 
 _RENEW = "Renew the device's certificate; a CA that ended is replaced in the device profile."
 _OWN = "Have the device's certificate issued anew by its CA, as the detail says."
-_CA = "Mend the CA's certificate or have the device's issued by another CA, as the detail says; then save it in the profile."
+_CA = "Mend the CA's certificate, or have the device's issued by another CA, as the detail says."
 _STATUS = (
     "Ask the CA's revocation service why; set allowUnknown in the profile's revocation to let devices in meanwhile."
 )
@@ -31,7 +31,7 @@ FIXES: dict[tuple[str, str], str] = {
             Fault.PATH_TOO_LONG: _CA,
             Fault.WRONG_USAGE: "Have the certificate that the detail names issued with the usage that it lacks.",
             Fault.SELF_SIGNED: "Register the certificate as the device's credentials, or have it issued by a CA.",
-            Fault.UNKNOWN_ISSUER: "Save the issuing CA in a device profile, with the CAs in between that devices do not send.",
+            Fault.UNKNOWN_ISSUER: "Save the issuing CA in a device profile, with those in between that devices omit.",
             Fault.BAD_SIGNATURE: "Compare the CA in the device profile with the one that issued the certificate.",
             Fault.WEAK_KEY: "Make a new key, on P-256 or with RSA of 2048 bits or more, and have it certified.",
             Fault.UNSUPPORTED_KEY: "Make a new key, on P-256 or with RSA of 2048 bits or more, and have it certified.",
