@@ -5,6 +5,7 @@ Source: wire-contract.md sections 1.1 and 6.4 (ThingsBoard's DeviceProfileServic
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -106,7 +107,8 @@ def _well_known_keys() -> frozenset[bytes]:
     """Public keys of the CAs that everybody on the web trusts: to trust one would be to trust anybody's certificate."""
     import certifi  # of `requests`; loaded where it is needed, since few installations need it
 
-    with open(certifi.where(), encoding="utf-8") as file:
+    with open(certifi.where(), encoding="utf-8") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some of them are older than the rules of today
         return frozenset(certificates.key_hash(one) for one in certificates.load_all(file.read()))
 
 

@@ -36,7 +36,7 @@ FIXES: dict[tuple[str, str], str] = {
             Fault.WEAK_KEY: "Make a new key, on P-256 or with RSA of 2048 bits or more, and have it certified.",
             Fault.UNSUPPORTED_KEY: "Make a new key, on P-256 or with RSA of 2048 bits or more, and have it certified.",
             Fault.WEAK_SIGNATURE: "Have the certificate issued anew, signed with SHA-256 or better.",
-            Fault.CHAIN_TOO_LONG: "Let the device send its own certificate and the CAs up to the profile's, nothing else.",
+            Fault.CHAIN_TOO_LONG: "Let the device send its own certificate and the CAs up to the profile's alone.",
             Fault.UNKNOWN_EXTENSION: _OWN,
             Fault.NAME_NOT_PERMITTED: _CA,
             Fault.REVOKED: "Give the device a new certificate if it is to be trusted again.",
@@ -123,9 +123,8 @@ def _revocation(given: Any) -> Revocation:  # Any: decoded JSON
         raise InvalidArgument('Validation error: revocation must be an object such as {"crl": true}')
     unknown = [name for name in given if name not in _REVOCATION_MEMBERS]
     if unknown:  # a check that is misspelt would be a check that is off
-        raise InvalidArgument(
-            f"Validation error: revocation has no member '{str(unknown[0])[:50]}'; it has {', '.join(_REVOCATION_MEMBERS)}"
-        )
+        known = ", ".join(_REVOCATION_MEMBERS)
+        raise InvalidArgument(f"Validation error: revocation has no member '{str(unknown[0])[:50]}'; it has {known}")
     members: dict[str, Any] = {}
     for name, field in _REVOCATION_MEMBERS.items():
         value = given.get(name)
