@@ -120,7 +120,7 @@ def test_profiles_of_one_ca_are_told_apart_by_their_names() -> None:
 def test_two_profiles_that_would_both_take_it_are_named() -> None:
     """Nobody shall guess which one was meant."""
     profiles = [profile("pumps", LINE, pattern="(pump.*)"), profile("all", LINE)]
-    with pytest.raises(NoMatch, match="2 profiles .* 'pump-1' .*'pumps', 'all'") as refused:
+    with pytest.raises(NoMatch, match=r"2 profiles .* 'pump-1' .*'pumps', 'all'") as refused:
         match(chain(LINE.leaf("pump-1")), profiles, NOW_MS)
     assert isinstance(refused.value.error, InvalidDeviceName)
 

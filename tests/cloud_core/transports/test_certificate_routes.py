@@ -241,7 +241,8 @@ def with_certificate(rest: Rest, name: str, value: str) -> tuple[int, Any]:
 LEAF = PKI.self_signed("d", extended_usage=(CLIENT,))
 TEXT = certificates.certificate_text(LEAF.der)
 FORMS = [
-    LEAF.pem, LEAF.pem.replace("\n", "\r\n"), LEAF.pem + ROOT.pem, TEXT, "\n".join(TEXT[i : i + 64] for i in range(0, 2_000, 64)),
+    LEAF.pem, LEAF.pem.replace("\n", "\r\n"), LEAF.pem + ROOT.pem,
+    TEXT, "\n".join(TEXT[at : at + 64] for at in range(0, 2_000, 64)),
     "Bag Attributes\n  friendlyName: d\n" + LEAF.pem,
 ]  # fmt: skip
 
