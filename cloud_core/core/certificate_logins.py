@@ -16,7 +16,8 @@ from cryptography import x509
 
 from cloud_core.core import chain_matching, chain_provisioning, trust, trust_faults
 from cloud_core.core.authentication import LookUp, LookUps, certificate_ids, confirm
-from cloud_core.core.certificate_memory import CertificateMemory
+from cloud_core.core.certificate_memory import CertificateMemory, RecentRefusals
+from cloud_core.core.certificate_queries import Found, anchors, find
 from cloud_core.core.chain_matching import Match, NoMatch
 from cloud_core.core.chain_provisioning import Admitted, Overtaken, Place, Wanted
 from cloud_core.core.downlinks import Ending
@@ -25,9 +26,8 @@ from cloud_core.core.provisioning import Policy
 from cloud_core.core.tokens import new_reference
 from cloud_core.core.trust import Fault
 from cloud_core.model import DeviceProfile, Identity, KnownCertificate, Login, Peer, PresentedChain, Revocation
-from cloud_core.storage.interface import Done, ReadTx, Store
+from cloud_core.storage.interface import Done, Store
 from shared import certificates
-from shared.credentials import X509Certificate
 from shared.errors import (
     FAILED_ATTEMPTS_TEXT,
     InvalidDeviceName,
@@ -66,15 +66,6 @@ class _Arrival:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What the store says of a leaf: its login, else the profiles that may know its issuer."""
-
-    login: Login | None
-    certificate: KnownCertificate | None
-    profiles: list[DeviceProfile]
-
-
 class CertificateLogins:
     """The door for peers that have shown a certificate in a TLS or DTLS handshake.
 
@@ -95,6 +86,7 @@ class CertificateLogins:
         self._device_changed = device_changed
         self._revocation = revocation
         self._memory = CertificateMemory()
+        self._refused = RecentRefusals()
         self._anchors_changed: list[Callable[[], None]] = []
 
     # -- for adapters -----------------------------------------------------------------------------
@@ -109,9 +101,9 @@ class CertificateLogins:
         Refuses by UntrustedCertificate (nobody knows it, no path to a CA, ended, revoked), RateLimited, Unavailable
         or another refusal of provisioning; logged, with a `ref`.
         """
-        identity = self.known(chain.leaf)
-        if identity is not None:
-            done(identity)
+        known = self.known(chain.leaf) or self._refused.get(_shown(chain, peer), self._now_ms())
+        if known is not None:
+            done(known)
         else:
             self._begin(chain, peer, done, MAX_ROUNDS)
 
@@ -120,9 +112,11 @@ class CertificateLogins:
     def forget(self, device_id: int) -> None:
         """The device's certificates are looked up again at its next login."""
         self._memory.forget(device_id)
+        self._refused.clear()
 
     def profile_changed(self) -> None:
         self._memory.clear()
+        self._refused.clear()
         self.anchors_changed()
 
     def anchors_changed(self) -> None:
@@ -136,7 +130,7 @@ class CertificateLogins:
 
     def anchors(self, done: Done[list[bytes]]) -> None:
         """The CAs (DER) that a device's chain may lead to: of the profiles, those that help to lead there, ours."""
-        self._store.survey(_anchors, (), done)
+        self._store.survey(anchors, (), done)
 
     # -- a look at what is known ------------------------------------------------------------------
 
@@ -144,14 +138,14 @@ class CertificateLogins:
         try:
             chain = trust.parse(presented)
         except UntrustedCertificate as error:
-            self._answer(error, peer, done)
+            self._answer(error, presented, peer, done)
             return
         arrival = _Arrival(presented, chain, peer, done, self._look_ups.begin(), rounds)
         args = (
             certificate_ids(presented.leaf), certificates.fingerprint(presented.leaf),
             chain_matching.name_hashes(chain), self._now_ms(), self._revocation is not None,
         )  # fmt: skip
-        self._store.read(_find, args, lambda outcome: self._found(arrival, outcome))
+        self._store.read(find, args, lambda outcome: self._found(arrival, outcome))
 
     def _again(self, arrival: _Arrival) -> None:
         """From the start: something has changed meanwhile."""
@@ -161,7 +155,7 @@ class CertificateLogins:
         else:
             arrival.done(Unavailable(retry_after_s=1.0))
 
-    def _found(self, arrival: _Arrival, outcome: _Found | PlatformError) -> None:
+    def _found(self, arrival: _Arrival, outcome: Found | PlatformError) -> None:
         if isinstance(outcome, PlatformError):
             self._end(arrival, outcome)
         elif arrival.look_up.is_overtaken([outcome.login]):
@@ -261,6 +255,7 @@ class CertificateLogins:
                 self._again(arrival)
             elif isinstance(outcome, ProvisionRefused):
                 self._record(arrival.peer, chain)
+                self._refused.put(_shown(arrival.presented, arrival.peer), outcome, self._now_ms())
                 self._end(arrival, outcome)
             else:
                 outcome.ref = outcome.ref or new_reference()
@@ -307,11 +302,11 @@ class CertificateLogins:
         """Logged with a `ref`; spends of the source's ration."""
         self._look_ups.end(arrival.look_up)
         name = arrival.name or chain_matching.common_name(arrival.chain.leaf)
-        self._answer(error, arrival.peer, arrival.done, arrival.chain, arrival.place, name)
+        self._answer(error, arrival.presented, arrival.peer, arrival.done, arrival.chain, arrival.place, name)
 
     def _answer(
-        self, error: PlatformError, peer: Peer, done: Done[Identity], chain: trust.Chain | None = None,
-        place: Place = NOWHERE, name: str = "",
+        self, error: PlatformError, presented: PresentedChain, peer: Peer, done: Done[Identity],
+        chain: trust.Chain | None = None, place: Place = NOWHERE, name: str = "",
     ) -> None:  # fmt: skip
         wait_s = self._failed_attempts.wait_s(peer.address, _issuer_key(chain), self._now_ms() / 1000)
         if wait_s > 0 and not isinstance(error, RateLimited):
@@ -322,43 +317,15 @@ class CertificateLogins:
         leaf = chain.leaf if chain is not None else None
         line = chain_provisioning.refused_attempt(error, _stage(error), leaf, peer, self._now_ms(), place, name)
         self._store.submit(chain_provisioning.log, (line,), _ignore)
+        self._refused.put(_shown(presented, peer), error, self._now_ms())
         done(error)
 
     def _record(self, peer: Peer, chain: trust.Chain | None) -> None:
         self._failed_attempts.record(peer.address, _issuer_key(chain), self._now_ms() / 1000)
 
 
-def _find(
-    tx: ReadTx, ids: list[str], fingerprint: bytes, name_hashes: list[bytes], now_ms: int, with_profile: bool
-) -> _Found:
-    """`with_profile`: of a known certificate the profile of its device, which says how revocation is looked at."""
-    certificate = tx.certificate(fingerprint)
-    login = _registered(tx, ids)
-    if login is None and certificate is not None and certificate.until_ms is not None:
-        login = tx.former_login(fingerprint, now_ms=now_ms)
-    if login is None:
-        return _Found(None, certificate, tx.profiles_by_issuer(name_hashes))
-    device = tx.device_by_id(login.identity.device_id) if with_profile else None
-    profile = tx.profile(device.tenant_id, device.profile_uuid) if device is not None else None
-    return _Found(login, certificate, [profile] if profile is not None else [])
-
-
-def _registered(tx: ReadTx, ids: list[str]) -> Login | None:
-    """One id after the other: nearly always the first answers."""
-    for one in ids:
-        login = tx.logins([one])[0]
-        if login is not None and isinstance(login.credentials, X509Certificate):
-            return login
-    return None
-
-
-def _anchors(tx: ReadTx) -> list[bytes]:
-    found: dict[bytes, None] = {}
-    for profile in tx.chain_profiles():
-        anchor, *helpers = certificates.load_all(profile.provision.secret)
-        found.update(dict.fromkeys(certificates.der(one) for one in (anchor, *trust_faults.rooted(anchor, helpers))))
-    found.update(dict.fromkeys(authority.chain[0] for authority in tx.every_authority()))
-    return list(found)
+def _shown(presented: PresentedChain, peer: Peer) -> tuple[bytes, str]:
+    return certificates.fingerprint(presented.leaf), peer.address
 
 
 def _issuer_key(chain: trust.Chain | None) -> str:

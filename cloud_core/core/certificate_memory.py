@@ -1,4 +1,4 @@
-"""Certificates that have logged in: the hot path of peers that come again."""
+"""Certificates that have just been decided about: the hot path of peers that come again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections import OrderedDict
 
 from cloud_core.core.authentication import MAX_CACHED_LOGINS
 from cloud_core.model import Identity
+from shared.errors import PlatformError
+
+REFUSED_MS = 5_000
+MAX_REFUSED = 1_000
 
 
 class CertificateMemory:
@@ -39,3 +43,26 @@ class CertificateMemory:
     def clear(self) -> None:
         self._known.clear()
         self._of_device.clear()
+
+
+class RecentRefusals:
+    """What was refused a moment ago, by fingerprint of the certificate and source.
+
+    A device that asks again with every packet gets the same answer with the same reference: it is one attempt.
+    """
+
+    def __init__(self) -> None:
+        self._refused: OrderedDict[tuple[bytes, str], tuple[PlatformError, int]] = OrderedDict()
+
+    def get(self, key: tuple[bytes, str], now_ms: int) -> PlatformError | None:
+        error, at_ms = self._refused.get(key, (None, 0))
+        return error if at_ms <= now_ms < at_ms + REFUSED_MS else None
+
+    def put(self, key: tuple[bytes, str], error: PlatformError, now_ms: int) -> None:
+        self._refused[key] = (error, now_ms)
+        self._refused.move_to_end(key)
+        if len(self._refused) > MAX_REFUSED:
+            self._refused.popitem(last=False)
+
+    def clear(self) -> None:
+        self._refused.clear()

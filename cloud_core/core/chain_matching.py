@@ -199,7 +199,7 @@ def device_name(profile: DeviceProfile, common_name: str, allowed_s: float = PAT
     try:
         if allowed_s <= 0:
             raise TimeoutError
-        found = compiled(pattern).search(common_name, timeout=allowed_s)
+        found = compiled(pattern).search(common_name, timeout=allowed_s, concurrent=False)
     except TimeoutError as error:
         raise InvalidDeviceName(f"{which} takes too long; write it without nested repetitions") from error
     except BadPattern as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cloud_core.core.certificate_memory import MAX_REFUSED, RecentRefusals
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.limits import AttemptRations, Ration
 from cloud_core.core.provisioning import Policy
@@ -301,10 +302,33 @@ def test_failed_attempts_are_rationed_by_source_and_issuer(sqlite_store: StoreUn
     other = Peer(Transport.MQTT, "192.0.2.8")
     assert isinstance(factory.show(elsewhere.leaf("d"), other), UntrustedCertificate)
     factory.api.forget_logins(factory.show(known).device_id)
-    for _ in range(3):
-        factory.show(PresentedChain(b"bad"))
+    for number in range(3):
+        factory.show(PresentedChain(b"bad %d" % number))
     assert isinstance(factory.show(factory.line.leaf("newer")), RateLimited)
     assert factory.show(known).device_name == "known"
+
+
+def test_a_device_that_asks_with_every_packet_is_one_attempt(sqlite_store: StoreUnderTest) -> None:
+    """The same answer for a moment; not after an operator has done something about it, nor from elsewhere."""
+    factory = Factory(sqlite_store)
+    leaf = factory.pki.root("Elsewhere").leaf("d")
+    first = factory.show(leaf)
+    assert factory.show(leaf) is first and len(factory.log()) == 1
+    assert factory.show(leaf, Peer(Transport.COAP, "192.0.2.9")) is not first
+    factory.now_s += 5
+    later = factory.show(leaf)
+    assert later is not first and later.ref != first.ref
+    device_id = factory.add_line_device("d", text_of(leaf))
+    factory.api.device_changed(device_id, Ending.CREDENTIALS_CHANGED)
+    assert factory.show(leaf).device_id == device_id
+
+
+def test_refusals_are_remembered_within_bounds() -> None:
+    recent = RecentRefusals()
+    for number in range(MAX_REFUSED + 1):
+        recent.put((bytes([number % 256]) * (1 + number // 256), ""), UntrustedCertificate(), 0)
+    assert recent.get((b"\0", ""), 1) is None
+    assert recent.get((b"\1", ""), 1) is not None
 
 
 def test_the_log_holds_no_secret(sqlite_store: StoreUnderTest) -> None:
