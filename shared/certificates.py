@@ -20,7 +20,9 @@ from cryptography.x509.oid import NameOID
 from shared.credentials import strip_pem
 
 MAX_CERTIFICATE_BYTES = 12_288  # DER; the text of one has then at most MAX_CERTIFICATE_CHARS characters
-_BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
+MAX_CERTIFICATES = 64  # of one PEM text
+_BEGIN = "-----BEGIN CERTIFICATE-----"
+_BLOCK = re.compile(_BEGIN + "([^-]*)-----END CERTIFICATE-----")
 
 
 class MalformedCertificate(ValueError):
@@ -70,6 +72,10 @@ def load(der: bytes) -> x509.Certificate:
 def load_all(pem: str) -> list[x509.Certificate]:
     """Every certificate of a PEM text in its order, or the one of a base64 text. Raises: MalformedCertificate."""
     blocks = _BLOCK.findall(pem)
+    if len(blocks) != pem.count(_BEGIN):
+        raise MalformedCertificate("A certificate of the PEM text has no end, or has other signs than base64.")
+    if len(blocks) > MAX_CERTIFICATES:
+        raise MalformedCertificate(f"The PEM text has more than {MAX_CERTIFICATES} certificates.")
     return [load(der_of(one)) for one in blocks or [pem]]
 
 
