@@ -160,14 +160,15 @@ def anchors_of(pem: str) -> tuple[x509.Certificate, ...]:
 
 
 def path_of(chain: trust.Chain, profile: DeviceProfile) -> tuple[x509.Certificate, ...]:
-    """The leaf and its issuers as far as profile and peer show them, each having signed the one before.
+    """The leaf and its issuers as far as profile and peer show them, up to the profile's CA.
 
     For the certificate of a known device, whose trust is decided already: a resumed session shows the leaf alone.
     """
     is_chain_profile = profile.provision.strategy is ProvisionStrategy.X509_CERTIFICATE_CHAIN
-    known = (*(anchors_of(profile.provision.secret) if is_chain_profile else ()), *chain.others)
+    own = anchors_of(profile.provision.secret) if is_chain_profile else ()
+    known = (*own, *chain.others)
     path = [chain.leaf]
-    while len(path) < MAX_PATH and path[-1].issuer != path[-1].subject:
+    while len(path) < MAX_PATH and path[-1].issuer != path[-1].subject and path[-1] not in own[:1]:
         issuer = next((one for one in known if trust_faults.is_signed_by(path[-1], one)), None)
         if issuer is None:
             break

@@ -161,3 +161,4 @@ def test_the_path_of_a_known_certificate_goes_as_far_as_it_is_shown() -> None:
     whole = path_of(chain(leaf, only_leaf=True), profile("p", ROOT, LINE))
     assert [one.subject for one in whole] == [one.certificate.subject for one in (leaf, LINE, ROOT)]
     assert len(path_of(chain(leaf, only_leaf=True), profile("p", PKI.root("Line 1")))) == 1
+    assert len(path_of(chain(leaf), profile("p", LINE, ROOT))) == 2, "what is above the profile's CA does not count"
