@@ -9,7 +9,7 @@ from uuid import UUID
 
 from twisted.internet.threads import deferToThread
 
-from cloud_core.core import device_credentials, inventory, relations
+from cloud_core.core import chain_profiles, device_credentials, inventory, relations
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.asking import Asking
 from cloud_core.core.asking import answered as answered  # others find it here
@@ -119,11 +119,15 @@ class AdminApi(Asking):
         """Creates (no uuid) or updates; key and secret are generated where the strategy needs them."""
         if has_schemas(document):
             await deferToThread(check_schemas, document)
+        is_by_chain = chain_profiles.is_by_chain(provision)
+        if is_by_chain:
+            provision = await deferToThread(chain_profiles.checked, provision, document, self._api.now_ms())
         saved = await self._decide(
             inventory.save_profile, operator.tenant_id, uuid, name, provision, document, version, self._api.now_ms()
         )
-        if uuid is not None:
+        if uuid is not None or is_by_chain:
             self._api.profile_changed()
+        if uuid is not None:
             self._api.packages.roll_out()
         return saved
 
@@ -140,6 +144,7 @@ class AdminApi(Asking):
 
     async def delete_profile(self, operator: Operator, uuid: UUID) -> None:
         await self._decide(inventory.delete_profile, operator.tenant_id, uuid)
+        self._api.profile_changed()
 
     # -- devices ----------------------------------------------------------------------------------
 

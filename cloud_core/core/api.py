@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from cloud_core.core import provisioning
 from cloud_core.core.attributes import AttributesApi
-from cloud_core.core.authentication import LoginCache, LookUp, candidate_ids, choose
+from cloud_core.core.authentication import LoginCache, LookUps, candidate_ids, choose, confirm
+from cloud_core.core.certificate_logins import CertificateLogins, ChecksRevocation
 from cloud_core.core.claiming import ClaimsApi
 from cloud_core.core.downlinks import Downlinks, Ending
 from cloud_core.core.gateways import GatewayApi, GatewayOptions
@@ -33,8 +34,8 @@ from cloud_core.model import (
     PresentedCredentials,
     ServerMethod,
 )
-from cloud_core.storage.interface import Done, ReadTx, Store, Tx
-from shared.credentials import AccessToken, Credentials
+from cloud_core.storage.interface import Done, ReadTx, Store
+from shared.credentials import AccessToken
 from shared.errors import (
     FAILED_ATTEMPTS_TEXT,
     NotAuthenticated,
@@ -97,6 +98,7 @@ class DeviceApi:
         call_later: CallLater = _no_timers,
         post_webhook: PostWebhook = _no_webhooks,
         options: Options | None = None,
+        revocation: ChecksRevocation | None = None,
     ) -> None:
         self._store = store
         self.failed_attempts = failed_attempts  # of whoever guesses secrets, administrators' passwords included
@@ -104,18 +106,25 @@ class DeviceApi:
         self._wall_clock = wall_clock
         self._is_anonymous_allowed = is_anonymous_provisioning_allowed
         self._logins = LoginCache()
-        self._look_ups: set[LookUp] = set()
+        self._look_ups = LookUps()
         self._tokens: dict[str, Identity] = {}  # confirmed access tokens only: the hot path of HTTP and CoAP
         self._token_of: dict[int, str] = {}  # device number -> its token in `_tokens`
-        self._build(call_later, post_webhook, options or Options())
+        self._build(call_later, post_webhook, options or Options(), revocation)
 
-    def _build(self, call_later: CallLater, post_webhook: PostWebhook, options: Options) -> None:
+    def _build(
+        self, call_later: CallLater, post_webhook: PostWebhook, options: Options, revocation: ChecksRevocation | None
+    ) -> None:
         """The parts, each a door of its own: `api.rpc.reply(…)`."""
         store, now_ms = self._store, self.now_ms
         self.downlinks = Downlinks()
         self.presence = Presence(
             store=store, now_ms=now_ms, inactivity_s=options.inactivity_s, flush_s=options.presence_flush_s
         )
+        self.certificates = CertificateLogins(
+            store=store, now_ms=now_ms, look_ups=self._look_ups, failed_attempts=self.failed_attempts,
+            policy=self._policy, forget_logins=self.forget_logins, device_changed=self.device_changed,
+            revocation=revocation,
+        )  # fmt: skip
         self.rates = RateLimits(options.rates, wall_clock=self._wall_clock)
         self.attributes = AttributesApi(store=store, downlinks=self.downlinks, presence=self.presence, now_ms=now_ms)
         self.rpc = RpcApi(
@@ -153,22 +162,26 @@ class DeviceApi:
 
     def device_changed(self, device_id: int, why: Ending) -> None:
         """Administration says so: what is remembered of the device is forgotten, and its connections end."""
-        self._logins.forget(device_id)
-        self._tokens.pop(self._token_of.pop(device_id, ""), None)
-        for look_up in self._look_ups:
-            look_up.changed.add(device_id)
+        self.forget_logins(device_id)
         if why is Ending.DEVICE_DELETED:
             self.presence.forget(device_id)
             self.rates.forget(device_id)
         self.downlinks.end(device_id, why)
+
+    def forget_logins(self, device_id: int) -> None:
+        """The device's credentials are read anew at its next login; its connections stay."""
+        self._logins.forget(device_id)
+        self._tokens.pop(self._token_of.pop(device_id, ""), None)
+        self._look_ups.device_changed(device_id)
+        self.certificates.forget(device_id)
 
     def profile_changed(self) -> None:
         """Administration changed a profile: identities are read anew at the next login."""
         self._logins = LoginCache()
         self._tokens.clear()
         self._token_of.clear()
-        for look_up in self._look_ups:
-            look_up.is_all_changed = True
+        self._look_ups.profile_changed()
+        self.certificates.profile_changed()
 
     def _session_limits(self, identity: Identity) -> dict[str, Any]:
         return self.rates.session_limits(
@@ -201,11 +214,10 @@ class DeviceApi:
             self._conclude(presented, [cache.get(one) for one in ids], done, kinds)
             return
         generation = cache.generation
-        look_up = LookUp()
-        self._look_ups.add(look_up)
+        look_up = self._look_ups.begin()
 
         def looked_up(outcome: list[Login | None] | PlatformError) -> None:
-            self._look_ups.discard(look_up)
+            self._look_ups.end(look_up)
             if isinstance(outcome, PlatformError):
                 done(outcome)
                 return
@@ -242,7 +254,7 @@ class DeviceApi:
         def confirmed(outcome: PlatformError | None) -> None:
             done(outcome if isinstance(outcome, PlatformError) else identity)
 
-        self._store.submit(_confirm, (identity.device_id, login.credentials, self.now_ms()), confirmed)
+        self._store.submit(confirm, (identity.device_id, login.credentials, self.now_ms()), confirmed)
 
     def _remember(self, ids: list[str], logins: list[Login | None]) -> None:
         """Caches confirmed logins, and that there is none for an id beside a known one.
@@ -341,14 +353,6 @@ class DeviceApi:
 
 def _logins(tx: ReadTx, ids: list[str]) -> list[Login | None]:
     return tx.logins(ids)
-
-
-def _confirm(tx: Tx, device_id: int, credentials: Credentials, now_ms: int) -> None:
-    """Raises: NotAuthenticated where the credentials were replaced, or the device deleted, meanwhile."""
-    stored = tx.credentials(device_id)
-    if stored is None or stored.credentials != credentials:
-        raise NotAuthenticated
-    tx.mark_confirmed(device_id, now_ms=now_ms)
 
 
 def _ignore(_outcome: Any) -> None:  # Any: whatever the store answers; a failure is already logged there

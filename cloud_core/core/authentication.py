@@ -10,23 +10,29 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from cloud_core.model import Login, PresentedCredentials
+from cloud_core.storage.interface import Tx
 from shared.certificates import certificate_text, fingerprint_texts
-from shared.credentials import AccessToken, MqttBasic, X509Certificate, mqtt_basic_id, sha3_id
+from shared.credentials import AccessToken, Credentials, MqttBasic, mqtt_basic_id, sha3_id
+from shared.errors import NotAuthenticated
 
 MAX_CACHED_LOGINS = 200_000
 
 
 def candidate_ids(presented: PresentedCredentials) -> list[str]:
-    """Credential ids to look up, most specific first."""
+    """Credential ids to look up, most specific first; none for a certificate, whose door is `certificate_logins`."""
     if presented.chain is not None:
-        leaf = presented.chain.leaf
-        return [sha3_id(certificate_text(leaf)), *map(sha3_id, fingerprint_texts(leaf))]
+        return []
     if not presented.username:
         return [mqtt_basic_id(presented.client_id, "")] if presented.client_id else []
     ids = [presented.username]
     if presented.client_id:
         ids.insert(0, mqtt_basic_id(presented.client_id, presented.username))
     return ids
+
+
+def certificate_ids(leaf: bytes) -> list[str]:
+    """Credential ids that a certificate (DER) may be registered under: by itself, or by its fingerprint alone."""
+    return [sha3_id(certificate_text(leaf)), *map(sha3_id, fingerprint_texts(leaf))]
 
 
 def choose(presented: PresentedCredentials, logins: Sequence[Login | None]) -> Login | None:
@@ -39,7 +45,7 @@ def choose(presented: PresentedCredentials, logins: Sequence[Login | None]) -> L
         if login is None:
             continue
         stored = login.credentials
-        if isinstance(stored, MqttBasic) and presented.chain is None:
+        if isinstance(stored, MqttBasic):
             if not _parts_match(stored.client_id, presented.client_id) or not _parts_match(
                 stored.username, presented.username
             ):
@@ -47,14 +53,23 @@ def choose(presented: PresentedCredentials, logins: Sequence[Login | None]) -> L
             return login if _parts_match(stored.password, presented.password) else None
         if isinstance(stored, AccessToken) and presented.username == stored.token:
             return login
-        if isinstance(stored, X509Certificate) and presented.chain is not None:
-            return login
     return None
 
 
 def _parts_match(stored: str, presented: str) -> bool:
     """An empty stored part matches anything; a stored password with none presented does not match."""
     return not stored or hmac.compare_digest(stored.encode(), presented.encode("utf-8", "surrogateescape"))
+
+
+def confirm(tx: Tx, device_id: int, credentials: Credentials, now_ms: int) -> None:
+    """The first login with these credentials: they have arrived.
+
+    Raises: NotAuthenticated where they were replaced, or the device deleted, meanwhile.
+    """
+    stored = tx.credentials(device_id)
+    if stored is None or stored.credentials != credentials:
+        raise NotAuthenticated
+    tx.mark_confirmed(device_id, now_ms=now_ms)
 
 
 class LookUp:
@@ -70,7 +85,35 @@ class LookUp:
         """Whether what was found may be of before the change."""
         if self.is_all_changed:
             return True
-        return any(login is not None and login.identity.device_id in self.changed for login in found)
+        return any(login is not None and self.concerns(login.identity.device_id) for login in found)
+
+    def concerns(self, device_id: int) -> bool:
+        """Whether something of this device has changed."""
+        return self.is_all_changed or device_id in self.changed
+
+
+class LookUps:
+    """Those under way. One that a change overtakes is made again: what has been revoked must neither be let in
+    nor be remembered."""
+
+    def __init__(self) -> None:
+        self._under_way: set[LookUp] = set()
+
+    def begin(self) -> LookUp:
+        look_up = LookUp()
+        self._under_way.add(look_up)
+        return look_up
+
+    def end(self, look_up: LookUp) -> None:
+        self._under_way.discard(look_up)
+
+    def device_changed(self, device_id: int) -> None:
+        for look_up in self._under_way:
+            look_up.changed.add(device_id)
+
+    def profile_changed(self) -> None:
+        for look_up in self._under_way:
+            look_up.is_all_changed = True
 
 
 class LoginCache:

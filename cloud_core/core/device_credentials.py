@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from cloud_core.core.holders import holder
 from cloud_core.core.inventory import checked, found
 from cloud_core.model import StoredCredentials
 from cloud_core.storage.interface import ReadTx, Tx
-from shared.credentials import Credentials, credentials_id
+from shared.credentials import Credentials
 from shared.errors import InvalidArgument, NotFound, VersionConflict
 
 
@@ -32,7 +33,7 @@ def save(
     if stored is not None and version is not None and version != stored.version:
         raise VersionConflict
     kept = checked(credentials)
-    if tx.credentials_owner(credentials_id(kept)) not in (None, device.id):
+    if holder(tx, kept, now_ms) not in (None, device.id):
         raise InvalidArgument("Specified credentials are already registered!")
     tx.put_credentials(device.id, kept, now_ms=now_ms)
     return found(tx.credentials(device.id), "Device credentials", uuid)

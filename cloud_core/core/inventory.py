@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
-from cloud_core.core import sub_devices
+from cloud_core.core import chain_profiles, sub_devices
 from cloud_core.core.assignments import MEMBERS, Wanted, assign, entity_uuid, tell, wanted_owner, wanted_packages
+from cloud_core.core.holders import holder
 from cloud_core.core.names import fault_of
 from cloud_core.core.tokens import new_secret, new_uuid
 from cloud_core.model import (
@@ -26,7 +27,7 @@ from cloud_core.model import (
 )
 from cloud_core.storage.interface import NewDevice, NewProfile, ReadTx, TimeSeriesQuery, Tx
 from cloud_core.storage.interface.packages import Rollout
-from shared.credentials import AccessToken, Credentials, check_credentials, credentials_id
+from shared.credentials import AccessToken, Credentials, check_credentials
 from shared.errors import (
     InvalidArgument,
     InvalidCredentials,
@@ -110,9 +111,11 @@ def save_profile(
         raise InvalidArgument("Device profile with such name already exists!")
     if provision.strategy in _GENERATED:
         provision = replace(provision, key=provision.key or new_secret(), secret=provision.secret or new_secret())
+    if chain_profiles.is_by_chain(provision):
+        chain_profiles.check_unique(tx, provision, tenant_id, stored.id if stored else None)
     same_key = tx.profile_by_key(provision.key) if provision.key else None
     if same_key is not None and (stored is None or same_key.id != stored.id):
-        raise InvalidArgument("Device profile with such provision device key already exists!")
+        raise InvalidArgument(chain_profiles.SAME_KEY)
     if stored is not None and _transport_of(document) != _transport_of(stored.document) and tx.profile_users(stored.id):
         raise InvalidArgument("Can't change device profile transport type because devices referenced it!")
     packages = wanted_packages(tx, tenant_id, document, stored.id if stored else None)
@@ -226,7 +229,7 @@ def write_device(
         raise InvalidArgument("Device with such name already exists!")
     if credentials is not None:
         credentials = checked(credentials)
-        if tx.credentials_owner(credentials_id(credentials)) not in (None, stored.id if stored else None):
+        if holder(tx, credentials, now_ms) not in (None, stored.id if stored else None):
             raise InvalidArgument("Specified credentials are already registered!")
     document = {key: value for key, value in members.items() if key not in _OWN_MEMBERS}
     info = document.get("additionalInfo")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from cloud_core.core.assignments import tell_new_device
+from cloud_core.core.holders import holder
 from cloud_core.core.names import check_device_name
 from cloud_core.core.tokens import new_reference, new_secret, new_uuid
 from cloud_core.model import (
@@ -37,7 +38,6 @@ from shared.credentials import (
     MqttBasic,
     X509Certificate,
     check_credentials,
-    credentials_id,
 )
 from shared.errors import (
     AlreadyProvisioned,
@@ -194,7 +194,7 @@ def _create_new(context: Context, profile: DeviceProfile) -> Issued:
     if limit and tx.device_count(profile.tenant_id) >= limit:
         raise QuotaExceeded(f"the tenant has its {limit} devices")
     brought = brought_credentials(context.request)
-    if brought is not None and tx.credentials_owner(credentials_id(brought)) is not None:
+    if brought is not None and holder(tx, brought, context.now_ms) is not None:
         raise CredentialsInUse("another device has these credentials")
     credentials = brought or AccessToken(new_secret())  # 119 random bits: nobody has them
     is_gateway = context.request.is_gateway
@@ -231,7 +231,7 @@ def _check_pre_provisioned(context: Context, profile: DeviceProfile) -> Issued:
     if stored is None:
         raise InvalidCredentials(f"device '{device.name}' has no credentials")
     brought = brought_credentials(context.request) if profile.provision.accept_device_credentials else None
-    if brought is not None and tx.credentials_owner(credentials_id(brought)) not in (None, device.id):
+    if brought is not None and holder(tx, brought, context.now_ms) not in (None, device.id):
         raise CredentialsInUse("another device has these credentials")
     if brought is not None:
         tx.put_credentials(

@@ -21,6 +21,8 @@ from cloud_core.model import (
     StoredCredentials,
     User,
 )
+from cloud_core.transports.http import certificate_shapes
+from cloud_core.transports.http.certificate_shapes import number_of
 from shared.credentials import (
     AccessToken,
     Credentials,
@@ -50,6 +52,7 @@ FIXES = {
     Reason.INVALID_DEVICE_NAME: "Use 1 to 255 characters without markup or control characters.",
     Reason.MALFORMED_REQUEST: "Mend the request's body as the detail says.",
     Reason.RATE_LIMITED: "Too many failed attempts from this source; mend those first, then wait.",
+    Reason.UNTRUSTED_CERTIFICATE: "Mend the certificate, or the CA in the device profile, as the detail says.",
     Reason.QUOTA_EXCEEDED: "Delete devices or raise [provisioning] max_devices_per_tenant.",
     Reason.UNAVAILABLE: "The core was busy; the device may simply ask again.",
 }
@@ -169,12 +172,8 @@ def profile_json(profile: DeviceProfile, tenant: UUID) -> dict[str, Any]:
         "acceptDeviceCredentials": provision.accept_device_credentials,
         "reprovisioning": provision.reprovisioning.value, "replayWindowSeconds": provision.replay_window_s,
         "seedErrorMessages": provision.seed_error_messages,
+        **certificate_shapes.members_of(provision),
     }  # fmt: skip
-    if provision.strategy is ProvisionStrategy.X509_CERTIFICATE_CHAIN:
-        data["provisionConfiguration"] |= {
-            "certificateRegExPattern": provision.certificate_pattern,
-            "allowCreateNewDevicesByX509Certificate": provision.allow_create_by_certificate,
-        }
     defaults: dict[str, Any] = {
         "description": None, "image": None, "defaultRuleChainId": None, "defaultDashboardId": None,
         "defaultQueueName": None, "defaultEdgeRuleChainId": None, "firmwareId": None, "softwareId": None,
@@ -216,9 +215,7 @@ def profile_parts(body: dict[str, Any]) -> tuple[str, ProvisionConfiguration, di
 
 def _configuration(body: dict[str, Any], given: dict[str, Any]) -> ProvisionConfiguration:
     strategy = body.get("provisionType") or given.get("type") or ProvisionStrategy.DISABLED
-    window = given.get("replayWindowSeconds", 3600)
-    if isinstance(window, bool) or not isinstance(window, int) or not 0 <= window <= 31_536_000:
-        raise InvalidArgument("Validation error: replayWindowSeconds must be 0 to 31536000")
+    window = number_of(given, "replayWindowSeconds", 3600, 0, 31_536_000)
     try:
         return ProvisionConfiguration(
             strategy=ProvisionStrategy(strategy),
@@ -228,8 +225,7 @@ def _configuration(body: dict[str, Any], given: dict[str, Any]) -> ProvisionConf
             reprovisioning=Reprovisioning(given.get("reprovisioning") or Reprovisioning.REFUSE),
             replay_window_s=window,
             seed_error_messages=given.get("seedErrorMessages") is True,
-            certificate_pattern=str(given.get("certificateRegExPattern") or ""),
-            allow_create_by_certificate=given.get("allowCreateNewDevicesByX509Certificate") is True,
+            **certificate_shapes.options_from(given, ProvisionStrategy(strategy)),
         )
     except ValueError as error:
         raise InvalidArgument(f"Validation error: {error}") from error
@@ -261,7 +257,7 @@ def credentials_from(body: dict[str, Any]) -> Credentials:
             raise InvalidArgument("Device credentials id should be specified!")
         return AccessToken(str(body["credentialsId"]))
     if kind == CredentialsType.X509_CERTIFICATE:
-        return X509Certificate(str(value or ""))
+        return X509Certificate(certificate_shapes.text_of(str(value or "")))
     if kind == CredentialsType.MQTT_BASIC:
         try:
             members = msgspec.json.decode(str(value), type=dict[str, str | None])
@@ -271,10 +267,15 @@ def credentials_from(body: dict[str, Any]) -> Credentials:
     raise InvalidArgument(f"Validation error: credentialsType must be one of {', '.join(CredentialsType)}")
 
 
+def _fix(attempt: Attempt) -> str:
+    """By the check that decided where that says more than the outcome."""
+    return certificate_shapes.FIXES.get((attempt.outcome, attempt.stage)) or FIXES.get(attempt.outcome, "")
+
+
 def attempt_json(attempt: Attempt) -> dict[str, Any]:
     return {
         "ref": attempt.ref, "at": attempt.at_ms, "outcome": attempt.outcome, "stage": attempt.stage,
-        "detail": attempt.detail, "fix": FIXES.get(attempt.outcome, ""), "deviceName": attempt.device_name,
+        "detail": attempt.detail, "fix": _fix(attempt), "deviceName": attempt.device_name,
         "keyHint": attempt.key_hint, "transport": attempt.peer.transport.value, "source": attempt.peer.address,
         "request": attempt.request,
     }  # fmt: skip
