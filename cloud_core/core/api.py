@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from cloud_core.core import provisioning
 from cloud_core.core.attributes import AttributesApi
 from cloud_core.core.authentication import LoginCache, LookUp, candidate_ids, choose
+from cloud_core.core.certificate_logins import CertificateLogins
 from cloud_core.core.claiming import ClaimsApi
 from cloud_core.core.downlinks import Downlinks, Ending
 from cloud_core.core.gateways import GatewayApi, GatewayOptions
@@ -128,6 +129,7 @@ class DeviceApi:
             store=store, now_ms=now_ms, is_allowed_by_default=options.is_claiming_allowed,
             failed_attempts=self.failed_attempts,
         )  # fmt: skip
+        self.certificates = CertificateLogins(store=store)
         self.packages = PackagesApi(
             store=store, attributes=self.attributes, now_ms=now_ms, max_bytes=options.max_package_bytes
         )

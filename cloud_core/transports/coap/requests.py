@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+from cloud_core.model import PresentedChain
 from cloud_core.transports.coap.errors import CODES, CREATED, max_age_s
 from shared import payloads
 from shared.errors import MalformedRequest, NotAuthenticated, PlatformError
@@ -33,6 +35,7 @@ class Request:
     peer_address: str  # plain IP address, without port
     queries: tuple[str, ...] = ()
     block2: int | None = None
+    chain: PresentedChain | None = None  # what the peer's DTLS session showed
 
     @property
     def changes_nothing_here(self) -> bool:
@@ -68,6 +71,25 @@ ACCEPTED = Answered(CREATED)
 
 # Called exactly once, at once or later.
 Answer = Callable[[Answered], None]
+
+
+class Sessions(Protocol):
+    """The DTLS sessions, asked for by the address of their messages."""
+
+    def is_open(self, address: tuple[Any, ...]) -> bool: ...
+
+    def chain_of(self, address: tuple[Any, ...]) -> PresentedChain | None:
+        """What the peer showed in its handshake."""
+
+
+class NoSessions:
+    """Of a socket without DTLS: every address can be reached, and nobody shows anything."""
+
+    def is_open(self, address: tuple[Any, ...]) -> bool:
+        return True
+
+    def chain_of(self, address: tuple[Any, ...]) -> PresentedChain | None:
+        return None
 
 
 def route(path_segments: Sequence[str]) -> DevicePath | None:
