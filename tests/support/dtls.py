@@ -195,16 +195,27 @@ class CoapsSocket:
         self._socket.setblocking(False)
         self._socket.connect(("127.0.0.1", port))
 
+    async def begin(self) -> None:
+        """Up to the server's first flight; then silence."""
+        for _datagram in range(2):
+            self.flush()
+            await self._receive()
+
+    async def reopen(self, context: SSL.Context) -> None:
+        """As after a reboot: a new handshake from the same port."""
+        self.client = DtlsClient(context)
+        await self.open()
+
     async def open(self) -> None:
         while not self.client.is_open:
-            self._send()
+            self.flush()
             await self._receive()
-        self._send()
+        self.flush()
 
     async def ask(self, request: bytes) -> Message:
         """Sends a request; the next message that comes."""
         self.client.send(request)
-        self._send()
+        self.flush()
         return await self.next()
 
     async def next(self) -> Message:
@@ -220,7 +231,7 @@ class CoapsSocket:
     def close(self) -> None:
         self._socket.close()
 
-    def _send(self) -> None:
+    def flush(self) -> None:
         for datagram in self.client.taken():
             self._socket.send(datagram)
 
