@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from cloud_core.core.line_ration import LineRation
 from cloud_core.transports.coap.dtls import IDLE_CHECK_S, SWEEP_S, DtlsLimits, DtlsServer
 from cloud_core.transports.coap.endpoint import RECEIVE_BYTES, Endpoint
-from cloud_core.transports.coap.outbox import Address, Ancillary, plain_address
+from cloud_core.transports.coap.outbox import MSG_TRUNC, Address, Ancillary, plain_address
 
 log = Logger()
 
@@ -60,12 +60,15 @@ class DtlsEndpoint(Endpoint):
         return self._take
 
     def _take(self, data: bytes, ancillary: Ancillary, flags: int, address: Address) -> None:
-        if flags & socket.MSG_TRUNC:
+        if flags & MSG_TRUNC:
             return  # no record is as large
         try:
             self.server.receive(data, ancillary, address, self._loop.time())
         except Exception:
             log.failure("A DTLS datagram could not be handled")
+
+    def read(self) -> None:
+        super().read()
         self._call_later()
 
     def _send(self, datagram: bytes, ancillary: Ancillary, peer: Address) -> None:
@@ -73,7 +76,7 @@ class DtlsEndpoint(Endpoint):
 
     def _deliver(self, message: bytes, ancillary: Ancillary, address: Address) -> None:
         assert self.protocol is not None
-        flags = socket.MSG_TRUNC if len(message) > RECEIVE_BYTES else 0  # as where the kernel cuts it
+        flags = MSG_TRUNC if len(message) > RECEIVE_BYTES else 0  # as where the kernel cuts it
         self.protocol.datagram_msg_received(message, ancillary, flags, address)
 
     def _ended(self, address: Address) -> None:

@@ -89,7 +89,7 @@ class Endpoint:
     def resume(self) -> None:
         if not self._is_reading and not self._is_closed:
             self._is_reading = True
-            self._loop.add_reader(self._socket.fileno(), self._read)
+            self._loop.add_reader(self._socket.fileno(), self.read)
 
     def pause(self) -> None:
         if self._is_reading:
@@ -123,7 +123,8 @@ class Endpoint:
         taker: Callable[[bytes, Ancillary, int, Address], None] = self.protocol.datagram_msg_received
         return taker
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """The socket is readable."""
         receive, take, max_bytes = self._socket.recvmsg, self.taker(), self.max_datagram_bytes
         for _datagram in range(_BATCH):
             try:

@@ -9,7 +9,6 @@ Source: wire-contract.md section 4.3; engineering.md sections 2.3 and 3.3.
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from collections.abc import Callable
 
@@ -20,7 +19,7 @@ from cloud_core.transports.coap.blockwise import Downloads
 from cloud_core.transports.coap.errors import GATEWAY_TIMEOUT, INTERNAL_ERROR, NOT_ACCEPTABLE, TOO_LARGE
 from cloud_core.transports.coap.exchanges import EXCHANGE_LIFETIME_S, Exchange, Finished, Memory, new_memory
 from cloud_core.transports.coap.observations import Observations
-from cloud_core.transports.coap.outbox import Address, Ancillary, Loop, Outbox, Send, plain_address
+from cloud_core.transports.coap.outbox import MSG_TRUNC, Address, Ancillary, Loop, Outbox, Send, plain_address
 from cloud_core.transports.coap.requests import (
     ANSWER_TIMEOUT_S,
     GET,
@@ -80,7 +79,7 @@ class FastPath:
             return True  # no CoAP message
         first, code = data[0], data[1]
         kind, token_end = first >> 4 & 3, 4 + (first & 15)
-        if flags & socket.MSG_TRUNC:
+        if flags & MSG_TRUNC:
             self._refuse_truncated(data, ancillary, address)
             return True
         if first >> 6 != 1 or kind > NON or (code != POST and code != GET) or token_end > 12 or len(data) < token_end:
