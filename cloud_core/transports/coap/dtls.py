@@ -22,6 +22,7 @@ from cloud_core.model import PresentedChain
 from cloud_core.transports.coap.dtls_hello import (
     ALERT,
     APPLICATION_DATA,
+    RECORD_HEADER_BYTES,
     Cookies,
     Hello,
     hello_verify_request,
@@ -29,12 +30,11 @@ from cloud_core.transports.coap.dtls_hello import (
     is_framed,
     read_hello,
 )
-from cloud_core.transports.coap.dtls_session import Association, AssociationFailed, is_one_message
+from cloud_core.transports.coap.dtls_session import Association, AssociationFailed
 from cloud_core.transports.coap.outbox import Address, Ancillary
 
 SWEEP_S = 0.25  # how often `sweep` wants to be called while handshakes are under way
 IDLE_CHECK_S = 60.0  # and `drop_idle` while there are sessions
-_MAX_MESSAGE_BYTES = 16_384  # of a record
 
 Datagram = Callable[[bytes, Ancillary, Address], None]
 
@@ -106,8 +106,13 @@ class DtlsServer:
         if not datagram:
             return
         session = self._sessions.get(peer)
-        if session is not None and is_one_message(datagram):
-            self._take_message(session, datagram, ancillary, now_s)
+        if (
+            session is not None
+            and datagram[0] == APPLICATION_DATA
+            and len(datagram) > RECORD_HEADER_BYTES
+            and (datagram[11] << 8 | datagram[12]) + RECORD_HEADER_BYTES == len(datagram)
+        ):
+            self._take_message(session, datagram, ancillary, now_s)  # one record, as nearly all are
             return
         if not is_framed(datagram):
             return
@@ -123,9 +128,8 @@ class DtlsServer:
         # Records of a session that is over get no answer: the peer could not believe it (RFC 6347 section 4.1.2.7).
 
     def _take_message(self, session: Association, datagram: bytes, ancillary: Ancillary, now_s: float) -> None:
-        session.write_in(datagram)
         try:
-            message = session.read(len(datagram))
+            message = session.opened(datagram)
         except AssociationFailed:
             self._dismiss(session)
             return
@@ -136,12 +140,12 @@ class DtlsServer:
 
     def _take_other(self, session: Association, datagram: bytes, ancillary: Ancillary, now_s: float) -> None:
         """Several records, alerts, a flight of the handshake again."""
-        session.write_in(datagram)
+        session.take(datagram)
         self._read_all(session, ancillary, now_s)
 
     def _read_all(self, session: Association, ancillary: Ancillary, now_s: float) -> None:
         try:
-            while (message := session.read(_MAX_MESSAGE_BYTES)) is not None:
+            while (message := session.read()) is not None:
                 session.ancillary, session.heard_s = ancillary, now_s
                 self._sessions.move_to_end(session.peer)
                 self._deliver(message, ancillary, session.address)

@@ -11,13 +11,14 @@ from __future__ import annotations
 from OpenSSL import SSL
 
 from cloud_core.model import PresentedChain
-from cloud_core.transports.coap.dtls_hello import APPLICATION_DATA, RECORD_HEADER_BYTES, datagrams
+from cloud_core.transports.coap.dtls_hello import datagrams
 from cloud_core.transports.coap.outbox import Address, Ancillary
 from cloud_core.transports.tls import chain_of
 
 MTU_BYTES = 1_200  # of handshake flights: below what any path of today carries
 _EXPANSION_BYTES = 128  # of a record: header, nonce and tag, with room
 _MAX_FLIGHT_BYTES = 65_536
+_MAX_MESSAGE_BYTES = 16_384  # of a record
 
 
 class AssociationFailed(Exception):
@@ -75,17 +76,30 @@ class Association:
         except SSL.Error as error:
             raise AssociationFailed(reason_of(error)) from error
 
-    def write_in(self, datagram: bytes) -> None:
+    def opened(self, datagram: bytes) -> bytes | None:
+        """The message of a datagram that is one record; None if it is repeated or forged. Raises: AssociationFailed."""
+        connection = self._connection
+        assert connection is not None
+        try:
+            connection.bio_write(datagram)
+            return connection.recv(len(datagram))
+        except SSL.WantReadError:
+            return None
+        except SSL.Error as error:
+            raise AssociationFailed(reason_of(error)) from error
+
+    def take(self, datagram: bytes) -> None:
+        """Any records, for `read`."""
         if self._connection is not None:
             self._connection.bio_write(datagram)
 
-    def read(self, max_bytes: int) -> bytes | None:
-        """The next message of what was written in; None when there is none. Raises: AssociationFailed."""
+    def read(self) -> bytes | None:
+        """The next message of what was taken; None when there is none. Raises: AssociationFailed."""
         connection = self._connection
         if connection is None:
             return None
         try:
-            return connection.recv(max_bytes)
+            return connection.recv(_MAX_MESSAGE_BYTES)
         except SSL.WantReadError:
             return None
         except SSL.Error as error:
@@ -131,22 +145,10 @@ class Association:
         self.is_over = True
 
 
-def is_one_message(datagram: bytes) -> bool:
-    """Whether the datagram is one record of application data, as nearly all are."""
-    return (
-        datagram[0] == APPLICATION_DATA
-        and len(datagram) > RECORD_HEADER_BYTES
-        and (datagram[11] << 8 | datagram[12]) + RECORD_HEADER_BYTES == len(datagram)
-    )
-
-
 def reason_of(error: SSL.Error) -> str:
     """What went wrong, in OpenSSL's words."""
     if isinstance(error, SSL.ZeroReturnError):
-        return CLOSED_BY_PEER
+        return "closed by the peer"
     details = error.args[0] if error.args and isinstance(error.args[0], list) else ()
     reasons = [str(detail[2]) for detail in details if isinstance(detail, tuple) and len(detail) > 2 and detail[2]]
     return ", ".join(reasons) or type(error).__name__
-
-
-CLOSED_BY_PEER = "closed by the peer"
