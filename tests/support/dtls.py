@@ -11,6 +11,7 @@ from typing import Any
 from aiocoap import Message
 from OpenSSL import SSL
 
+from cloud_core.model import PresentedChain
 from cloud_core.transports.coap.adapter import CoapDeviceAdapter
 from cloud_core.transports.coap.blockwise import Downloads
 from cloud_core.transports.coap.dtls import DtlsLimits, DtlsServer
@@ -119,6 +120,12 @@ class DtlsUnderTest:
     def receive(self, datagram: bytes, peer: Any = PEER) -> None:
         self.server.receive(datagram, ANCILLARY, peer, self.now_s)
 
+    def shown(self, address: Any) -> PresentedChain | None:
+        """By the peer whose messages come from this address."""
+        session = self.server.of(address)
+        assert session is not None
+        return session.chain
+
     def taken(self) -> list[tuple[bytes, Any]]:
         sent, self.sent = self.sent, []
         return sent
@@ -178,6 +185,10 @@ class CoapsServer(DtlsUnderTest):
     def _next(self) -> int:
         self._message_id += 1
         return self._message_id
+
+    def is_identified(self) -> bool:
+        """Whether the newest session is a known device's."""
+        return next(reversed(self.server._sessions.values())).is_identified
 
     def ask(self, client: DtlsClient, request: bytes, peer: Any = PEER) -> Message:
         """The answer to a request that is answered at once."""

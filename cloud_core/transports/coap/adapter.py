@@ -135,6 +135,8 @@ class CoapDeviceAdapter:
 
     def _run(self, action: Action, identity: Identity, request: Request, answer: Answer) -> None:
         try:
+            if request.session is not None:
+                request.session.is_identified = True
             self.api.presence.seen(identity.device_id)
             action(identity, request, answer)
         except PlatformError as error:

@@ -4,7 +4,8 @@ A peer's messages carry the number of its session in their address, in the place
 0 elsewhere: whatever is remembered by address (duplicates, observations, blocks) ends with the session.
 
 What makes memory: nothing before the cookie is back; then a handshake, of which there are at most so many in all
-and per host; then a session. Where a bound is met the least recently heard gives way.
+and per host; then a session. Where a bound is met the least recently heard gives way; of sessions first those of peers
+that no request has identified, for anybody can open them.
 
 Source: RFC 6347, above all sections 4.2.1 and 4.2.8; wire-contract.md section 4.5.
 """
@@ -18,7 +19,6 @@ from itertools import count
 
 from OpenSSL import SSL
 
-from cloud_core.model import PresentedChain
 from cloud_core.transports.coap.dtls_hello import (
     ALERT,
     APPLICATION_DATA,
@@ -81,6 +81,7 @@ class DtlsServer:
         self._handshakes_of_host: dict[str, OrderedDict[Address, None]] = {}
         self._sessions: OrderedDict[Address, Association] = OrderedDict()
         self._by_number: dict[int, Association] = {}  # sessions
+        self._strangers: OrderedDict[int, Association] = OrderedDict()  # sessions, some of them known by now
 
     @property
     def handshake_count(self) -> int:
@@ -94,10 +95,9 @@ class DtlsServer:
         """Whether the session to which a message address belongs is open."""
         return address[2] in self._by_number
 
-    def chain_of(self, address: Address) -> PresentedChain | None:
-        """What the peer of a session showed; `address` is that of its messages."""
-        session = self._by_number.get(address[2])
-        return None if session is None else session.chain
+    def of(self, address: Address) -> Association | None:
+        """The session to which a message address belongs."""
+        return self._by_number.get(address[2])
 
     # -- datagrams in -----------------------------------------------------------------------------
 
@@ -214,10 +214,18 @@ class DtlsServer:
             former.leave()  # both may be of one TLS session
             self._forget(former)
         elif len(self._sessions) >= self._limits.max_sessions:
-            self._dismiss(next(iter(self._sessions.values())))
+            self._dismiss(self._least_needed())
         self._sessions[session.peer] = session
-        self._by_number[session.address[2]] = session
+        self._by_number[session.address[2]] = self._strangers[session.address[2]] = session
         self._read_all(session, session.ancillary, now_s)  # what came behind, or ahead of, the last flight
+
+    def _least_needed(self) -> Association:
+        """The oldest session of a peer that nobody knows yet; without one the least recently heard."""
+        while self._strangers:
+            _, oldest = self._strangers.popitem(last=False)
+            if not oldest.is_identified:
+                return oldest
+        return next(iter(self._sessions.values()))
 
     def _fail(self, handshake: Association, reason: str) -> None:
         self._give_up(handshake)
@@ -290,5 +298,6 @@ class DtlsServer:
     def _forget(self, session: Association) -> None:
         del self._sessions[session.peer]
         del self._by_number[session.address[2]]
+        self._strangers.pop(session.address[2], None)
         session.release()
         self._ended(session.address)

@@ -28,7 +28,18 @@ class AssociationFailed(Exception):
 class Association:
     """A peer's handshake, and then its session. `address` is that of its CoAP messages (see `dtls`)."""
 
-    __slots__ = ("_connection", "address", "ancillary", "began_s", "chain", "heard_s", "is_over", "peer", "random")
+    __slots__ = (
+        "_connection",
+        "address",
+        "ancillary",
+        "began_s",
+        "chain",
+        "heard_s",
+        "is_identified",
+        "is_over",
+        "peer",
+        "random",
+    )
 
     def __init__(
         self, context: SSL.Context, peer: Address, number: int, random: bytes, ancillary: Ancillary, now_s: float
@@ -39,7 +50,7 @@ class Association:
         self.ancillary = ancillary
         self.began_s = self.heard_s = now_s
         self.chain: PresentedChain | None = None
-        self.is_over = False
+        self.is_identified = self.is_over = False
         connection = SSL.Connection(context)
         connection.set_accept_state()
         connection.set_ciphertext_mtu(MTU_BYTES)

@@ -55,7 +55,7 @@ class FastPath:
     ) -> None:
         self._adapter = adapter
         sessions = sessions or NoSessions()
-        self._chain_of = sessions.chain_of
+        self._session_of = sessions.of
         self._loop = loop
         self._outbox = Outbox(loop=loop, send=send, next_message_id=next_message_id, downloads=downloads)
         self.observations = Observations(adapter, self._outbox, sessions)
@@ -111,7 +111,7 @@ class FastPath:
         request = Request(
             code=code, path=head.path, content_format=head.content_format, payload=payload,
             peer_address=plain_address(exchange.address), queries=head.queries, block2=head.block2,
-            chain=self._chain_of(exchange.address),
+            session=self._session_of(exchange.address),
         )  # fmt: skip
         try:
             if code == POST:

@@ -24,6 +24,13 @@ ANSWER_TIMEOUT_S = 10.0  # then 5.04 for those that only wait for others (wire-c
 _MAX_DIAGNOSTIC_CHARS = 200
 
 
+class Session(Protocol):
+    """A peer's DTLS session. `is_identified` is set once a request of it was a known device's."""
+
+    chain: PresentedChain | None
+    is_identified: bool
+
+
 @dataclass(slots=True, kw_only=True)
 class Request:
     """One request, read-only. `block2` is the option's number: block << 4 | more << 3 | size exponent."""
@@ -35,7 +42,12 @@ class Request:
     peer_address: str  # plain IP address, without port
     queries: tuple[str, ...] = ()
     block2: int | None = None
-    chain: PresentedChain | None = None  # what the peer's DTLS session showed
+    session: Session | None = None  # of a peer that comes through DTLS
+
+    @property
+    def chain(self) -> PresentedChain | None:
+        """The certificates that the peer has shown."""
+        return None if self.session is None else self.session.chain
 
     @property
     def changes_nothing_here(self) -> bool:
@@ -78,17 +90,16 @@ class Sessions(Protocol):
 
     def is_open(self, address: tuple[Any, ...]) -> bool: ...
 
-    def chain_of(self, address: tuple[Any, ...]) -> PresentedChain | None:
-        """What the peer showed in its handshake."""
+    def of(self, address: tuple[Any, ...]) -> Session | None: ...
 
 
 class NoSessions:
-    """Of a socket without DTLS: every address can be reached, and nobody shows anything."""
+    """Of a socket without DTLS: every address can be reached."""
 
     def is_open(self, address: tuple[Any, ...]) -> bool:
         return True
 
-    def chain_of(self, address: tuple[Any, ...]) -> PresentedChain | None:
+    def of(self, address: tuple[Any, ...]) -> Session | None:
         return None
 
 

@@ -62,7 +62,7 @@ class DeviceResource(Resource):  # type: ignore[misc]  # aiocoap's types are not
         self._adapter = adapter
         self._uploads = Uploads()
         self._downloads = downloads
-        self._chain_of = (sessions or NoSessions()).chain_of
+        self._session_of = (sessions or NoSessions()).of
 
     async def render_to_pipe(self, pipe: Any) -> None:
         try:
@@ -106,7 +106,7 @@ class DeviceResource(Resource):  # type: ignore[misc]  # aiocoap's types are not
             peer_address=plain_address(request.remote.sockaddr),
             queries=queries,
             block2=block2,
-            chain=self._chain_of(request.remote.sockaddr),
+            session=self._session_of(request.remote.sockaddr),
         )
         is_package = asked.path is not None and asked.path.feature in (Feature.FIRMWARE, Feature.SOFTWARE)
         if block2 is not None and block2 >> 4 and request.opt.block1 is None and not is_package:

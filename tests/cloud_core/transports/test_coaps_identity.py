@@ -67,8 +67,9 @@ def test_a_path_without_token_goes_by_the_certificate(it: CoapsServer, fleet: Fl
     """Whatever the device posts (X4)."""
     client = it.connect(fleet.contexts[11])
     body = b'{"method":"m"}' if path == "rpc" else b"{}"
+    assert not it.is_identified()
     answer = it.ask(client, request(f"api/v1/{path}", body))
-    assert answer.code in (Code.CREATED, Code.CONTENT)
+    assert answer.code in (Code.CREATED, Code.CONTENT) and it.is_identified()
     assert it.api.present == [("seen", 11)] and not it.api.certificates.asked
 
 

@@ -59,7 +59,7 @@ def test_a_session_carries_messages_and_the_certificate(it: DtlsUnderTest, devic
     it.exchange(client)
     ((message, address),) = it.delivered
     assert message == b"one" and address[:2] == PEER[:2] and it.server.is_open(address)
-    assert it.server.chain_of(address) == device.presented
+    assert it.shown(address) == device.presented
     it.server.send(b"two", address)
     it.exchange(client)
     assert client.messages == [b"two"]
@@ -70,7 +70,7 @@ def test_a_peer_without_certificate_is_welcome(it: DtlsUnderTest) -> None:
     client = it.connect(client_context())
     client.send(b"x")
     it.exchange(client)
-    assert it.server.chain_of(it.delivered[0][1]) is None
+    assert it.shown(it.delivered[0][1]) is None
 
 
 def test_nothing_is_kept_before_the_cookie_is_back(it: DtlsUnderTest, context: SSL.Context) -> None:
@@ -107,7 +107,7 @@ def test_flights_are_cut_to_the_path(tls: ServerTls) -> None:
     assert client.is_open and max(sizes) <= 1_200
     client.send(b"x")
     it.exchange(client)
-    assert it.server.chain_of(it.delivered[0][1]) == device.presented
+    assert it.shown(it.delivered[0][1]) == device.presented
 
 
 def over_bad_link(
@@ -170,7 +170,7 @@ def test_a_session_is_resumed(it: DtlsUnderTest, device: Leaf, context: SSL.Cont
     client = it.connect(context, peer_at(1), session=session)
     client.send(b"x")
     it.exchange(client, peer_at(1))
-    chain = it.server.chain_of(it.delivered[0][1])
+    chain = it.shown(it.delivered[0][1])
     assert chain is not None and (chain.leaf, chain.others) == (device.der, ())
 
 
@@ -313,6 +313,8 @@ def test_sessions_are_bounded(tls: ServerTls, context: SSL.Context) -> None:
     """The least recently heard ends, and is told."""
     it = DtlsUnderTest(tls, DtlsLimits(max_sessions=2))
     clients = [it.connect(context, peer_at(number)) for number in range(2)]
+    for session in it.server._sessions.values():
+        session.is_identified = True
     clients[0].send(b"x")
     it.exchange(clients[0], peer_at(0))
     newest = DtlsClient(context)
@@ -324,6 +326,23 @@ def test_sessions_are_bounded(tls: ServerTls, context: SSL.Context) -> None:
             it.receive(datagram)
     assert newest.is_open and clients[1].is_closed and not clients[0].is_closed
     assert it.server.session_count == 2 and [address[1] for address in it.ended] == [10_001]
+
+
+def test_sessions_of_strangers_give_way_first(tls: ServerTls, context: SSL.Context) -> None:
+    """Whoever opens many cannot displace a device that was identified, however long that is silent."""
+    it = DtlsUnderTest(tls, DtlsLimits(max_sessions=3))
+    it.connect(context, peer_at(0)).send(b"x")
+    known = it.server.of((PEER[0], 10_000, 1, 0))
+    assert known is not None
+    known.is_identified = True
+    for number in range(1, 10):
+        it.connect(context, peer_at(number))
+    assert it.server.session_count == 3 and [address[1] - 10_000 for address in it.ended] == list(range(1, 8))
+    for peer in (peer_at(8), peer_at(9)):
+        session = it.server._sessions[peer]
+        session.is_identified = True
+    it.connect(context, peer_at(10))
+    assert it.ended[-1][1] == 10_000 and not it.server._strangers.keys() - it.server._by_number.keys()
 
 
 # -- hostile datagrams ----------------------------------------------------------------------------
