@@ -164,9 +164,9 @@ class DtlsServer:
             self._send(hello_verify_request(hello, self._cookies.make(peer, now_s)), ancillary, peer)
             return
         session, handshake = self._sessions.get(peer), self._handshakes.get(peer)
-        if session is not None and session.random == hello.random:
+        if session is not None and session.hello == hello.identity:
             return  # late, and answered long ago
-        if handshake is not None and handshake.random == hello.random:
+        if handshake is not None and handshake.hello == hello.identity:
             self._go_on(handshake, datagram, now_s)
             return
         if not hello.is_whole:
@@ -182,12 +182,13 @@ class DtlsServer:
             self._fail(self._handshakes[next(iter(of_host))], "too many handshakes of this host are under way")
         elif len(self._handshakes) >= limits.max_handshakes:
             self._fail(next(iter(self._handshakes.values())), "too many handshakes are under way")
-        handshake = Association(self._context, peer, next(self._numbers), hello.random, ancillary, now_s)
+        handshake = Association(self._context, peer, next(self._numbers), hello.identity, ancillary, now_s)
         self._handshakes[peer] = handshake
         self._handshakes_of_host.setdefault(peer[0], of_host)[peer] = None
         try:
             handshake.accept(datagram)
         except AssociationFailed as error:
+            self._flush(handshake)
             self._fail(handshake, str(error))
             return
         self._go_on(handshake, b"", now_s)

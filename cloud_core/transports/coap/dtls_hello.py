@@ -29,7 +29,7 @@ COOKIE_PERIOD_S = 60.0  # a cookie is good for this period and the next
 class Hello:
     """The first fragment of a ClientHello, as far as it matters before the peer's address is confirmed."""
 
-    random: bytes
+    identity: bytes  # random and cookie: tells a repeated one from that of a rebooted device, be its random a bad one
     cookie: bytes
     record_number: bytes  # epoch and sequence number, which the answer repeats
     message_number: bytes
@@ -55,9 +55,10 @@ def read_hello(datagram: bytes) -> Hello | None:
     cookie_at = at + 1 + datagram[at]
     if cookie_at >= end or cookie_at + 1 + datagram[cookie_at] > end:
         return None
+    cookie = datagram[cookie_at + 1 : cookie_at + 1 + datagram[cookie_at]]
     return Hello(
-        random=datagram[at - _RANDOM_BYTES : at],
-        cookie=datagram[cookie_at + 1 : cookie_at + 1 + datagram[cookie_at]],
+        identity=datagram[at - _RANDOM_BYTES : at] + cookie,
+        cookie=cookie,
         record_number=datagram[3:11],
         message_number=datagram[17:19],
         is_whole=length == fragment,

@@ -29,24 +29,16 @@ class Association:
     """A peer's handshake, and then its session. `address` is that of its CoAP messages (see `dtls`)."""
 
     __slots__ = (
-        "_connection",
-        "address",
-        "ancillary",
-        "began_s",
-        "chain",
-        "heard_s",
-        "is_identified",
-        "is_over",
+        "_connection", "address", "ancillary", "began_s", "chain", "heard_s", "hello", "is_identified", "is_over",
         "peer",
-        "random",
-    )
+    )  # fmt: skip
 
     def __init__(
-        self, context: SSL.Context, peer: Address, number: int, random: bytes, ancillary: Ancillary, now_s: float
+        self, context: SSL.Context, peer: Address, number: int, hello: bytes, ancillary: Ancillary, now_s: float
     ) -> None:
         self.peer = peer
         self.address: Address = (peer[0], peer[1], number, peer[3])
-        self.random = random  # of its ClientHello: what tells a repeated one from a new one
+        self.hello = hello  # the identity of its ClientHello
         self.ancillary = ancillary
         self.began_s = self.heard_s = now_s
         self.chain: PresentedChain | None = None
@@ -62,6 +54,8 @@ class Association:
         self._connection.bio_write(hello)
         try:
             self._connection.DTLSv1_listen()
+        except SSL.WantReadError as error:
+            raise AssociationFailed("ClientHello not understood") from error
         except SSL.Error as error:
             raise AssociationFailed(reason_of(error)) from error
 

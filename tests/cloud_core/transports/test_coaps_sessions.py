@@ -246,6 +246,21 @@ def test_a_late_copy_of_the_hello_changes_nothing(it: DtlsUnderTest, context: SS
     assert client.is_open and (it.server.handshake_count, it.server.session_count) == (0, 1)
 
 
+def test_a_device_with_bad_random_numbers_can_reboot(it: DtlsUnderTest, context: SSL.Context) -> None:
+    """Its ClientHello is the same at each start but for the cookie; that it is a new one shows a minute later."""
+    client = DtlsClient(context)
+    hello = it.confirmed_hello(client)
+    it.receive(hello)
+    for answer, _peer in it.taken():
+        client.receive(answer)
+    it.exchange(client)
+    it.now_s += COOKIE_PERIOD_S
+    former = read_hello(hello)
+    assert former is not None and it.server.session_count == 1
+    it.receive(hello.replace(former.cookie, it.server._cookies.make(PEER, it.now_s)))
+    assert it.server.handshake_count == 1
+
+
 # -- ends -----------------------------------------------------------------------------------------
 
 
@@ -402,6 +417,6 @@ def test_the_request_for_a_cookie_repeats_the_record_number(context: SSL.Context
     """As RFC 6347 section 4.2.1 asks, for the client's replay window."""
     (first,) = DtlsClient(context).taken()
     hello = read_hello(first)
-    assert hello is not None and hello.cookie == b"" and len(hello.random) == 32
+    assert hello is not None and hello.cookie == b"" and len(hello.identity) == 32
     answer = hello_verify_request(hello, bytes(16))
     assert answer[3:11] == first[3:11] and is_framed(answer) and len(answer) < len(first)
