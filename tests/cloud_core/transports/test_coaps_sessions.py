@@ -187,6 +187,14 @@ def test_a_handshake_that_is_refused_is_told(it: DtlsUnderTest) -> None:
     assert peer == PEER and "alert" in reason and it.server.handshake_count == 0
 
 
+@pytest.mark.parametrize("name", [b"ECDHE-ECDSA-AES128-CCM", b"ECDHE-ECDSA-AES128-GCM-SHA256"])
+def test_small_devices_have_a_cipher(it: DtlsUnderTest, device: Leaf, name: bytes) -> None:
+    """CCM as well as GCM."""
+    context = client_context(device)
+    context.set_cipher_list(name)
+    assert it.connect(context).connection.get_cipher_name() == name.decode()
+
+
 def test_a_client_without_common_cipher_is_refused(it: DtlsUnderTest) -> None:
     """By an alert, with the reason told."""
     old = client_context()
