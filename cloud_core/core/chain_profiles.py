@@ -107,9 +107,9 @@ def _well_known_keys() -> frozenset[bytes]:
     """Public keys of the CAs that everybody on the web trusts: to trust one would be to trust anybody's certificate."""
     import certifi  # of `requests`; loaded where it is needed, since few installations need it
 
-    with open(certifi.where(), encoding="utf-8") as file, warnings.catch_warnings():
+    with open(certifi.where(), "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some of them are older than the rules of today
-        return frozenset(certificates.key_hash(one) for one in certificates.load_all(file.read()))
+        return frozenset(map(certificates.key_hash, x509.load_pem_x509_certificates(file.read())))
 
 
 def check_unique(tx: ReadTx, provision: ProvisionConfiguration, tenant_id: int, profile_id: int | None) -> None:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from . import report
+from .coaps_figures import COAPS_FIGURES
 from .figures import FIGURES as CORE_FIGURES
 from .figures import Figure
 from .gateway_figures import GATEWAY_FIGURES
@@ -21,7 +22,7 @@ from .harness import Bench, Options
 from .report import Row
 from .servers import ServerFailed
 
-FIGURES = (*CORE_FIGURES, *GATEWAY_FIGURES)
+FIGURES = (*CORE_FIGURES, *COAPS_FIGURES, *GATEWAY_FIGURES)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -25,7 +25,8 @@ from .load.measure import process_tree, raise_file_limit
 ROOT = Path(__file__).resolve().parents[2]
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
-READY = re.compile(r"^ready (?=.*\bhttp=(?P<http>\S+))(?=.*\bmqtt=(?P<mqtt>\S+))(?=.*\bcoap=(?P<coap>\S+))", re.M)
+READY = re.compile(r"^ready (?=.*\bhttp=(?P<http>\S+))(?=.*\bmqtt=(?P<mqtt>\S+))(?=.*\bcoap=(?P<coap>\S+)).*", re.M)
+COAPS_READY = re.compile(r"\bcoaps=(\S+)")
 EDGE_READY = re.compile(r"^ready core=", re.M)
 ADMIN = ("benchmark@localhost", "benchmark-Passw0rd")
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("/usr/sbin/mosquitto")
@@ -157,6 +158,8 @@ class Core(Server):
         )
         endpoints = self._found_ready(READY, offset)
         self.ready_after_s = time.perf_counter() - began
+        coaps = COAPS_READY.search(endpoints[0])
+        self.coaps = Endpoint.parse(coaps[1]) if coaps else None  # where the core has a certificate
         self.http, self.mqtt, self.coap = (Endpoint.parse(endpoints[name]) for name in ("http", "mqtt", "coap"))
 
 

@@ -12,7 +12,7 @@ from aiocoap.numbers.types import Type
 
 from cloud_core.core.downlinks import Downlinks
 from cloud_core.core.rates import RateLimits, RatePolicy
-from cloud_core.model import Identity, Peer, Role
+from cloud_core.model import Identity, Peer, PresentedChain, Role
 from cloud_core.transports.coap.adapter import CoapDeviceAdapter
 from cloud_core.transports.coap.blockwise import Downloads
 from cloud_core.transports.coap.fast_path import FastPath
@@ -36,6 +36,27 @@ PROVISION_PROTOBUF = b"\x0a\x01d\x1a\x06\x0a\x01k\x12\x01s"
 SUCCESS = ProvisionResponse(status=ProvisionStatus.SUCCESS, credentials=AccessToken("T0KEN"))
 
 
+class FakeCertificates:
+    """Answers at once what `known` or `logins` say of a leaf; records what it is asked."""
+
+    def __init__(self) -> None:
+        self.identities: dict[bytes, Identity] = {}
+        self.logins: dict[bytes, Identity | PlatformError] = {}
+        self.asked: list[tuple[PresentedChain, Peer]] = []
+        self.held: list[Callable[[], None]] | None = None  # a list: answers wait in it
+
+    def known(self, leaf: bytes) -> Identity | None:
+        return self.identities.get(leaf)
+
+    def authenticate(self, chain: PresentedChain, peer: Peer, done: Any) -> None:
+        self.asked.append((chain, peer))
+        outcome = self.logins.get(chain.leaf, NotAuthenticated())
+        if self.held is None:
+            done(outcome)
+        else:
+            self.held.append(lambda: done(outcome))
+
+
 class FakeApi:
     """Records what it is asked; answers at once, or by `release` when `is_holding`."""
 
@@ -48,6 +69,7 @@ class FakeApi:
         self.rates = RateLimits(RatePolicy(), wall_clock=lambda: 1.0)
         # The parts, each recorded here: `api.attributes.post` and so on.
         self.attributes = self.rpc = self.server_methods = self.claims = self.packages = self.presence = self
+        self.certificates = FakeCertificates()
         self.client: dict[str, Any] = {}
         self.shared: dict[str, Any] = {}
         self.asked: list[AttributesRequest] = []

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.line_ration import LineRation
-from cloud_core.model import Identity, Peer, Transport
+from cloud_core.model import Identity, Peer, PresentedChain, Transport
 from cloud_core.transports.coap import packages
 from cloud_core.transports.coap.errors import (
     BAD_REQUEST,
@@ -22,6 +22,7 @@ from cloud_core.transports.coap.errors import (
     INTERNAL_ERROR,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
+    UNAUTHORIZED,
     max_age_s,
 )
 from cloud_core.transports.coap.requests import (
@@ -49,6 +50,10 @@ log = Logger()
 MAX_LINES = 100  # of the log about requests that are refused, in LineRation's span
 
 Action = Callable[[Identity, Request, Answer], None]
+
+UNKNOWN_CERTIFICATE = Answered(
+    UNAUTHORIZED, b"No device has this certificate. Register it, or put an access token into the path."
+)
 
 
 class CoapDeviceAdapter:
@@ -87,30 +92,51 @@ class CoapDeviceAdapter:
             answer(Answered(BAD_REQUEST))
 
     def identified(self, request: Request, answer: Answer, action: Action) -> None:
-        """Runs `action` with the identity that the path's token opens; a refusal of it is the answer."""
+        """Runs `action` with the identity of who asks; a refusal of it is the answer."""
         if len(request.payload) > MAX_BODY_BYTES:
             answer(refusal(RequestTooLarge(f"the body is above {MAX_BODY_BYTES} bytes")))
             return
-        token = None if request.path is None else request.path.token
-        if not token:
+        token, chain = None if request.path is None else request.path.token, request.chain
+        if token:
+            identity = self.api.known_token(token)
+        elif token is None and chain is not None:
+            identity = self.api.certificates.known(chain.leaf)
+        else:
             answer(refusal(NotAuthenticated()))
             return
-        identity = self.api.known_token(token)
         if identity is not None:
             self._run(action, identity, request, answer)
             return
 
         def known(outcome: Identity | PlatformError) -> None:
-            if isinstance(outcome, PlatformError):
-                self._note("CoAP request from {who} refused: {why}", request.peer_address, str(outcome))
-                answer(refusal(outcome))
-            else:
+            if not isinstance(outcome, PlatformError):
                 self._run(action, outcome, request, answer)
+                return
+            self._note("CoAP request from {who} refused: {why}", request.peer_address, str(outcome))
+            is_stranger = isinstance(outcome, NotAuthenticated) and not token
+            answer(UNKNOWN_CERTIFICATE if is_stranger else refusal(outcome))
 
-        self.api.authenticate_token(token, known)
+        self.authenticate(token, chain, request.peer_address, known)
+
+    def authenticate(
+        self,
+        token: str | None,
+        chain: PresentedChain | None,
+        peer_address: str,
+        done: Callable[[Identity | PlatformError], None],
+    ) -> None:
+        """Who asks: a path with a token goes by that alone, one without by the certificate of the DTLS session."""
+        if token:
+            self.api.authenticate_token(token, done)
+        elif token is None and chain is not None:
+            self.api.certificates.authenticate(chain, Peer(Transport.COAP, peer_address), done)
+        else:
+            done(NotAuthenticated())
 
     def _run(self, action: Action, identity: Identity, request: Request, answer: Answer) -> None:
         try:
+            if request.session is not None:
+                request.session.is_identified = True
             self.api.presence.seen(identity.device_id)
             action(identity, request, answer)
         except PlatformError as error:

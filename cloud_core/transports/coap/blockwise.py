@@ -83,7 +83,7 @@ class Downloads:
 
 def download_key(address: tuple[object, ...], segments: tuple[str, ...], queries: tuple[str, ...]) -> Hashable:
     """Whose answer it is, and to what: a block's request repeats path and query (RFC 7959 section 2.4)."""
-    return address[:2], segments, queries
+    return address[:3], segments, queries  # the third tells DTLS sessions apart
 
 
 def exponent_of(block2: int | None) -> int:

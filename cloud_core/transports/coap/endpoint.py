@@ -35,7 +35,7 @@ _MAX_CONCURRENT = 1_000
 _WOULD_BLOCK = (errno.EAGAIN, errno.EWOULDBLOCK)
 
 
-def open_socket(bind_address: str, port: int) -> socket.socket:
+def open_socket(bind_address: str, port: int, name: str = "coap") -> socket.socket:
     """A bound UDP socket for IPv6 and IPv4, exclusively ours. Raises: OSError with one sentence."""
     place = f"{port} on {bind_address or '::'}"
     try:
@@ -44,7 +44,7 @@ def open_socket(bind_address: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM, 0, socket.AI_V4MAPPED | socket.AI_ALL)
         opened = socket.socket(family, socket.SOCK_DGRAM)
     except OSError as error:
-        raise _explained(error, f"Cannot open the coap port {place}: {error.strerror}.") from error
+        raise _explained(error, f"Cannot open the {name} port {place}: {error.strerror}.") from error
     try:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -55,11 +55,11 @@ def open_socket(bind_address: str, port: int) -> socket.socket:
     except OSError as error:
         opened.close()
         if error.errno == errno.EADDRINUSE:
-            text = f"The coap port {place} is taken by another program; stop it or choose another with --coap-port."
+            text = f"The {name} port {place} is taken by another program; stop it or choose another with --{name}-port."
         elif error.errno == errno.EACCES:
-            text = f"No permission to open the coap port {port}; choose one above 1023."
+            text = f"No permission to open the {name} port {port}; choose one above 1023."
         else:
-            text = f"Cannot open the coap port {place}: {error.strerror}."
+            text = f"Cannot open the {name} port {place}: {error.strerror}."
         raise _explained(error, text) from error
     return opened
 
@@ -72,6 +72,8 @@ def _explained(error: OSError, text: str) -> OSError:
 
 class Endpoint:
     """The transport of aiocoap's `MessageInterfaceUDP6`, reading up to 64 datagrams per wake-up."""
+
+    max_datagram_bytes = RECEIVE_BYTES
 
     def __init__(self, opened: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         self._socket = opened
@@ -87,7 +89,7 @@ class Endpoint:
     def resume(self) -> None:
         if not self._is_reading and not self._is_closed:
             self._is_reading = True
-            self._loop.add_reader(self._socket.fileno(), self._read)
+            self._loop.add_reader(self._socket.fileno(), self.read)
 
     def pause(self) -> None:
         if self._is_reading:
@@ -115,15 +117,21 @@ class Endpoint:
                 if error.errno in _WOULD_BLOCK:
                     return
 
-    def _read(self) -> None:
-        receive, protocol = self._socket.recvmsg, self.protocol
-        assert protocol is not None
+    def taker(self) -> Callable[[bytes, Ancillary, int, Address], None]:
+        """What takes the datagrams of the socket, each with its flags and its sender."""
+        assert self.protocol is not None
+        taker: Callable[[bytes, Ancillary, int, Address], None] = self.protocol.datagram_msg_received
+        return taker
+
+    def read(self) -> None:
+        """The socket is readable."""
+        receive, take, max_bytes = self._socket.recvmsg, self.taker(), self.max_datagram_bytes
         for _datagram in range(_BATCH):
             try:
-                data, ancillary, flags, address = receive(RECEIVE_BYTES, _ANCILLARY_BYTES)
+                data, ancillary, flags, address = receive(max_bytes, _ANCILLARY_BYTES)
             except OSError:
                 break
-            protocol.datagram_msg_received(data, ancillary, flags, address)
+            take(data, ancillary, flags, address)
             if not self._is_reading:
                 break
         if self.is_congested():

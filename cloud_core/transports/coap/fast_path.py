@@ -9,7 +9,6 @@ Source: wire-contract.md section 4.3; engineering.md sections 2.3 and 3.3.
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from collections.abc import Callable
 
@@ -20,8 +19,16 @@ from cloud_core.transports.coap.blockwise import Downloads
 from cloud_core.transports.coap.errors import GATEWAY_TIMEOUT, INTERNAL_ERROR, NOT_ACCEPTABLE, TOO_LARGE
 from cloud_core.transports.coap.exchanges import EXCHANGE_LIFETIME_S, Exchange, Finished, Memory, new_memory
 from cloud_core.transports.coap.observations import Observations
-from cloud_core.transports.coap.outbox import Address, Ancillary, Loop, Outbox, Send
-from cloud_core.transports.coap.requests import ANSWER_TIMEOUT_S, GET, POST, Answered, Request
+from cloud_core.transports.coap.outbox import MSG_TRUNC, Address, Ancillary, Loop, Outbox, Send, plain_address
+from cloud_core.transports.coap.requests import (
+    ANSWER_TIMEOUT_S,
+    GET,
+    POST,
+    Answered,
+    NoSessions,
+    Request,
+    Sessions,
+)
 from cloud_core.transports.coap.wire import ACCEPTED_FORMATS, ACK, CON, NON, RST, Head, HeadReader, encode
 from shared.topics import Feature
 
@@ -43,12 +50,15 @@ class FastPath:
         send: Send,
         next_message_id: Callable[[], int],
         downloads: Downloads,
+        sessions: Sessions | None = None,
         max_remembered: int = MAX_REMEMBERED,
     ) -> None:
         self._adapter = adapter
+        sessions = sessions or NoSessions()
+        self._session_of = sessions.of
         self._loop = loop
         self._outbox = Outbox(loop=loop, send=send, next_message_id=next_message_id, downloads=downloads)
-        self.observations = Observations(adapter, self._outbox)
+        self.observations = Observations(adapter, self._outbox, sessions)
         self._heads = HeadReader()
         self._provisionings: Memory = new_memory(max_remembered)
         self._others: Memory = new_memory(max_remembered)
@@ -69,7 +79,7 @@ class FastPath:
             return True  # no CoAP message
         first, code = data[0], data[1]
         kind, token_end = first >> 4 & 3, 4 + (first & 15)
-        if flags & socket.MSG_TRUNC:
+        if flags & MSG_TRUNC:
             self._refuse_truncated(data, ancillary, address)
             return True
         if first >> 6 != 1 or kind > NON or (code != POST and code != GET) or token_end > 12 or len(data) < token_end:
@@ -101,6 +111,7 @@ class FastPath:
         request = Request(
             code=code, path=head.path, content_format=head.content_format, payload=payload,
             peer_address=plain_address(exchange.address), queries=head.queries, block2=head.block2,
+            session=self._session_of(exchange.address),
         )  # fmt: skip
         try:
             if code == POST:
@@ -199,11 +210,3 @@ class FastPath:
         message_id = data[2] << 8 | data[3] if kind == CON else self._outbox.next_message_id()
         answer = encode(ACK if kind == CON else NON, message_id, data[4:token_end], Answered(TOO_LARGE))
         self._outbox.send(answer, ancillary, address)
-
-
-def plain_address(address: Address) -> str:
-    """The IP address as people write it: IPv4 without its IPv6 prefix, no scope."""
-    host: str = address[0]
-    if host.startswith("::ffff:") and "." in host:
-        return host[7:]
-    return host.partition("%")[0] if "%" in host else host

@@ -47,9 +47,9 @@ class Observation:
     """A `Downlink`. `holds` counts what must happen before the next notification: an answer, an acknowledgement."""
 
     __slots__ = (
-        "_room", "_waiting", "address", "ancillary", "block2", "content_format", "delivery", "download_key", "heard_s",
-        "holds", "identity", "is_confirmable", "is_over", "message_id", "sequence", "token", "unconfirmed_count",
-        "url_token",
+        "_room", "_waiting", "address", "ancillary", "block2", "chain", "content_format", "delivery", "download_key",
+        "heard_s", "holds", "identity", "is_confirmable", "is_over", "message_id", "sequence", "token",
+        "unconfirmed_count", "url_token",
     )  # fmt: skip
     feature: Feature
     interest: Interest
@@ -61,7 +61,8 @@ class Observation:
     ) -> None:  # fmt: skip
         self._room = room
         self.identity = identity
-        self.url_token = (request.path and request.path.token) or ""
+        self.url_token = None if request.path is None else request.path.token
+        self.chain = request.chain
         self.address: Address = exchange.address
         self.ancillary = ancillary
         self.token = exchange.token

@@ -19,8 +19,8 @@ from cloud_core.transports.coap.adapter import CoapDeviceAdapter, format_for
 from cloud_core.transports.coap.errors import CONTENT, DELETED, NOT_FOUND, SERVICE_UNAVAILABLE, UNAUTHORIZED, VALID
 from cloud_core.transports.coap.exchanges import Exchange
 from cloud_core.transports.coap.observation import Observation, ObservedAttributes, ObservedCommands
-from cloud_core.transports.coap.outbox import Address, Ancillary, Fate, Key, Outbox
-from cloud_core.transports.coap.requests import Answered, Request, refusal
+from cloud_core.transports.coap.outbox import Address, Ancillary, Fate, Key, Outbox, plain_address
+from cloud_core.transports.coap.requests import Answered, Request, Sessions, refusal
 from cloud_core.transports.coap.wire import CON, NON, encode
 from shared.errors import NotAuthorized, PlatformError, Unavailable
 from shared.messages import AttributesAnswer, AttributesChange, AttributesRequest
@@ -42,13 +42,18 @@ _KINDS: dict[Feature, type[Observation]] = {one.feature: one for one in (Observe
 class Observations:
     """The observations of one socket."""
 
-    def __init__(self, adapter: CoapDeviceAdapter, outbox: Outbox, *, max_observations: int = MAX_OBSERVATIONS) -> None:
+    def __init__(
+        self, adapter: CoapDeviceAdapter, outbox: Outbox, sessions: Sessions, *,
+        max_observations: int = MAX_OBSERVATIONS,
+    ) -> None:  # fmt: skip
         self._adapter = adapter
         self._api = adapter.api
         self._outbox = outbox
+        self._sessions = sessions
         self._max_observations = max_observations
         self._open: dict[tuple[int, Feature], Observation] = {}  # longest unheard of first
         self._unconfirmed: dict[Key, Observation] = {}  # by the last NON notification of each
+        self._of_session: dict[Address, set[Observation]] = {}  # of DTLS alone
         self._ancillaries: dict[bytes, Ancillary] = {}
         self._is_checking = False
 
@@ -73,6 +78,8 @@ class Observations:
         kind = _KINDS[_feature(request)]
         if not self._api.may(identity, kind.operation):
             raise NotAuthorized
+        if not self._sessions.is_open(exchange.address):
+            raise Unavailable  # it has ended while the device was looked up
         key = (identity.device_id, kind.feature)
         observation = self._open.get(key)
         if observation is not None and observation.is_of(exchange):
@@ -88,6 +95,8 @@ class Observations:
             new.inherit(observation)
             self._end(observation, DELETED, is_replaced=True)
         self._open[key] = new
+        if new.address[2]:
+            self._of_session.setdefault(new.address, set()).add(new)
         self._api.presence.connected(identity.device_id)
         self._answer_registration(new, exchange)
         self._check_later()
@@ -285,7 +294,7 @@ class Observations:
             elif not isinstance(outcome, Unavailable):
                 self._end(observation, UNAUTHORIZED)
 
-        self._api.authenticate_token(observation.url_token, known)
+        self._adapter.authenticate(observation.url_token, observation.chain, plain_address(observation.address), known)
 
     def close(self) -> None:
         """The listener stops: everybody is told once, so that devices come back by themselves."""
@@ -302,6 +311,8 @@ class Observations:
         key = (device_id, observation.feature)
         if self._open.get(key) is observation:
             del self._open[key]
+        if observation.address[2]:
+            self._leave_session(observation)
         self._forget_unconfirmed(observation)
         self._outbox.take_back(observation.address, observation.message_id)
         self._api.downlinks.close(device_id, observation)
@@ -313,6 +324,17 @@ class Observations:
         if delivery is not None:
             delivery.failed()
         observation.drop_waiting()
+
+    def session_ended(self, address: Address) -> None:
+        """Nothing reaches this address any more."""
+        for observation in list(self._of_session.get(address, ())):
+            self._end(observation)
+
+    def _leave_session(self, observation: Observation) -> None:
+        of_session = self._of_session[observation.address]
+        of_session.discard(observation)
+        if not of_session:
+            del self._of_session[observation.address]
 
     def _bid_farewell(self, observation: Observation, code: int) -> None:
         """Without Observe: the relation is over (RFC 7641 section 3.2)."""

@@ -6,6 +6,7 @@ Source: RFC 7252 section 4.2. One sweep serves all that wait; there is no timer 
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Protocol
@@ -19,7 +20,9 @@ MAX_RETRANSMIT = 4
 MAX_UNACKNOWLEDGED = 20_000  # responses; notifications are as many as there are observations, at most
 _SWEEP_S = 0.25
 
-# (address, port, flow, scope) as `recvmsg` gives it for IPv6.
+MSG_TRUNC = int(socket.MSG_TRUNC)  # of the flags of a datagram; as a number, for `&` of an enum's members is slow
+# (address, port, flow, scope) as `recvmsg` gives it for IPv6; on DTLS the number of the session is in the place of
+# the flow label, which is 0 elsewhere (see `dtls`).
 Address = tuple[Any, ...]
 Ancillary = list[tuple[int, int, bytes]]
 Send = Callable[[bytes, Ancillary, Address], None]
@@ -139,3 +142,11 @@ class _Confirmable:
         self.timeout_s = timeout_s
         self.ended = ended
         self.retransmissions = 0
+
+
+def plain_address(address: Address) -> str:
+    """The IP address as people write it: IPv4 without its IPv6 prefix, no scope."""
+    host: str = address[0]
+    if host.startswith("::ffff:") and "." in host:
+        return host[7:]
+    return host.partition("%")[0] if "%" in host else host

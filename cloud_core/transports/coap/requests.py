@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+from cloud_core.model import PresentedChain
 from cloud_core.transports.coap.errors import CODES, CREATED, max_age_s
 from shared import payloads
 from shared.errors import MalformedRequest, NotAuthenticated, PlatformError
@@ -22,6 +24,13 @@ ANSWER_TIMEOUT_S = 10.0  # then 5.04 for those that only wait for others (wire-c
 _MAX_DIAGNOSTIC_CHARS = 200
 
 
+class Session(Protocol):
+    """A peer's DTLS session. `is_identified` is set once a request of it was a known device's."""
+
+    chain: PresentedChain | None
+    is_identified: bool
+
+
 @dataclass(slots=True, kw_only=True)
 class Request:
     """One request, read-only. `block2` is the option's number: block << 4 | more << 3 | size exponent."""
@@ -33,6 +42,12 @@ class Request:
     peer_address: str  # plain IP address, without port
     queries: tuple[str, ...] = ()
     block2: int | None = None
+    session: Session | None = None  # of a peer that comes through DTLS
+
+    @property
+    def chain(self) -> PresentedChain | None:
+        """The certificates that the peer has shown."""
+        return None if self.session is None else self.session.chain
 
     @property
     def changes_nothing_here(self) -> bool:
@@ -68,6 +83,24 @@ ACCEPTED = Answered(CREATED)
 
 # Called exactly once, at once or later.
 Answer = Callable[[Answered], None]
+
+
+class Sessions(Protocol):
+    """The DTLS sessions, asked for by the address of their messages."""
+
+    def is_open(self, address: tuple[Any, ...]) -> bool: ...
+
+    def of(self, address: tuple[Any, ...]) -> Session | None: ...
+
+
+class NoSessions:
+    """Of a socket without DTLS: every address can be reached."""
+
+    def is_open(self, address: tuple[Any, ...]) -> bool:
+        return True
+
+    def of(self, address: tuple[Any, ...]) -> Session | None:
+        return None
 
 
 def route(path_segments: Sequence[str]) -> DevicePath | None:

@@ -26,8 +26,17 @@ from cloud_core.transports.coap.errors import (
     NOT_ACCEPTABLE,
     PROXYING_NOT_SUPPORTED,
 )
-from cloud_core.transports.coap.fast_path import plain_address
-from cloud_core.transports.coap.requests import ANSWER_TIMEOUT_S, GET, POST, Answered, Request, route
+from cloud_core.transports.coap.outbox import plain_address
+from cloud_core.transports.coap.requests import (
+    ANSWER_TIMEOUT_S,
+    GET,
+    POST,
+    Answered,
+    NoSessions,
+    Request,
+    Sessions,
+    route,
+)
 from cloud_core.transports.coap.wire import (
     ACCEPT,
     ACCEPTED_FORMATS,
@@ -48,11 +57,12 @@ _UNDERSTOOD = (URI_HOST, URI_PORT, URI_PATH, URI_QUERY, ACCEPT, BLOCK1, BLOCK2)
 class DeviceResource(Resource):  # type: ignore[misc]  # aiocoap's types are not checked
     """Serves every path. `Any`: aiocoap's messages and pipes are not typed."""
 
-    def __init__(self, adapter: CoapDeviceAdapter, downloads: Downloads) -> None:
+    def __init__(self, adapter: CoapDeviceAdapter, downloads: Downloads, sessions: Sessions | None = None) -> None:
         super().__init__()
         self._adapter = adapter
         self._uploads = Uploads()
         self._downloads = downloads
+        self._session_of = (sessions or NoSessions()).of
 
     async def render_to_pipe(self, pipe: Any) -> None:
         try:
@@ -96,6 +106,7 @@ class DeviceResource(Resource):  # type: ignore[misc]  # aiocoap's types are not
             peer_address=plain_address(request.remote.sockaddr),
             queries=queries,
             block2=block2,
+            session=self._session_of(request.remote.sockaddr),
         )
         is_package = asked.path is not None and asked.path.feature in (Feature.FIRMWARE, Feature.SOFTWARE)
         if block2 is not None and block2 >> 4 and request.opt.block1 is None and not is_package:

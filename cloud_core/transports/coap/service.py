@@ -1,18 +1,19 @@
-"""The CoAP listener: one UDP socket for IPv6 and IPv4, started and drained as a whole."""
+"""CoAP for devices: one UDP port for IPv6 and IPv4, and one for DTLS, started and drained as a whole."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 
 from cloud_core.core.api import DeviceApi
 from cloud_core.transports.coap.adapter import CoapDeviceAdapter
-from cloud_core.transports.coap.blockwise import Downloads
-from cloud_core.transports.coap.endpoint import Endpoint, make_context, open_socket
-from cloud_core.transports.coap.fast_path import FastPath
-from cloud_core.transports.coap.resource import DeviceResource
+from cloud_core.transports.coap.dtls import DtlsLimits
+from cloud_core.transports.coap.dtls_endpoint import DtlsEndpoint
+from cloud_core.transports.coap.endpoint import Endpoint, open_socket
+from cloud_core.transports.coap.listener import Listener
+from cloud_core.transports.tls import ServerTls
 
 DRAIN_S = 10.0
 _DRAIN_STEP_S = 0.02
@@ -21,51 +22,62 @@ _DRAIN_STEP_S = 0.02
 class CoapService:
     """Listens for devices. Needs the asyncio reactor."""
 
-    def __init__(self, api: DeviceApi, *, bind_address: str, port: int, drain_s: float = DRAIN_S) -> None:
+    def __init__(
+        self,
+        api: DeviceApi,
+        *,
+        bind_address: str,
+        port: int,
+        drain_s: float = DRAIN_S,
+        tls: ServerTls | None = None,
+        dtls_port: int = 5684,
+        dtls_limits: DtlsLimits | None = None,
+    ) -> None:
+        """Opens `dtls_port` as well where there is a `tls`."""
         self._api = api
         self._bind_address = bind_address
-        self._port = port
+        self._wanted_port = port
+        self._wanted_dtls_port = dtls_port
         self._drain_s = drain_s
-        self._endpoint: Endpoint | None = None
-        self._fast_path: FastPath | None = None
-        self._context: Any = None  # aiocoap is untyped
-        self._message_layer: Any = None
+        self._tls = tls
+        self._dtls_limits = dtls_limits
+        self._listeners: list[Listener] = []
+        self.port: int | None = None  # once started
+        self.dtls_port: int | None = None  # once started, where there is one
         api.on_delivered(self._delivered)
 
     async def start(self) -> int:
-        """Opens the port and returns its number. Raises: OSError, e.g. when another program has it."""
+        """Opens the ports and returns the number of the plain one (`dtls_port` is the other's).
+
+        Raises: OSError, e.g. when another program has one; TlsFailed.
+        """
         loop = asyncio.get_running_loop()
-        opened = open_socket(self._bind_address, self._port)
-        endpoint = Endpoint(opened, loop)
+        adapter = CoapDeviceAdapter(self._api)
+        context = None if self._tls is None else self._tls.context(SSL.DTLS_SERVER_METHOD)
+        plain = Endpoint(open_socket(self._bind_address, self._wanted_port), loop)
+        self.port = await self._listen(Listener(adapter, plain, loop), plain)
+        if context is not None:
+            opened = open_socket(self._bind_address, self._wanted_dtls_port, "coaps")
+            secure = DtlsEndpoint(opened, loop, context, limits=self._dtls_limits)
+            self.dtls_port = await self._listen(Listener(adapter, secure, loop), secure)
+        return self.port
+
+    async def _listen(self, listener: Listener, endpoint: Endpoint) -> int:
         endpoint.is_congested = lambda: self._api.is_congested
-        adapter, downloads = CoapDeviceAdapter(self._api), Downloads()
-        self._context, interface = await make_context(endpoint, DeviceResource(adapter, downloads), loop)
-        self._message_layer = interface._ctx
-        self._fast_path = interface.fast_path = FastPath(
-            adapter,
-            loop=loop,
-            send=lambda data, ancillary, address: endpoint.sendmsg(data, ancillary, 0, address),
-            next_message_id=self._message_layer._next_message_id,
-            downloads=downloads,
-        )
-        self._endpoint = endpoint
-        endpoint.resume()
-        port: int = opened.getsockname()[1]
-        return port
+        self._listeners.append(listener)
+        return await listener.start()
 
     async def stop(self) -> None:
         """Stops reading, answers what is in work for at most the drain time, ends observations, closes."""
-        endpoint, self._endpoint = self._endpoint, None
-        if endpoint is None:
-            return
-        endpoint.pause()
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener.pause()
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._drain_s
-        while self.has_work_pending and loop.time() < deadline_s:
+        while any(one.has_work_pending for one in listeners) and loop.time() < deadline_s:
             await asyncio.sleep(_DRAIN_STEP_S)
-        if self._fast_path is not None:
-            self._fast_path.observations.close()
-        await self._context.shutdown()
+        for listener in listeners:
+            await listener.close()
 
     def start_deferred(self) -> Deferred[int]:
         """`start` for Twisted's coroutines."""
@@ -77,10 +89,9 @@ class CoapService:
 
     @property
     def has_work_pending(self) -> bool:
-        if self._fast_path is None:
-            return False
-        return self._fast_path.in_work > 0 or bool(self._message_layer.token_manager.incoming_requests)
+        return any(one.has_work_pending for one in self._listeners)
 
     def _delivered(self) -> None:
-        if self._endpoint is not None and not self._api.is_congested:
-            self._endpoint.resume()
+        if not self._api.is_congested:
+            for listener in self._listeners:
+                listener.resume()
