@@ -109,8 +109,8 @@ class UntrustedCertificate(PlatformError):
     reason = Reason.UNTRUSTED_CERTIFICATE
     public_text = "The certificate is not trusted."
 
-    def __init__(self, detail: str = "", *, fault: str = "") -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str = "", *, fault: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s)
         self.fault = fault  # one of `core.trust.Fault`, where a chain was looked at
 
 

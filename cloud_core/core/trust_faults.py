@@ -70,11 +70,7 @@ def refusal(fault: Fault, detail: str) -> UntrustedCertificate:
 
 def of(certificate: x509.Certificate) -> str:
     """How a sentence calls a certificate: its subject, on one line and not too long."""
-    try:
-        text = certificate.subject.rfc4514_string()
-    except ValueError:
-        text = ""
-    text = "".join(one if one.isprintable() and one != '"' else "?" for one in text)
+    text = "".join(one if one.isprintable() and one != '"' else "?" for one in certificate.subject.rfc4514_string())
     if len(text) > MAX_SUBJECT_CHARS:
         text = text[:MAX_SUBJECT_CHARS] + "…"
     return f'"{text}"' if text else f"without a subject (serial {certificate.serial_number:x})"
@@ -294,13 +290,13 @@ def length_fault(path: Sequence[x509.Certificate], position: int) -> UntrustedCe
     """Whether the CA at this position of a path, whose leaf is at 0, has too many CAs below it."""
     constraints = extension(path[position], x509.BasicConstraints)
     allowed = constraints.path_length if constraints else None
-    below = sum(one.subject != one.issuer for one in path[1:position])
+    below = position - 1  # RFC 5280 would not count CAs that have the name of their issuer; the verifier does
     if allowed is None or below <= allowed:
         return None
     return refusal(
         Fault.PATH_TOO_LONG,
-        f"The CA {of(path[position])} allows {allowed} CAs below it, and there are {below}: issue it with a larger "
-        "pathlen, or issue the device's certificate further up.",
+        f"The path length of the CA {of(path[position])} is {allowed}, and the CAs below it are {below}: issue it with "
+        "a larger pathlen, or have the device's certificate issued further up.",
     )
 
 
