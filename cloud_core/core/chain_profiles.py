@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -26,6 +27,7 @@ MAX_CERTIFICATES = 10
 MAX_PEM_CHARS = 100_000
 TRANSPORTS = ("DEFAULT", "MQTT", "COAP")  # whose devices can show a certificate here
 SAME_KEY = "Device profile with such provision device key already exists!"
+_BEGIN = "-----BEGIN CERTIFICATE-----"
 _MEMBER = "profileData.provisionConfiguration.provisionDeviceSecret"
 
 
@@ -107,9 +109,15 @@ def _well_known_keys() -> frozenset[bytes]:
     """Public keys of the CAs that everybody on the web trusts: to trust one would be to trust anybody's certificate."""
     import certifi  # of `requests`; loaded where it is needed, since few installations need it
 
-    with open(certifi.where(), "rb") as file, warnings.catch_warnings():
+    keys: set[bytes] = set()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some of them are older than the rules of today
-        return frozenset(map(certificates.key_hash, x509.load_pem_x509_certificates(file.read())))
+        for block in Path(certifi.where()).read_text("utf-8").split(_BEGIN)[1:]:
+            try:
+                keys.add(certificates.key_hash(certificates.load(certificates.der_of(_BEGIN + block))))
+            except (MalformedCertificate, ValueError):
+                continue  # what this library cannot read cannot be anybody's CA here either
+    return frozenset(keys)
 
 
 def check_unique(tx: ReadTx, provision: ProvisionConfiguration, tenant_id: int, profile_id: int | None) -> None:
