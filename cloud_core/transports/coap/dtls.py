@@ -219,7 +219,6 @@ class DtlsServer:
         self._give_up(session, is_over=False)
         former = self._sessions.get(session.peer)
         if former is not None:
-            former.leave()  # both may be of one TLS session
             self._forget(former)
         elif len(self._sessions) >= self._limits.max_sessions:
             self._dismiss(self._least_needed())
