@@ -66,6 +66,7 @@ class Options:
     subject: x509.Name | None = None
     serial: int | None = None
     extra: Sequence[tuple[x509.ExtensionType, bool]] = ()  # further extensions, and whether they are critical
+    is_version_1: bool = False  # no extensions at all, as `openssl x509 -req` makes them without a file for them
 
 
 class Pki:
@@ -259,16 +260,19 @@ def _issue(
     options = replace(options, is_ca=is_ca if options.is_ca is None else options.is_ca)
     key = generate(options.key) if isinstance(options.key, str) else options.key
     signer = issuer.key if issuer else key
+    subject = _name(name) if options.subject is None else options.subject
     days = 3650 if is_ca else 365
     builder = (
         x509.CertificateBuilder()
-        .subject_name(options.subject or _name(name))
-        .issuer_name(issuer.certificate.subject if issuer else options.subject or _name(name))
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(options.serial or x509.random_serial_number())
         .not_valid_before(options.not_before or min(now, options.not_after or now) - timedelta(days=1))
         .not_valid_after(options.not_after or max(now, options.not_before or now) + timedelta(days=days))
     )
+    if options.is_version_1:
+        return _of_version_1(builder, signer), key, issuer
     for value, is_critical in _extensions(options, key, signer, is_ca=is_ca):
         builder = builder.add_extension(value, is_critical)
     if options.hash in ("sha1", "md5"):
@@ -325,20 +329,32 @@ def _weakly_signed(builder: x509.CertificateBuilder, signer: Key, name: str) -> 
     kind = "ec" if isinstance(signer, ec.EllipticCurvePrivateKey) else "rsa"
     strong, weak = _ALGORITHMS[kind]["sha256"], _ALGORITHMS[kind][name]
     content = _content(builder.sign(signer, hashes.SHA256()).tbs_certificate_bytes)
-    signed = _der(0x30, content.replace(strong, weak, 1))
-    if kind == "ec":
-        signature = signer.sign(signed, ec.ECDSA(HASHES[name]))
+    signed = _signed(content.replace(strong, weak, 1), weak, signer, HASHES[name])
+    return x509.load_der_x509_certificate(signed)
+
+
+def _of_version_1(builder: x509.CertificateBuilder, signer: Key) -> x509.Certificate:
+    """Without the version's field, which says 3 and has 5 bytes."""
+    kind = "ec" if isinstance(signer, ec.EllipticCurvePrivateKey) else "rsa"
+    content = _content(builder.sign(signer, hashes.SHA256()).tbs_certificate_bytes)[5:]
+    return x509.load_der_x509_certificate(_signed(content, _ALGORITHMS[kind]["sha256"], signer, hashes.SHA256()))
+
+
+def _signed(content: bytes, algorithm: bytes, signer: Key, hash: hashes.HashAlgorithm) -> bytes:
+    """DER of a certificate or list with this content."""
+    signed = _der(0x30, content)
+    if isinstance(signer, ec.EllipticCurvePrivateKey):
+        signature = signer.sign(signed, ec.ECDSA(hash))
     else:
-        signature = signer.sign(signed, padding.PKCS1v15(), HASHES[name])
-    return x509.load_der_x509_certificate(_der(0x30, signed + weak + _der(0x03, b"\0" + signature)))
+        signature = signer.sign(signed, padding.PKCS1v15(), hash)
+    return _der(0x30, signed + algorithm + _der(0x03, b"\0" + signature))
 
 
 def _endless(crl: x509.CertificateRevocationList, until: datetime, signer: ec.EllipticCurvePrivateKey) -> bytes:
     """The list without nextUpdate, which `cryptography` cannot build; for keys on curves."""
     field = _der(0x17, until.strftime("%y%m%d%H%M%SZ").encode())
-    signed = _der(0x30, _content(crl.tbs_certlist_bytes).replace(field, b"", 1))
-    signature = signer.sign(signed, ec.ECDSA(hashes.SHA256()))
-    return _der(0x30, signed + _ALGORITHMS["ec"]["sha256"] + _der(0x03, b"\0" + signature))
+    content = _content(crl.tbs_certlist_bytes).replace(field, b"", 1)
+    return _signed(content, _ALGORITHMS["ec"]["sha256"], signer, hashes.SHA256())
 
 
 def _content(der: bytes) -> bytes:
