@@ -117,7 +117,6 @@ class DeviceApi:
         self.presence = Presence(
             store=store, now_ms=now_ms, inactivity_s=options.inactivity_s, flush_s=options.presence_flush_s
         )
-        self.certificates = CertificateLogins(store=store)
         self.rates = RateLimits(options.rates, wall_clock=self._wall_clock)
         self.attributes = AttributesApi(store=store, downlinks=self.downlinks, presence=self.presence, now_ms=now_ms)
         self.rpc = RpcApi(
@@ -130,6 +129,7 @@ class DeviceApi:
             store=store, now_ms=now_ms, is_allowed_by_default=options.is_claiming_allowed,
             failed_attempts=self.failed_attempts,
         )  # fmt: skip
+        self.certificates = CertificateLogins(store=store)
         self.packages = PackagesApi(
             store=store, attributes=self.attributes, now_ms=now_ms, max_bytes=options.max_package_bytes
         )
