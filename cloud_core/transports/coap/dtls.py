@@ -170,10 +170,11 @@ class DtlsServer:
             self._send(hello_verify_request(hello, self._cookies.make(peer, now_s)), ancillary, peer)
             return
         session, handshake = self._sessions.get(peer), self._handshakes.get(peer)
-        if session is not None and session.hello == hello.identity:
-            return  # late, and answered long ago
         if handshake is not None and handshake.hello == hello.identity:
-            self._go_on(handshake, datagram, now_s)
+            self._go_on(handshake, datagram, now_s)  # a copy, which may have company
+            return
+        if session is not None and session.hello == hello.identity:
+            self._take_other(session, datagram, ancillary, now_s)
             return
         if not hello.is_whole:
             self._failed(peer, "ClientHello in fragments")
@@ -218,7 +219,6 @@ class DtlsServer:
         self._give_up(session, is_over=False)
         former = self._sessions.get(session.peer)
         if former is not None:
-            former.leave()  # both may be of one TLS session
             self._forget(former)
         elif len(self._sessions) >= self._limits.max_sessions:
             self._dismiss(self._least_needed())

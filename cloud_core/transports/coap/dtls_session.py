@@ -140,11 +140,6 @@ class Association:
             except SSL.Error:
                 return  # it cannot be said any more
 
-    def leave(self) -> None:
-        """Counts as closed, without a word: OpenSSL forbids to resume what was not closed."""
-        if self._connection is not None:
-            self._connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
-
     def release(self) -> None:
         self._connection = None
         self.is_over = True

@@ -92,6 +92,14 @@ def test_a_cookie_is_good_for_its_address_and_for_a_while(it: DtlsUnderTest, con
     assert not Cookies().is_right(Cookies().make(PEER, 0), PEER, 0)
 
 
+def test_a_cookie_outlives_its_period(it: DtlsUnderTest, context: SSL.Context) -> None:
+    """A client that is asked at the end of one answers in the next."""
+    hello = it.confirmed_hello(DtlsClient(context))
+    it.now_s += COOKIE_PERIOD_S
+    it.receive(hello)
+    assert it.server.handshake_count == 1
+
+
 def test_flights_are_cut_to_the_path(tls: ServerTls) -> None:
     """A long chain comes in fragments from a client with a small MTU; no datagram of ours is above 1,200 bytes."""
     it, device = DtlsUnderTest(tls), Pki().chain_of_length(5)
@@ -160,6 +168,22 @@ def test_lost_datagrams_are_repeated(it: DtlsUnderTest, context: SSL.Context) ->
 
     over_bad_link(it, clients, carried)
     assert it.server.session_count == 12 and not it.failures
+
+
+def test_a_lost_flight_is_repeated_without_being_asked(it: DtlsUnderTest, context: SSL.Context) -> None:
+    """A second later, by the sweep: not every client repeats its own in time."""
+    client = DtlsClient(context)
+    it.receive(it.confirmed_hello(client))
+    lost = it.taken()
+    deadline_s = time.monotonic() + 5
+    while not it.sent:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+        it.server.sweep(it.now_s)
+    assert [len(datagram) for datagram, _peer in it.sent] == [len(datagram) for datagram, _peer in lost]
+    for answer, _peer in it.taken():
+        client.receive(answer)
+    assert it.exchange(client).is_open
 
 
 def test_a_session_is_resumed(it: DtlsUnderTest, device: Leaf, context: SSL.Context) -> None:
@@ -231,6 +255,20 @@ def test_a_rebooted_client_replaces_its_session(it: DtlsUnderTest, context: SSL.
     for datagram in former.taken():
         it.receive(datagram)
     assert it.delivered[-1][0] == b"after" and not it.server.is_open(address)
+
+
+def test_a_former_session_is_closed_beside_a_handshake(it: DtlsUnderTest, context: SSL.Context) -> None:
+    """Its alerts are its own, and do not disturb the new handshake."""
+    former, latter = it.connect(context), DtlsClient(context)
+    it.receive(it.confirmed_hello(latter))
+    answers = it.taken()
+    former.connection.shutdown()
+    for datagram in former.taken():
+        it.receive(datagram)
+    assert len(it.ended) == 1 and it.server.session_count == 0
+    for answer, _peer in answers:
+        latter.receive(answer)
+    assert it.exchange(latter).is_open and it.server.session_count == 1
 
 
 def test_a_device_that_reboots_within_its_handshake_begins_anew(it: DtlsUnderTest, context: SSL.Context) -> None:
