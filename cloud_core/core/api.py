@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from cloud_core.core import provisioning
 from cloud_core.core.attributes import AttributesApi
 from cloud_core.core.authentication import LoginCache, LookUp, candidate_ids, choose
+from cloud_core.core.certificate_logins import CertificateLogins
 from cloud_core.core.claiming import ClaimsApi
 from cloud_core.core.downlinks import Downlinks, Ending
 from cloud_core.core.gateways import GatewayApi, GatewayOptions
@@ -116,6 +117,7 @@ class DeviceApi:
         self.presence = Presence(
             store=store, now_ms=now_ms, inactivity_s=options.inactivity_s, flush_s=options.presence_flush_s
         )
+        self.certificates = CertificateLogins(store=store)
         self.rates = RateLimits(options.rates, wall_clock=self._wall_clock)
         self.attributes = AttributesApi(store=store, downlinks=self.downlinks, presence=self.presence, now_ms=now_ms)
         self.rpc = RpcApi(
