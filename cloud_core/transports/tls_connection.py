@@ -211,6 +211,22 @@ class TlsConnection(Protocol):
     def getHost(self) -> Any:
         return self.transport.getHost()
 
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.transport.setTcpNoDelay(enabled)
+
+    def getTcpNoDelay(self) -> bool:
+        return bool(self.transport.getTcpNoDelay())
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self.transport.setTcpKeepAlive(enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        return bool(self.transport.getTcpKeepAlive())
+
+    def loseWriteConnection(self) -> None:
+        """TLS has no half-closed connections here: the end of one direction is the end."""
+        self.loseConnection()
+
     def getPeerCertificate(self) -> Any:
         """As ISSLTransport wants it; ours is `presented`."""
         return None if self._ssl is None else self._ssl.get_peer_certificate()
