@@ -69,6 +69,9 @@ class Wire(StringTransport):
         self.unsent_bytes = 0
         self.is_aborted = False
 
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """As asked by klein's channel."""
+
     def abortConnection(self) -> None:
         self.is_aborted = True
         super().abortConnection()
@@ -94,7 +97,13 @@ class TlsClient:
     """The client's end of one connection."""
 
     def __init__(
-        self, listener: TlsListener, leaf: Leaf | None = None, *, session: Any = None, context: Any = None, **options: Any
+        self,
+        listener: TlsListener,
+        leaf: Leaf | None = None,
+        *,
+        session: Any = None,
+        context: Any = None,
+        **options: Any,
     ) -> None:
         self.connection, self.wire = listener.accept()
         self.context = context or client_context(leaf, **options)

@@ -124,9 +124,7 @@ def test_datagrams_get_the_new_certificate_too(site: Site) -> None:
     assert site.tls.reload()
 
 
-def test_a_pair_that_does_not_fit_is_refused_and_the_old_one_stays(
-    site: Site, lines: list[tuple[str, str]]
-) -> None:
+def test_a_pair_that_does_not_fit_is_refused_and_the_old_one_stays(site: Site, lines: list[tuple[str, str]]) -> None:
     """With one line that says what is wrong."""
     listener = TlsListener(site.tls)
     renew(site, "renewed")
@@ -212,9 +210,7 @@ VERSIONS = pytest.mark.parametrize("newest", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VER
 
 
 @VERSIONS
-def test_strict_refuses_a_stranger_with_an_alert(
-    strict: Site, lines: list[tuple[str, str]], newest: int
-) -> None:
+def test_strict_refuses_a_stranger_with_an_alert(strict: Site, lines: list[tuple[str, str]], newest: int) -> None:
     """The client hears why, and so does the log; the application hears nothing."""
     strict.tls.trust([strict.factory_root.der])
     stranger = strict.pki.root("Elsewhere").leaf("stranger")
