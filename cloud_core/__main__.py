@@ -38,6 +38,15 @@ def _server_options(command: Any) -> Any:  # Any: click decorators
             ),
             click.option("--mqtt-port", type=int, help="MQTT; 0 picks a free one.  [default: 1883]"),
             click.option("--coap-port", type=int, help="CoAP (UDP); 0 picks a free one.  [default: 5683]"),
+            click.option("--https-port", type=int, help="HTTPS, where [tls] names a certificate.  [default: 8443]"),
+            click.option("--mqtts-port", type=int, help="MQTT over TLS, likewise.  [default: 8883]"),
+            click.option("--coaps-port", type=int, help="CoAP over DTLS (UDP), likewise.  [default: 5684]"),
+            click.option(
+                "--dev-tls",
+                is_flag=True,
+                default=None,
+                help="Open the TLS ports with a certificate of a CA made for that; not for real devices.",
+            ),
             click.option("--bind", help="Address to listen on, for all transports.  [default: 127.0.0.1]"),
             click.option("--database-url", help="postgresql+psycopg://user:password@host/name instead of SQLite."),
             click.option(
@@ -94,9 +103,10 @@ def demo(once: bool, http_port: int | None, mqtt_port: int | None, coap_port: in
 
 def _configuration(options: dict[str, Any]) -> Config:
     given = {
-        "http": {"port": options["http_port"], "bind": options["bind"]},
-        "mqtt": {"port": options["mqtt_port"]},
-        "coap": {"port": options["coap_port"]},
+        "http": {"port": options["http_port"], "tls_port": options["https_port"], "bind": options["bind"]},
+        "mqtt": {"port": options["mqtt_port"], "tls_port": options["mqtts_port"]},
+        "coap": {"port": options["coap_port"], "dtls_port": options["coaps_port"]},
+        "tls": {"development": options["dev_tls"]},
         "database": {"url": options["database_url"]},
         "log": {"format": options["log_format"]},
     }

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 ENVIRONMENT_PREFIX = "CLOUD_CORE__"
+_PORTS = ("port", "tls_port", "dtls_port")
 _RATE = re.compile(r"[1-9][0-9]{0,8}:[1-9][0-9]{0,8}(,[1-9][0-9]{0,8}:[1-9][0-9]{0,8}){0,9}")
 
 
@@ -29,12 +30,14 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
 
 class Http(Section, frozen=True, kw_only=True):
     port: int = 8080  # 0 picks a free one
+    tls_port: int = 8443  # HTTPS, where [tls] names a certificate
     bind: str = "127.0.0.1"
     fast_path: bool = True  # short-cut for device requests; the answers are the same without it
 
 
 class Mqtt(Section, frozen=True, kw_only=True):
     port: int = 1883
+    tls_port: int = 8883
     bind: str = ""  # empty: as [http] bind
     anonymous_provisioning: bool = True
     max_payload_bytes: int = 65_536
@@ -45,12 +48,15 @@ class Mqtt(Section, frozen=True, kw_only=True):
 
 class Coap(Section, frozen=True, kw_only=True):
     port: int = 5683
+    dtls_port: int = 5684
     bind: str = ""
 
 
 class Tls(Section, frozen=True, kw_only=True):
-    certificate: str = ""  # PEM file; the TLS listeners come with a later release
-    private_key: str = ""
+    certificate: str = ""  # PEM file: the server's own, then those of its CAs without the root; opens the TLS ports
+    private_key: str = ""  # PEM file, without a password
+    client_certificates: Literal["want", "strict"] = "want"  # strict: others than those of CAs known here are refused
+    development: bool = False  # opens the TLS ports with a certificate of a CA made for that; not for real devices
 
 
 class Database(Section, frozen=True, kw_only=True):
@@ -190,6 +196,9 @@ def load(
     if data_dir is not None:
         top["data_dir"] = data_dir
     sections = {name: _section(name, kind, merged[name], problems) for name, kind in SECTIONS.items()}
+    tls = sections["tls"]
+    assert isinstance(tls, Tls)
+    _check_tls(tls, problems)
     if problems:
         raise ConfigError("\n".join(problems))
     return Config(**top, **sections)  # type: ignore[arg-type]  # each section has its own type by name
@@ -245,8 +254,8 @@ def _section(name: str, kind: type[Section], values: dict[str, Any], problems: l
 
 
 def _check_range(section: str, key: str, value: object, problems: list[str]) -> None:
-    if key == "port" and isinstance(value, int) and not 0 <= value <= 65_535:
-        problems.append(f"[{section}] port: {value} is no port; use 0 to 65535 (0 picks a free one).")
+    if key in _PORTS and isinstance(value, int) and not 0 <= value <= 65_535:
+        problems.append(f"[{section}] {key}: {value} is no port; use 0 to 65535 (0 picks a free one).")
     elif isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
         problems.append(f"[{section}] {key}: {value} must not be negative.")
     elif section == "rpc" and key in ("ack_timeout_s", "max_waiting_per_device") and value == 0:
@@ -257,6 +266,18 @@ def _check_range(section: str, key: str, value: object, problems: list[str]) -> 
         problems.append(f'[rates] {key}: \'{value}\' is no limit; write "count:seconds", such as "200:1,6000:60".')
     elif section == "cluster" and key == "workers" and value != 1:
         problems.append("[cluster] workers: this release runs one process; leave it at 1.")
+
+
+def _check_tls(tls: Tls, problems: list[str]) -> None:
+    """What belongs together, or excludes each other."""
+    if tls.development and (tls.certificate or tls.private_key):
+        problems.append(
+            "[tls] development (--dev-tls) brings a certificate of its own;"
+            " leave it out, or [tls] certificate and private_key."
+        )
+    elif bool(tls.certificate) != bool(tls.private_key):
+        missing = "private_key" if tls.certificate else "certificate"
+        problems.append(f"[tls] {missing}: is missing; certificate and private_key belong together.")
 
 
 def _did_you_mean(word: str, known: Mapping[str, Any]) -> str:

@@ -24,12 +24,14 @@ from cloud_core.secrets_file import master_key, write_private
 from cloud_core.storage.interface import Tx
 from cloud_core.storage.store import SqlStore, sqlite_url
 from cloud_core.storage.vault import Vault
+from cloud_core.tls_service import TlsService, server_tls
 from cloud_core.transports.coap.service import CoapService
 from cloud_core.transports.http.service import HttpService
 from cloud_core.transports.http.webhooks import Webhooks
 from cloud_core.transports.listener import ListenFailed, listen_tcp
 from cloud_core.transports.mqtt.service import MqttService, Settings, Timeouts
 from cloud_core.transports.tcp import FastPort
+from cloud_core.transports.tls import TlsFailed
 from shared.mqtt.connection import Limits as MqttLimits
 
 log = Logger()
@@ -61,6 +63,17 @@ def open_vault(config: Config) -> Vault:
         raise StartFailed(f"Cannot use the data directory {data_dir}: {error.strerror}.") from error
     except ValueError as error:
         raise StartFailed(str(error)) from error
+
+
+def open_tls(config: Config, reactor: Any) -> TlsService | None:
+    """TLS where the configuration asks for it. Raises: StartFailed."""
+    try:
+        tls = server_tls(config)
+    except (OSError, ValueError) as error:
+        raise StartFailed(f"Cannot prepare TLS: {error}") from error
+    if tls is None:
+        return None
+    return TlsService(tls, reactor=reactor, handshake_s=config.limits.connect_timeout_s)
 
 
 def options_of(config: Config) -> Options:
@@ -142,6 +155,7 @@ class Program:
             is_fast_path_on=config.http.fast_path,
             request_timeout_s=limits.request_timeout_s,
         )
+        self._tls = open_tls(config, reactor)
         self._coap = CoapService(
             self._api,
             bind_address=config.coap.bind or config.http.bind,
@@ -167,10 +181,12 @@ class Program:
         try:
             await self._first_administrator()
             line = await self._listen()
-        except (ListenFailed, OSError) as error:
+        except (ListenFailed, TlsFailed, OSError) as error:
             await self.stop()
             raise StartFailed(str(error)) from error
         self._mqtt.start()
+        if self._tls is not None:
+            self._tls.start()
         self._api.packages.maintain()
         self._maintenance.start(MAINTENANCE_S, now=False)
         self._gateway_report.start(self._config.gateway.report_s, now=False)
@@ -185,11 +201,33 @@ class Program:
         self._ports.append(http)
         mqtt = listen_tcp(self._reactor, config.mqtt.port, self._mqtt, mqtt_bind, name="mqtt")
         self._ports.append(mqtt)
+        secure = await self._listen_secure(http_bind, mqtt_bind)
         coap_port = await self._coap.start_deferred()
+        coap_bind = config.coap.bind or http_bind
+        coaps_port = getattr(self._coap, "dtls_port", None)
+        if coaps_port is not None:
+            secure += f" coaps={coap_bind}:{coaps_port}"
         return (
             f"ready http={http_bind}:{http.getHost().port} mqtt={mqtt_bind}:{mqtt.getHost().port}"
-            f" coap={config.coap.bind or http_bind}:{coap_port}"
+            f" coap={coap_bind}:{coap_port}{secure}"
         )
+
+    async def _listen_secure(self, http_bind: str, mqtt_bind: str) -> str:
+        """Opens the TLS ports, if any; returns their part of the `ready` line."""
+        if self._tls is None:
+            return ""
+        config, listening = self._config, ""
+        if self._tls.tls.is_strict:
+            certificates: Any = self._api.certificates
+            await self._tls.trusting(certificates)
+        for name, wrapped, port, bind in (
+            ("https", self._http.factory(), config.http.tls_port, http_bind),
+            ("mqtts", self._mqtt, config.mqtt.tls_port, mqtt_bind),
+        ):
+            opened = listen_tcp(self._reactor, port, self._tls.factory(wrapped, name=name), bind, name=name)
+            self._ports.append(opened)
+            listening += f" {name}={bind}:{opened.getHost().port}"
+        return listening
 
     async def _first_administrator(self) -> None:
         """Made at first start; a random password is printed once and kept 0600 in the data directory."""
@@ -212,6 +250,8 @@ class Program:
         for repeated in self._repeated:
             if repeated.running:
                 repeated.stop()
+        if self._tls is not None:
+            self._tls.stop()
         self._mqtt.stop_accepting()
         deadline_s = self._reactor.seconds() + self._config.limits.drain_s
         while self._mqtt.has_work_pending and self._reactor.seconds() < deadline_s:

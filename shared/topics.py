@@ -386,6 +386,8 @@ def parse_device_path(segments: Sequence[str]) -> DevicePath | None:
             return _path(name)
         case ["api", "v1", name, last] if last.isdecimal():
             return _path(name, item=last)
+        case ["api", "v1", name, last] if (name.lower(), last.lower()) == ("attributes", "updates"):
+            return _path(name, item=last)
         case ["api", "v1", token, name]:
             return _path(name, token=token)
         case ["api", "v1", token, name, item]:

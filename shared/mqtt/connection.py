@@ -306,14 +306,23 @@ class ServerConnection:
         early, self._early = self._early, None
         return self._take(early.packets) if early else []
 
-    def refuse(self, v3_code: ConnectReturnCode, v5_code: ReasonCode, *, is_repeated: bool = False) -> None:
+    def refuse(
+        self, v3_code: ConnectReturnCode, v5_code: ReasonCode, *, is_repeated: bool = False, reason: str = ""
+    ) -> None:
         """Refuse the client with the code of its version; the connection is CLOSED after the CONNACK.
+
+        `reason` is said to v5 clients whose packets may be so large [MQTT-3.2.2-19].
 
         `is_repeated` says it to v5 clients again in a DISCONNECT, which the specification forbids (also the
         codes: written as they are) and clients of other servers may read all the same.
         """
         if self._moves(Action.REFUSE):
-            self._send(Connack(v5_code if self.version == V5 else v3_code))
+            answer = Connack(v5_code if self.version == V5 else v3_code)
+            if reason and self.version == V5:
+                explained = Connack(v5_code, properties={Property.REASON_STRING: reason})
+                room = self._client_max_packet_bytes
+                answer = explained if not room or len(encode(explained, V5)) <= room else answer
+            self._send(answer)
             if is_repeated and self.version == V5:
                 self._outgoing.append(bytes((PacketKind.DISCONNECT << 4, 1, v5_code)))
             self._forget()

@@ -27,6 +27,8 @@ from shared.mqtt.packets import (
 )
 from shared.mqtt.wire import malformed, protocol_error
 
+TLS_HANDSHAKE = 0x16  # the first byte of a TLS client
+
 
 class State(Enum):
     """Where a connection stands."""
@@ -102,6 +104,8 @@ def state_after_action(state: State, action: Action) -> State:
 
 def check_first_byte(first_byte: int) -> None:
     """Recognise a peer that does not speak MQTT without waiting for a whole packet."""
+    if first_byte == TLS_HANDSHAKE:
+        raise malformed("It speaks TLS: have it connect to the port for TLS (mqtts), or without TLS")
     if first_byte >> 4 != PacketKind.CONNECT:
         raise protocol_error("The first packet is not CONNECT")  # [MQTT-3.1.0-1]
     if first_byte & 0x0F:

@@ -83,3 +83,30 @@ def test_the_example_lists_every_option_with_its_default() -> None:
     assert document.pop("data_dir") == "data"
     expected = {name: msgspec.structs.asdict(kind()) for name, kind in SECTIONS.items()}
     assert document == expected
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("http", "tls_port"), ("mqtt", "tls_port"), ("coap", "dtls_port"), ("http", "port")]
+)
+def test_a_port_that_is_none_is_named(section: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"\[{section}\] {key}: 70000 is no port"):
+        load(None, {}, {section: {key: 70_000}}, data_dir=None)
+
+
+def test_what_tls_needs_comes_together() -> None:
+    """A certificate without its key, or the other way round, is said before anything starts."""
+    with pytest.raises(ConfigError, match=r"\[tls\] private_key: is missing"):
+        load(None, {}, {"tls": {"certificate": "c.pem"}}, data_dir=None)
+    with pytest.raises(ConfigError, match=r"\[tls\] certificate: is missing"):
+        load(None, {}, {"tls": {"private_key": "c.key"}}, data_dir=None)
+
+
+def test_tls_for_development_stands_alone() -> None:
+    """It would hide the real certificate."""
+    with pytest.raises(ConfigError, match=r"--dev-tls"):
+        load(None, {"CLOUD_CORE__TLS__CERTIFICATE": "c.pem"}, {"tls": {"development": True}}, data_dir=None)
+
+
+def test_client_certificates_are_wanted_or_strict() -> None:
+    with pytest.raises(ConfigError, match=r"\[tls\] client_certificates"):
+        load(None, {}, {"tls": {"client_certificates": "none"}}, data_dir=None)

@@ -25,6 +25,7 @@ class CoreProcess:
         self._environment = environment
         self._process: subprocess.Popen[str] | None = None
         self.http_port = self.mqtt_port = self.coap_port = 0
+        self.https_port = self.mqtts_port = self.coaps_port = 0  # opened where the environment asks for TLS
         self.rest: RestClient
         self.jwt = ""
 
@@ -48,6 +49,8 @@ class CoreProcess:
         command = [
             sys.executable, "-m", "cloud_core", "serve", "--data-dir", str(self.data_dir),
             "--http-port", str(self.http_port), "--mqtt-port", str(self.mqtt_port), "--coap-port", str(self.coap_port),
+            "--https-port", str(self.https_port), "--mqtts-port", str(self.mqtts_port),
+            "--coaps-port", str(self.coaps_port),
         ]  # fmt: skip
         with self.log.open("a") as log:
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
@@ -64,9 +67,8 @@ class CoreProcess:
             for line in self._process.stdout:
                 if line.startswith("ready "):
                     ports = dict(part.split("=", 1) for part in line.split()[1:])
-                    self.http_port, self.mqtt_port, self.coap_port = (
-                        int(ports[name].rsplit(":", 1)[1]) for name in ("http", "mqtt", "coap")
-                    )
+                    for name, address in ports.items():
+                        setattr(self, f"{name}_port", int(address.rsplit(":", 1)[1]))
                     return
         finally:
             watchdog.cancel()

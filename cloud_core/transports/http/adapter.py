@@ -13,10 +13,10 @@ from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.downlinks import Interest
-from cloud_core.model import Identity, Peer, Transport
+from cloud_core.model import Identity, Peer, PresentedChain, Transport
 from cloud_core.storage.interface import Done
 from cloud_core.transports.http import queries
-from cloud_core.transports.http.answers import Answer, refuse
+from cloud_core.transports.http.answers import NOBODY, Answer, Caller, refuse
 from cloud_core.transports.http.downloads import Download
 from cloud_core.transports.http.errors import STATUS, retry_after
 from cloud_core.transports.http.long_polls import LongPoll, LongPolls
@@ -35,32 +35,32 @@ _WAITING_FOR = {Interest.COMMANDS: Operation.RECEIVE_RPC, Interest.ATTRIBUTES: O
 class HttpDeviceAdapter:
     """One method per kind of device request; each uses `answer` exactly once, at once or later.
 
-    `token` is as in the path, percent-encoded; `feature` is the rest of the path; `query` what follows its "?".
+    A token is as in the path, percent-encoded; `feature` is the rest of the path; `query` what follows its "?".
     """
 
     def __init__(self, api: DeviceApi, polls: LongPolls) -> None:
         self._api = api
         self._polls = polls
 
-    def post(self, token: str, feature: str, body: bytes, address: str, answer: Answer) -> None:
+    def post(self, caller: Caller, feature: str, body: bytes, address: str, answer: Answer) -> None:
         """`feature` is `telemetry`, `attributes`, `claim`, `rpc` or `rpc/{id}`."""
         if len(body) > MAX_BODY_BYTES:
             refuse(RequestTooLarge(f"the body is above {MAX_BODY_BYTES} bytes"), answer)
             return
-        self._identified(token, address, answer, self._take, feature, body)
+        self._identified(caller, address, answer, self._take, feature, body)
 
-    def get_attributes(self, token: str, query: str, address: str, answer: Answer) -> None:
-        self._identified(token, address, answer, self._read_attributes, query)
+    def get_attributes(self, caller: Caller, query: str, address: str, answer: Answer) -> None:
+        self._identified(caller, address, answer, self._read_attributes, query)
 
-    def wait(self, poll: LongPoll, token: str, query: str, address: str) -> None:
+    def wait(self, poll: LongPoll, caller: Caller, query: str, address: str) -> None:
         """Lets the poll wait for what it is interested in; the answer goes to the poll."""
-        self._identified(token, address, poll.answer, self._open_poll, poll, query)
+        self._identified(caller, address, poll.answer, self._open_poll, poll, query)
 
     def download(
-        self, token: str, feature: str, query: str, address: str, answer: Answer, begin: Callable[[Download], None]
+        self, caller: Caller, feature: str, query: str, address: str, answer: Answer, begin: Callable[[Download], None]
     ) -> None:
         """`begin` gets the package in the place of `answer`, which takes refusals; `feature` as in PACKAGES."""
-        self._identified(token, address, answer, self._open_download, PACKAGES[feature], query, begin)
+        self._identified(caller, address, answer, self._open_download, PACKAGES[feature], query, begin)
 
     def provision(self, body: bytes, address: str, answer: Answer) -> None:
         """`POST /api/v1/provision`: 200 for every evaluated outcome."""
@@ -84,12 +84,18 @@ class HttpDeviceAdapter:
     # -- who asks ---------------------------------------------------------------------------------
 
     def _identified(
-        self, token: str, address: str, answer: Answer, perform: Callable[..., None], *args: Any
+        self, caller: Caller, address: str, answer: Answer, perform: Callable[..., None], *args: Any
     ) -> None:  # Any: what `perform` takes between identity and answer
-        """`perform(identity, *args, answer)` for the device whose token it is."""
-        if "%" in token:
-            token = unquote(token)
-        identity = self._api.known_token(token)
+        """`perform(identity, *args, answer)` for the device that asks."""
+        if isinstance(caller, str):
+            if "%" in caller:
+                caller = unquote(caller)
+            identity = self._api.known_token(caller)
+        elif caller is not None:
+            identity = self._api.certificates.known(caller.leaf)
+        else:
+            refuse(NOBODY, answer)
+            return
         if identity is not None:
             self._perform(identity, answer, perform, args)
             return
@@ -101,7 +107,10 @@ class HttpDeviceAdapter:
             else:
                 self._perform(outcome, answer, perform, args)
 
-        self._api.authenticate_token(token, known)
+        if isinstance(caller, PresentedChain):
+            self._api.certificates.authenticate(caller, Peer(Transport.HTTP, address), known)
+        else:
+            self._api.authenticate_token(caller, known)
 
     def _perform(
         self, identity: Identity, answer: Answer, perform: Callable[..., None], args: tuple[Any, ...]

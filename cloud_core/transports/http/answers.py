@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from cloud_core.model import PresentedChain
 from cloud_core.transports.http.errors import device_status, error_body, retry_after
-from shared.errors import NotAuthenticated, PlatformError
+from shared.errors import NotAuthenticated, PlatformError, ProvisionRefused
 
 JSON_TYPE = b"application/json"
 TEXT_TYPE = b"text/plain; charset=utf-8"
 TIMED_OUT = 408
+NOT_LET_IN = 401  # also by a certificate that provisioning refuses
+NOBODY = NotAuthenticated("Put an access token into the path, or show a client certificate (over HTTPS).")
+
+# Who asks: the access token of the path, else the certificate of the connection, else nobody.
+Caller = str | PresentedChain | None
 
 
 class Answer(Protocol):
@@ -21,7 +27,8 @@ class Answer(Protocol):
 
 
 def refuse(error: PlatformError, answer: Answer) -> None:
-    """Answers with the error object; 401 and 408 are empty (wire-contract.md section 3.2)."""
-    status = device_status(error)
-    is_empty = status == TIMED_OUT or isinstance(error, NotAuthenticated)
-    answer(status, b"" if is_empty else error_body(status, str(error)), retry_after(error))
+    """Answers with the error object; 408, and 401 without more to say, are empty (wire-contract.md section 3.2)."""
+    status = NOT_LET_IN if isinstance(error, ProvisionRefused) else device_status(error)
+    is_empty = status == TIMED_OUT or (isinstance(error, NotAuthenticated) and not error.detail)
+    text = f"{error} (ref {error.ref})" if error.ref else str(error)
+    answer(status, b"" if is_empty else error_body(status, text), retry_after(error))

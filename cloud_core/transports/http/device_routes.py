@@ -12,8 +12,9 @@ from twisted.python.failure import Failure
 from twisted.web.http import Request
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
+from cloud_core.model import PresentedChain
 from cloud_core.transports.http.adapter import MAX_BODY_BYTES, HttpDeviceAdapter
-from cloud_core.transports.http.answers import JSON_TYPE
+from cloud_core.transports.http.answers import JSON_TYPE, Caller
 from cloud_core.transports.http.calls import address_of, no_route, raw_body, refuse
 from cloud_core.transports.http.downloads import Download, disposition, header_name, media_type
 from cloud_core.transports.http.long_polls import INTERESTS, LongPoll
@@ -23,7 +24,7 @@ log = Logger()
 
 
 class DeviceRoutes:
-    """Routes under `/api/v1`."""
+    """Routes under `/api/v1`, with an access token in the path or, without, for the connection's certificate."""
 
     app = Klein()
 
@@ -35,68 +36,78 @@ class DeviceRoutes:
         return _answered(request, self._adapter.provision)
 
     @app.route("/<token>/telemetry", methods=["POST"])
-    def telemetry(self, request: Request, token: str) -> Any:
+    @app.route("/telemetry", methods=["POST"])
+    def telemetry(self, request: Request, token: str | None = None) -> Any:
         return self._post(request, token, "telemetry")
 
     @app.route("/<token>/attributes", methods=["POST"])
-    def attributes(self, request: Request, token: str) -> Any:
+    @app.route("/attributes", methods=["POST"])
+    def attributes(self, request: Request, token: str | None = None) -> Any:
         return self._post(request, token, "attributes")
 
     @app.route("/<token>/claim", methods=["POST"])
-    def claim(self, request: Request, token: str) -> Any:
+    @app.route("/claim", methods=["POST"])
+    def claim(self, request: Request, token: str | None = None) -> Any:
         return self._post(request, token, "claim")
 
     @app.route("/<token>/rpc", methods=["POST"])
-    def call(self, request: Request, token: str) -> Any:
+    @app.route("/rpc", methods=["POST"])
+    def call(self, request: Request, token: str | None = None) -> Any:
         return self._post(request, token, "rpc")
 
     @app.route("/<token>/rpc/<request_id>", methods=["POST"])
-    def reply(self, request: Request, token: str, request_id: str) -> Any:
+    @app.route("/rpc/<int:request_id>", methods=["POST"])
+    def reply(self, request: Request, request_id: str | int, token: str | None = None) -> Any:
         return self._post(request, token, f"rpc/{request_id}")
 
     @app.route("/<token>/attributes", methods=["GET"])
-    def read_attributes(self, request: Request, token: str) -> Any:
+    @app.route("/attributes", methods=["GET"])
+    def read_attributes(self, request: Request, token: str | None = None) -> Any:
         exchange = Exchange(request)
-        self._adapter.get_attributes(_escaped(token), _query(request), address_of(request), exchange)
+        self._adapter.get_attributes(_caller(request, token), _query(request), address_of(request), exchange)
         return exchange.done
 
     @app.route("/<token>/rpc", methods=["GET"])
-    def commands(self, request: Request, token: str) -> Any:
+    @app.route("/rpc", methods=["GET"])
+    def commands(self, request: Request, token: str | None = None) -> Any:
         return self._wait(request, token, "rpc")
 
     @app.route("/<token>/attributes/updates", methods=["GET"])
-    def attribute_updates(self, request: Request, token: str) -> Any:
+    @app.route("/attributes/updates", methods=["GET"])
+    def attribute_updates(self, request: Request, token: str | None = None) -> Any:
         return self._wait(request, token, "attributes/updates")
 
     @app.route("/<token>/firmware", methods=["GET"])
-    def firmware(self, request: Request, token: str) -> Any:
+    @app.route("/firmware", methods=["GET"])
+    def firmware(self, request: Request, token: str | None = None) -> Any:
         return self._download(request, token, "firmware")
 
     @app.route("/<token>/software", methods=["GET"])
-    def software(self, request: Request, token: str) -> Any:
+    @app.route("/software", methods=["GET"])
+    def software(self, request: Request, token: str | None = None) -> Any:
         return self._download(request, token, "software")
 
     @app.handle_errors(NotFound, MethodNotAllowed)
     def no_route(self, request: Request, failure: Failure) -> bytes:
         return no_route(request, failure)
 
-    def _post(self, request: Request, token: str, feature: str) -> Any:
+    def _post(self, request: Request, token: str | None, feature: str) -> Any:
         return _answered(
             request,
-            lambda body, address, answer: self._adapter.post(_escaped(token), feature, body, address, answer),
+            lambda body, address, answer: self._adapter.post(_caller(request, token), feature, body, address, answer),
         )
 
-    def _wait(self, request: Request, token: str, feature: str) -> Deferred[bytes]:
+    def _wait(self, request: Request, token: str | None, feature: str) -> Deferred[bytes]:
         exchange = Exchange(request)
         poll = LongPoll(INTERESTS[feature], exchange)
         request.notifyFinish().addCallbacks(lambda _: poll.written(), lambda _: poll.abandon())
-        self._adapter.wait(poll, _escaped(token), _query(request), address_of(request))
+        self._adapter.wait(poll, _caller(request, token), _query(request), address_of(request))
         return exchange.done
 
-    def _download(self, request: Request, token: str, feature: str) -> Deferred[bytes]:
+    def _download(self, request: Request, token: str | None, feature: str) -> Deferred[bytes]:
         exchange = Exchange(request)
         self._adapter.download(
-            _escaped(token), feature, _query(request), address_of(request), exchange, exchange.stream
+            _caller(request, token), feature, _query(request), address_of(request), exchange, exchange.stream
         )
         return exchange.done
 
@@ -159,8 +170,12 @@ def _answered(request: Any, start: Callable[[bytes, str, Exchange], None]) -> An
     return exchange.done
 
 
-def _escaped(token: str) -> str:
-    return token.replace("%", "%25")  # klein has unquoted it; the adapter does so once
+def _caller(request: Any, token: str | None) -> Caller:
+    """Who asks: by the token of the path, else by the certificate of the connection."""
+    if token is not None:
+        return token.replace("%", "%25")  # klein has unquoted it; the adapter does so once
+    chain: PresentedChain | None = getattr(request.channel.transport, "chain", None)  # without TLS there is none
+    return chain
 
 
 def _query(request: Any) -> str:

@@ -20,8 +20,10 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
+from cloud_core.model import PresentedChain
 from cloud_core.transports.http.adapter import MAX_BODY_BYTES, HttpDeviceAdapter
-from cloud_core.transports.http.answers import JSON_TYPE
+from cloud_core.transports.http.answers import JSON_TYPE, Caller
+from cloud_core.transports.http.intake import speaks_tls
 from cloud_core.transports.http.long_polls import INTERESTS, LongPoll
 
 MAX_HEAD_BYTES = 16_384
@@ -41,10 +43,13 @@ _POST, _PROVISION, _READ, _WAIT = range(4)  # what is called
 
 
 class _Call(NamedTuple):
-    """What a request's head asks for. `length` is that of the body; behind a last request the connection ends."""
+    """What a request's head asks for. `length` is that of the body; behind a last request the connection ends.
+
+    Without a token in the path the certificate of the connection says who asks.
+    """
 
     kind: int
-    token: str = ""
+    token: str | None = None
     feature: str = ""
     query: str = ""
     length: int = 0
@@ -99,25 +104,28 @@ class _Head:
             return None
         if self._url == b"/api/v1/provision":
             return _Call(_PROVISION, length=self._length, is_last=self._is_last)
-        parts = self._url.split(b"/")
-        if len(parts) < 5 or not parts[3]:
-            return None
-        token, feature = parts[3].decode(), _POSTS.get(parts[4])
-        if len(parts) == 6 and feature == "rpc" and parts[5].isdigit():
-            feature = f"rpc/{parts[5].decode()}"
-        elif len(parts) != 5:
+        token, words = _without_token(self._url.split(b"/"))
+        feature = _POSTS.get(words[0]) if words else None
+        if len(words) == 2 and feature == "rpc" and words[1].isdigit():
+            feature = f"rpc/{words[1].decode()}"
+        elif len(words) != 1:
             return None
         return _Call(_POST, token, feature, "", self._length, self._is_last) if feature else None
 
     def _get(self) -> _Call | None:
         path, _, query = self._url.partition(b"?")
-        parts = path.split(b"/", 4)
-        if len(parts) != 5 or not parts[3]:
-            return None
-        token, feature = parts[3].decode(), parts[4].decode()
+        token, words = _without_token(path.split(b"/"))
+        feature = b"/".join(words).decode()
         if feature in INTERESTS:
             return _Call(_WAIT, token, feature, query.decode(), 0, self._is_last)
         return _Call(_READ, token, feature, query.decode(), 0, self._is_last) if feature == "attributes" else None
+
+
+def _without_token(parts: list[bytes]) -> tuple[str | None, list[bytes]]:
+    """Of a path under /api/v1/: its token, if there is one, and the rest; no rest where it is none of ours."""
+    if parts[3] in _POSTS and (len(parts) == 4 or parts[4] == b"updates" or parts[4].isdigit()):
+        return None, parts[3:]
+    return parts[3].decode(), parts[4:] if parts[3] else []
 
 
 class _Slot:
@@ -144,8 +152,8 @@ class Front(Protocol):
     """One connection, until it is handed over."""
 
     __slots__ = (
-        "_address", "_buffer", "_call", "_factory", "_head", "_is_held", "_is_last", "_is_lost", "_is_paused", "_poll",
-        "_slots", "idle_sweeps", "transport",
+        "_address", "_buffer", "_call", "_chain", "_factory", "_head", "_is_held", "_is_last", "_is_lost", "_is_paused",
+        "_poll", "_slots", "idle_sweeps", "transport",
     )  # fmt: skip
     transport: Any  # ITCPTransport; mypy reads nothing from zope interfaces
 
@@ -159,6 +167,7 @@ class Front(Protocol):
         self._is_last = False  # the client wants no more than the answers that are due
         self._is_lost = False
         self._address = ""
+        self._chain: PresentedChain | None = None  # read when it is asked for
         self._head = b""  # the last one, and what it meant
         self._call = _Call(_POST)
         self.idle_sweeps = 0  # since the last whole request or answer, or the first byte of an incomplete one
@@ -182,6 +191,9 @@ class Front(Protocol):
             self._buffer = b""
         else:
             self.idle_sweeps = 0
+            if not self._head and speaks_tls(data):
+                self._factory.site.refuse_tls(self.transport)
+                return
         if self._is_held:
             self._hold(data)
             return
@@ -254,9 +266,16 @@ class Front(Protocol):
         return _EARLY if self._slots and self._call.kind is _WAIT else _REQUEST
 
     def _unsent_bytes(self) -> int:
-        """What the peer has not read; as `listener.FastServer`, Twisted's buffer has no public measure."""
-        transport = self.transport
-        return getattr(transport, "_tempDataLen", 0) + len(getattr(transport, "dataBuffer", b""))
+        """Written, and not taken by the system yet."""
+        count: int = getattr(self.transport, "unsent_bytes", 0)  # not every transport can tell
+        return count
+
+    def _caller(self) -> Caller:
+        """Who asks: by the token of the path, else by the certificate of the connection."""
+        token = self._call.token
+        if token is None and self._chain is None:
+            self._chain = getattr(self.transport, "chain", None)  # without TLS there is none
+        return self._chain if token is None else token
 
     def _serve(self, body: bytes) -> None:
         call, adapter = self._call, self._factory.adapter
@@ -264,14 +283,14 @@ class Front(Protocol):
         slot = _Slot(self, call.is_last)
         self._slots.append(slot)
         if call.kind is _POST:
-            adapter.post(call.token, call.feature, body, self._address, slot)
+            adapter.post(self._caller(), call.feature, body, self._address, slot)
         elif call.kind is _PROVISION:
             adapter.provision(body, self._address, slot)
         elif call.kind is _READ:
-            adapter.get_attributes(call.token, call.query, self._address, slot)
+            adapter.get_attributes(self._caller(), call.query, self._address, slot)
         else:
             self._poll = poll = LongPoll(INTERESTS[call.feature], slot)
-            adapter.wait(poll, call.token, call.query, self._address)
+            adapter.wait(poll, self._caller(), call.query, self._address)
 
     def _hold(self, data: bytes) -> None:
         """Keeps what may be served only when the answers before it are out."""

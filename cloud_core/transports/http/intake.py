@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.logger import Logger
 from twisted.web.http import RESPONSES, HTTPChannel
 from twisted.web.server import Request, Site
 
+from cloud_core.core.line_ration import LineRation
 from cloud_core.transports.http.errors import refusal_body
 from shared.errors import PlatformError, RequestTooLarge
 from shared.json_bodies import MAX_BODY_BYTES
 
+log = Logger()
 MAX_REST_BODY_BYTES = 16_777_216
 _DEVICE_API = b"/api/v1/"
+MAX_LINES = 10  # of the log about clients that speak TLS, in LineRation's span
 
 # (request, method, path) -> how large an operator's body may be; asked when the headers are in. Raises what is
 # wrong with the caller, whose body may be as large as a device's then.
@@ -70,12 +74,28 @@ class BoundedRequest(Request):
         channel.loseConnection()
 
 
+def speaks_tls(data: bytes) -> bool:
+    """Whether the first bytes of a plain connection are a TLS client's."""
+    return data.startswith(b"\x16\x03")
+
+
 class BoundedChannel(HTTPChannel):
     """Twisted's channel, stricter in two things.
 
     Its timer starts anew with every byte: here a drip of headers does not hold the connection open.
     It reads on while answers pile up unread, when they are written during a request: here it does not.
     """
+
+    _is_begun = False
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._is_begun:
+            self._is_begun = True
+            if speaks_tls(data):
+                channel: Any = self  # its site is not declared
+                channel.site.refuse_tls(self.transport)
+                return
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
 
     def resetTimeout(self) -> None:
         if not self.line_mode:  # a body is coming in
@@ -102,6 +122,18 @@ class BoundedSite(Site):
         # `resource` and `options` are Twisted's, which declares no types.
         super().__init__(resource, **options)  # type: ignore[no-untyped-call]
         self.body_limit = body_limit
+        self._lines = LineRation(MAX_LINES)
+
+    def refuse_tls(self, transport: Any) -> None:
+        """Ends a plain connection whose client speaks TLS; `transport` as twisted's."""
+        reactor: Any = self.reactor
+        is_due, left_out = self._lines.take(reactor.seconds())
+        if left_out:
+            log.warn("{left_out} more lines about TLS clients on the HTTP port were left out", left_out=left_out)
+        if is_due:
+            source = getattr(transport.getPeer(), "host", "")
+            log.warn("{source} speaks TLS on the HTTP port; have it use the HTTPS port, or http://", source=source)
+        transport.loseConnection()
 
     def log(self, request: Any) -> None:
         """No access log: paths and queries carry access tokens."""

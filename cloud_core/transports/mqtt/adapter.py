@@ -154,12 +154,13 @@ class MqttAdapter(Exchange):
         if identity is not None:
             self._accept(identity)
             return
+        presented.chain = self._session.presented()
 
         def known(outcome: Identity | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
                 anonymous = self.api.anonymous_identity(presented)
                 if anonymous is None or isinstance(outcome, Unavailable):
-                    self._refuse(str(outcome), connack_codes(outcome, presented))
+                    self._refuse_login(outcome, presented)
                     return
                 outcome = anonymous
             if outcome.options.transport_type not in _TRANSPORT_TYPES:
@@ -171,7 +172,14 @@ class MqttAdapter(Exchange):
                 return
             self._accept(outcome)
 
-        self.api.authenticate(presented, known)
+        if presented.chain is None:
+            self.api.authenticate(presented, known)
+            return
+        identity = self.api.certificates.known(presented.chain.leaf)
+        if identity is not None:
+            known(identity)
+        else:  # user name and password do not count beside a certificate
+            self.api.certificates.authenticate(presented.chain, self.peer, known)
 
     def _accept(self, identity: Identity) -> None:
         if self._connection.is_closed:
@@ -212,13 +220,20 @@ class MqttAdapter(Exchange):
         if identity.role is Role.GATEWAY:
             self._gateway = GatewayAdapter(self.api, identity, self)
 
-    def _refuse(self, why: str, codes: tuple[int, int]) -> None:
+    def _refuse_login(self, error: PlatformError, presented: PresentedCredentials) -> None:
+        """Of a certificate MQTT 5 says why: who has its key may know, and has no other way to find out."""
+        why = f"{error} (ref {error.ref})" if error.ref else str(error)
+        self._refuse(why, connack_codes(error, presented), is_explained=presented.chain is not None)
+
+    def _refuse(self, why: str, codes: tuple[int, int], *, is_explained: bool = False) -> None:
         if self._connection.is_closed:
             return
         self.counters.refused_logins += 1
         self._note("MQTT login from {source} refused: {why}", why)
         v3_code, v5_code = ConnectReturnCode(codes[0]), ReasonCode(codes[1])
-        self._connection.refuse(v3_code, v5_code, is_repeated=self.settings.repeats_refusal)
+        self._connection.refuse(
+            v3_code, v5_code, is_repeated=self.settings.repeats_refusal, reason=why if is_explained else ""
+        )
         self._session.end()
 
     def _close_gateway(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.downlinks import Interest
-from cloud_core.model import Identity, Peer
+from cloud_core.model import Identity, Peer, PresentedChain
 from cloud_core.transports.mqtt.settings import Counters, Settings
 from cloud_core.transports.mqtt.slots import Slot
 from shared.errors import PlatformError
@@ -21,6 +21,9 @@ class Session(Protocol):
     """The socket side, as the adapter needs it."""
 
     peer: Peer
+
+    def presented(self) -> PresentedChain | None:
+        """The certificates that the peer showed in its TLS handshake; None without any."""
 
     def flush_soon(self) -> None:
         """Something is in the connection's outbound buffer."""
@@ -58,6 +61,10 @@ class GoneSession:
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
+
+    def presented(self) -> PresentedChain | None:
+        """It is asked for only while the peer is there."""
+        return None
 
     def flush_soon(self) -> None:
         """Nobody listens."""

@@ -35,16 +35,18 @@ REASONS: dict[type[PlatformError], int] = {
 
 UNAVAILABLE = (3, 0x88)  # also for a profile of another transport
 RATE_EXCEEDED = (3, 0x9F)
+NOT_AUTHORIZED = (5, 0x87)
 
 
 def connack_codes(error: PlatformError, presented: PresentedCredentials) -> tuple[int, int]:
     """(3.1.1 return code, 5.0 reason code) of a refused CONNECT; wire-contract.md section 2.4."""
     if isinstance(error, errors.RateLimited):
         return RATE_EXCEEDED
-    if not isinstance(error, errors.NotAuthenticated):
+    is_refused = errors.NotAuthenticated, errors.UntrustedCertificate, errors.ProvisionRefused
+    if not isinstance(error, is_refused):
         return UNAVAILABLE
     if presented.chain is not None:
-        return 5, 0x87
+        return NOT_AUTHORIZED
     if presented.username or presented.has_password:
         return 5, 0x86
     return (2, 0x85) if presented.client_id.strip() else (5, 0x87)

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.downlinks import Delivery, Ending, Interest
-from cloud_core.model import Identity, Peer, Role
+from cloud_core.model import Identity, Peer, PresentedChain, Role
 from cloud_core.transports.mqtt.adapter import MqttAdapter
 from cloud_core.transports.mqtt.settings import Counters, Settings, Timeouts
 from shared.messages import AttributesChange, RpcCommand
@@ -204,6 +204,10 @@ class MqttProtocol(Protocol):
         return count
 
     # -- what the adapter asks --------------------------------------------------------------------
+
+    def presented(self) -> PresentedChain | None:
+        read: Callable[[], PresentedChain | None] | None = getattr(self.transport, "presented", None)
+        return None if read is None else read()  # without TLS nothing is shown
 
     def flush_soon(self) -> None:
         if not self._is_dirty:

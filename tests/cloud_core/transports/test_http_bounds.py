@@ -103,7 +103,7 @@ def test_too_many_pipelined_requests_are_all_answered_in_order(front: HttpPeer) 
 
 
 def test_who_does_not_read_its_answers_is_no_longer_read_from(front: HttpPeer) -> None:
-    front.transport._tempDataLen = MAX_UNSENT_BYTES + 1  # type: ignore[attr-defined]
+    front.transport.unsent_bytes = MAX_UNSENT_BYTES + 1  # type: ignore[attr-defined]
     front.send(ONE)
     channel = protocol_of(front)
     assert not isinstance(channel, Front)

@@ -208,12 +208,12 @@ def test_a_command_for_a_connection_that_is_gone_has_failed(http: Waiting) -> No
 def test_a_command_is_delivered_only_once_the_system_has_it_all(front: Waiting) -> None:
     """A client that does not read holds back the word; the sweep sees when it reads again."""
     front.ask(RPC)
-    front.transport._tempDataLen = 40
+    front.transport.unsent_bytes = 40
     delivery = front.command()
     assert delivery is not None
     front.clock.advance(1.0)
     assert delivery.outcomes == []
-    front.transport._tempDataLen = 0
+    front.transport.unsent_bytes = 0
     front.clock.advance(1.0)
     assert delivery.outcomes == ["delivered"]
 
@@ -221,7 +221,7 @@ def test_a_command_is_delivered_only_once_the_system_has_it_all(front: Waiting) 
 def test_a_command_that_is_never_read_has_failed(front: Waiting) -> None:
     """The connection is ended like any other that stands still."""
     front.ask(RPC)
-    front.transport._tempDataLen = 40
+    front.transport.unsent_bytes = 40
     delivery = front.command()
     assert delivery is not None
     for _ in range(22):
