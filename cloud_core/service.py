@@ -18,6 +18,7 @@ from cloud_core.core.limits import AttemptRations, FailedAttempts, Ration
 from cloud_core.core.presence import CHECK_S
 from cloud_core.core.provisioning import Policy
 from cloud_core.core.rates import RatePolicy, Rates
+from cloud_core.core.revocation import RevocationChecker
 from cloud_core.core.rpc import RpcOptions, SubmitStrategy
 from cloud_core.core.tokens import new_secret
 from cloud_core.secrets_file import master_key, write_private
@@ -27,6 +28,7 @@ from cloud_core.storage.vault import Vault
 from cloud_core.tls_service import TlsService, server_tls
 from cloud_core.transports.coap.service import CoapService
 from cloud_core.transports.http.service import HttpService
+from cloud_core.transports.http.status_fetcher import StatusFetcher
 from cloud_core.transports.http.webhooks import Webhooks
 from cloud_core.transports.listener import ListenFailed, listen_tcp
 from cloud_core.transports.mqtt.service import MqttService, Settings, Timeouts
@@ -108,6 +110,7 @@ class Program:
         vault = open_vault(config)
         self._store = SqlStore(url=database_url(config), vault=vault, call_in_reactor=reactor.callFromThread)
         self._webhooks = Webhooks(reactor)
+        self._status_fetcher = StatusFetcher(reactor)
         limits = config.limits
         self._api = DeviceApi(
             store=self._store,
@@ -124,6 +127,7 @@ class Program:
             is_anonymous_provisioning_allowed=config.mqtt.anonymous_provisioning,
             call_later=reactor.callLater,
             post_webhook=self._webhooks.post,
+            revocation=RevocationChecker(fetch=self._status_fetcher.fetch),
             options=options_of(config),
         )
         self._admin = AdminApi(
@@ -161,6 +165,8 @@ class Program:
             bind_address=config.coap.bind or config.http.bind,
             port=config.coap.port,
             drain_s=limits.drain_s,
+            tls=self._tls.tls if self._tls is not None else None,
+            dtls_port=config.coap.dtls_port,
         )
         self._ports: list[FastPort] = []
         self._maintenance = LoopingCall(self._maintain)
@@ -204,9 +210,8 @@ class Program:
         secure = await self._listen_secure(http_bind, mqtt_bind)
         coap_port = await self._coap.start_deferred()
         coap_bind = config.coap.bind or http_bind
-        coaps_port = getattr(self._coap, "dtls_port", None)
-        if coaps_port is not None:
-            secure += f" coaps={coap_bind}:{coaps_port}"
+        if self._coap.dtls_port is not None:
+            secure += f" coaps={coap_bind}:{self._coap.dtls_port}"
         return (
             f"ready http={http_bind}:{http.getHost().port} mqtt={mqtt_bind}:{mqtt.getHost().port}"
             f" coap={coap_bind}:{coap_port}{secure}"
@@ -218,8 +223,7 @@ class Program:
             return ""
         config, listening = self._config, ""
         if self._tls.tls.is_strict:
-            certificates: Any = self._api.certificates
-            await self._tls.trusting(certificates)
+            await self._tls.trusting(self._api.certificates)
         for name, wrapped, port, bind in (
             ("https", self._http.factory(), config.http.tls_port, http_bind),
             ("mqtts", self._mqtt, config.mqtt.tls_port, mqtt_bind),
@@ -260,6 +264,7 @@ class Program:
         self._http.stop()
         await self._coap.stop_deferred()
         await self._webhooks.stop()
+        await self._status_fetcher.stop()
         self._api.presence.stop()
         self._store.close()
 

@@ -19,8 +19,9 @@ USERNAME, PASSWORD = "admin@test", "admin-password"
 class CoreProcess:
     """Starts, kills and restarts a core on one data directory; ports stay the same across restarts."""
 
-    def __init__(self, data_dir: Path, **environment: str) -> None:
+    def __init__(self, data_dir: Path, *, is_tls: bool = False, **environment: str) -> None:
         self.data_dir = data_dir
+        self._is_tls = is_tls  # with a development certificate
         self.log = data_dir.parent / f"{data_dir.name}.log"
         self._environment = environment
         self._process: subprocess.Popen[str] | None = None
@@ -32,6 +33,15 @@ class CoreProcess:
     @property
     def http(self) -> str:
         return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def https(self) -> str:
+        return f"https://127.0.0.1:{self.https_port}"
+
+    @property
+    def ca_file(self) -> Path:
+        """The development CA's certificate."""
+        return self.data_dir / "dev-tls" / "ca.pem"
 
     @property
     def pid(self) -> int:
@@ -52,6 +62,8 @@ class CoreProcess:
             "--https-port", str(self.https_port), "--mqtts-port", str(self.mqtts_port),
             "--coaps-port", str(self.coaps_port),
         ]  # fmt: skip
+        if self._is_tls:
+            command.append("--dev-tls")
         with self.log.open("a") as log:
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         self._read_ready_line()
