@@ -28,6 +28,7 @@ from cloud_core.core.trust import Fault
 from cloud_core.model import DeviceProfile, Identity, KnownCertificate, Login, Peer, PresentedChain, Revocation
 from cloud_core.storage.interface import Done, Store
 from shared import certificates
+from shared.certificates import MalformedCertificate
 from shared.errors import (
     FAILED_ATTEMPTS_TEXT,
     InvalidDeviceName,
@@ -314,7 +315,7 @@ class CertificateLogins:
         if not isinstance(error, RateLimited):
             self._record(peer, chain)
         error.ref = new_reference()
-        leaf = chain.leaf if chain is not None else None
+        leaf = chain.leaf if chain is not None else _leaf_of(presented)
         line = chain_provisioning.refused_attempt(error, _stage(error), leaf, peer, self._now_ms(), place, name)
         self._store.submit(chain_provisioning.log, (line,), _ignore)
         self._refused.put(_shown(presented, peer), error, self._now_ms())
@@ -322,6 +323,14 @@ class CertificateLogins:
 
     def _record(self, peer: Peer, chain: trust.Chain | None) -> None:
         self._failed_attempts.record(peer.address, _issuer_key(chain), self._now_ms() / 1000)
+
+
+def _leaf_of(presented: PresentedChain) -> x509.Certificate | None:
+    """Of a chain that cannot be taken: the log names whose it is, where that much can be read."""
+    try:
+        return certificates.load(presented.leaf)
+    except MalformedCertificate:
+        return None
 
 
 def _shown(presented: PresentedChain, peer: Peer) -> tuple[bytes, str]:
