@@ -14,8 +14,10 @@ from typing import Any, Protocol
 from cloud_core.core import provisioning
 from cloud_core.core.attributes import AttributesApi
 from cloud_core.core.authentication import LoginCache, LookUp, candidate_ids, choose
+from cloud_core.core.certificate_logins import CertificateLogins
 from cloud_core.core.claiming import ClaimsApi
 from cloud_core.core.downlinks import Downlinks, Ending
+from cloud_core.core.enrolment import Enrolment
 from cloud_core.core.gateways import GatewayApi, GatewayOptions
 from cloud_core.core.limits import FailedAttempts
 from cloud_core.core.packages import MAX_PACKAGE_BYTES, PackagesApi
@@ -128,6 +130,7 @@ class DeviceApi:
             store=store, now_ms=now_ms, is_allowed_by_default=options.is_claiming_allowed,
             failed_attempts=self.failed_attempts,
         )  # fmt: skip
+        self.certificates = CertificateLogins(store=store)
         self.packages = PackagesApi(
             store=store, attributes=self.attributes, now_ms=now_ms, max_bytes=options.max_package_bytes
         )
@@ -135,12 +138,22 @@ class DeviceApi:
             store=store, downlinks=self.downlinks, attributes=self.attributes, rpc=self.rpc, claims=self.claims,
             presence=self.presence, now_ms=now_ms, options=options.gateway, policy=self._policy,
         )  # fmt: skip
+        self.enrolment = Enrolment(
+            store=store, now_ms=now_ms, policy=self._policy, provision=self.provision,
+            authenticate=lambda chain, peer, done: self.certificates.authenticate(chain, peer, done),
+            forget_logins=self.forget_logins, device_changed=self.device_changed,
+        )  # fmt: skip
 
     # -- for adapters -----------------------------------------------------------------------------
 
     def now_ms(self) -> int:
         """Time of receipt, Unix epoch UTC."""
         return int(self._wall_clock() * 1000)
+
+    @property
+    def public_url(self) -> str:
+        """Where others reach the core over HTTP; empty where nobody has said so."""
+        return self._policy.public_url
 
     @property
     def is_congested(self) -> bool:
@@ -153,14 +166,18 @@ class DeviceApi:
 
     def device_changed(self, device_id: int, why: Ending) -> None:
         """Administration says so: what is remembered of the device is forgotten, and its connections end."""
-        self._logins.forget(device_id)
-        self._tokens.pop(self._token_of.pop(device_id, ""), None)
-        for look_up in self._look_ups:
-            look_up.changed.add(device_id)
+        self.forget_logins(device_id)
         if why is Ending.DEVICE_DELETED:
             self.presence.forget(device_id)
             self.rates.forget(device_id)
         self.downlinks.end(device_id, why)
+
+    def forget_logins(self, device_id: int) -> None:
+        """The device's credentials are read anew at its next login; its connections stay."""
+        self._logins.forget(device_id)
+        self._tokens.pop(self._token_of.pop(device_id, ""), None)
+        for look_up in self._look_ups:
+            look_up.changed.add(device_id)
 
     def profile_changed(self) -> None:
         """Administration changed a profile: identities are read anew at the next login."""

@@ -53,6 +53,7 @@ CODES: dict[type[PlatformError], int] = {
     errors.InvalidCredentials: BAD_REQUEST,
     errors.InvalidDeviceName: BAD_REQUEST,
     errors.QuotaExceeded: BAD_REQUEST,
+    errors.NoAuthority: BAD_REQUEST,
 }
 
 _COME_BACK = (TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE)

@@ -51,6 +51,7 @@ FIXES = {
     Reason.MALFORMED_REQUEST: "Mend the request's body as the detail says.",
     Reason.RATE_LIMITED: "Too many failed attempts from this source; mend those first, then wait.",
     Reason.QUOTA_EXCEEDED: "Delete devices or raise [provisioning] max_devices_per_tenant.",
+    Reason.NO_CERTIFICATE_AUTHORITY: "Make a CA (cloud-core ca init); name it in the profile's certificateAuthority.",
     Reason.UNAVAILABLE: "The core was busy; the device may simply ask again.",
 }
 
