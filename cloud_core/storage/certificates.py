@@ -72,6 +72,9 @@ _NEXT_CRL = update(authority).where(_a.id == p("b_id")).values(crl_number=_a.crl
 _CHAIN_PROFILES = profile_rows.where(device_profile.c.id.in_(select(trust_anchor.c.profile_id).distinct())).order_by(
     device_profile.c.id
 )
+_BY_ISSUER = profile_rows.where(
+    device_profile.c.id.in_(select(trust_anchor.c.profile_id).where(trust_anchor.c.name_hash == p("name_hash")))
+)
 _FORGET_ANCHORS = delete(trust_anchor).where(trust_anchor.c.profile_id == p("b_profile_id"))
 _KEY_CONTEXT = b"authority"
 
@@ -158,9 +161,9 @@ class ReadsCertificates(Connected):
         )  # fmt: skip
 
     def profiles_by_issuer(self, name_hashes: Sequence[bytes]) -> list[DeviceProfile]:
-        holders = select(trust_anchor.c.profile_id).where(trust_anchor.c.name_hash.in_(name_hashes))
-        rows = self._query(profile_rows.where(device_profile.c.id.in_(holders)).order_by(device_profile.c.id))
-        return [self._profile_of(row) for row in rows]
+        found = (row for one in name_hashes for row in self._rows(self._once(_BY_ISSUER), name_hash=one))
+        profiles = {profile.id: profile for profile in map(self._profile_of, found)}
+        return [profiles[number] for number in sorted(profiles)]
 
     def chain_profiles(self) -> list[DeviceProfile]:
         return [self._profile_of(row) for row in self._rows(self._once(_CHAIN_PROFILES))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cloud_core.model import PresentedChain
 from cloud_core.transports.coap.errors import CODES, CREATED, max_age_s
 from shared import payloads
 from shared.errors import MalformedRequest, NotAuthenticated, PlatformError
@@ -33,6 +34,9 @@ class Request:
     peer_address: str  # plain IP address, without port
     queries: tuple[str, ...] = ()
     block2: int | None = None
+    chain: PresentedChain | None = None  # what the peer's DTLS session showed
+    segments: tuple[str, ...] = ()  # of a path that is none of the device API's
+    accept: int | None = None
 
     @property
     def changes_nothing_here(self) -> bool:
