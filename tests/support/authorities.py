@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 
 from cloud_core.core import authorities
 from cloud_core.model import Authority
-from shared import certificates
 from tests.support.pki import Key, generate, request_pem
 from tests.support.stores import TENANT, StoreUnderTest
 
@@ -32,7 +31,3 @@ def add_authority(store: StoreUnderTest, name: str = "plant", *, curve: str = "P
 
 def from_pkcs7(der: bytes) -> list[x509.Certificate]:
     return pkcs7.load_der_pkcs7_certificates(der)
-
-
-def serial_of(der: bytes) -> str:
-    return f"{certificates.load(der).serial_number:x}"

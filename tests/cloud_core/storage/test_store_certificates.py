@@ -249,7 +249,8 @@ def test_an_authority_knows_what_it_has_issued_and_taken_back(store: StoreUnderT
     store.run(record)
     for leaf in (old, new):
         store.run(lambda tx, leaf=leaf: tx.revoke_certificate(certainly_in(tx, leaf).id, now_ms=NOW_MS, reason="r"))
-    assert [one.serial for one in store.read(lambda tx: tx.revoked_certificates(one, now_ms=NOW_MS))] == ["2"]
+    named = store.read(lambda tx: tx.revoked_certificates(one, now_ms=NOW_MS))
+    assert [known.serial for known in named] == ["2"]
     assert store.read(lambda tx: tx.certificate_by_serial(one, "3")).subject == "CN=good"
     assert store.read(lambda tx: tx.certificate_by_serial(other, "3")) is None
 
