@@ -49,7 +49,8 @@ def ca() -> None:
     """A small certificate authority for devices, kept by the core.
 
     \b
-    In five steps from nothing to a device that logs in by certificate:
+    From a running core to a device that logs in by certificate:
+      cloud-core login
       cloud-core ca init plant
       cloud-core profile create meters --strategy X509_CERTIFICATE_CHAIN --ca plant \\
           --name-pattern '(.*)' --create-devices
