@@ -17,6 +17,7 @@ import msgspec
 
 ENVIRONMENT_PREFIX = "CLOUD_CORE__"
 _PORTS = ("port", "tls_port", "dtls_port")
+_URL = re.compile(r"(https?://[!-~]{1,500})?")
 _RATE = re.compile(r"[1-9][0-9]{0,8}:[1-9][0-9]{0,8}(,[1-9][0-9]{0,8}:[1-9][0-9]{0,8}){0,9}")
 
 
@@ -57,6 +58,11 @@ class Tls(Section, frozen=True, kw_only=True):
     private_key: str = ""  # PEM file, without a password
     client_certificates: Literal["want", "strict"] = "want"  # strict: others than those of CAs known here are refused
     development: bool = False  # opens the TLS ports with a certificate of a CA made for that; not for real devices
+
+
+class Ca(Section, frozen=True, kw_only=True):
+    public_url: str = ""  # where others reach the HTTP port, as http://core.example:8080: certificates name its CRL
+    warn_days: int = 30  # so long before a certificate ends the log warns, once a day
 
 
 class Database(Section, frozen=True, kw_only=True):
@@ -156,6 +162,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     mqtt: Mqtt = msgspec.field(default_factory=Mqtt)
     coap: Coap = msgspec.field(default_factory=Coap)
     tls: Tls = msgspec.field(default_factory=Tls)
+    ca: Ca = msgspec.field(default_factory=Ca)
     database: Database = msgspec.field(default_factory=Database)
     provisioning: Provisioning = msgspec.field(default_factory=Provisioning)
     claims: Claims = msgspec.field(default_factory=Claims)
@@ -172,7 +179,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SECTIONS: dict[str, type[Section]] = {
-    "http": Http, "mqtt": Mqtt, "coap": Coap, "tls": Tls, "database": Database,
+    "http": Http, "mqtt": Mqtt, "coap": Coap, "tls": Tls, "ca": Ca, "database": Database,
     "provisioning": Provisioning, "claims": Claims, "packages": Packages, "gateway": Gateway, "telemetry": Telemetry,
     "rpc": Rpc, "presence": Presence, "rates": Rates, "limits": Limits, "admin": Admin, "log": Log, "cluster": Cluster,
 }  # fmt: skip
@@ -264,6 +271,10 @@ def _check_range(section: str, key: str, value: object, problems: list[str]) -> 
         problems.append(f"[{section}] {key}: must be more than 0 seconds.")
     elif section == "rates" and isinstance(value, str) and value and not _RATE.fullmatch(value):
         problems.append(f'[rates] {key}: \'{value}\' is no limit; write "count:seconds", such as "200:1,6000:60".')
+    elif (section, key) == ("ca", "public_url") and isinstance(value, str) and not _URL.fullmatch(value):
+        problems.append(
+            f"[ca] public_url: '{value}' is no address; write http://host:port, without a path or with one."
+        )
     elif section == "cluster" and key == "workers" and value != 1:
         problems.append("[cluster] workers: this release runs one process; leave it at 1.")
 

@@ -3,61 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
+from cloud_core.console_ca import certificate_of_ca
+from cloud_core.console_calls import EXIT_REFUSED, HIDDEN, call, common, connect, show, token_file
 from cloud_core.rest_client import RestClient, RestError
 
-EXIT_REFUSED = 4
-EXIT_NO_ANSWER = 5
-EXIT_NOT_LOGGED_IN = 6
-HIDDEN = "••••••"
-
-
-def _token_file() -> Path:
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(base) / "muster" / "login.json"
-
-
-def _client(url: str | None) -> RestClient:
-    saved: dict[str, str] = {}
-    if _token_file().exists():
-        saved = json.loads(_token_file().read_text(encoding="utf-8"))
-    where = url or os.environ.get("CLOUD_CORE_URL") or saved.get("url") or "http://127.0.0.1:8080"
-    token = os.environ.get("CLOUD_CORE_TOKEN") or (saved.get("token", "") if saved.get("url") == where else "")
-    if not token:
-        click.echo(f"cloud-core: not logged in; run: cloud-core login --url {where}", err=True)
-        sys.exit(EXIT_NOT_LOGGED_IN)
-    return RestClient(where, token)
-
-
-def _common(command: Any) -> Any:  # Any: click decorators
-    command = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")(command)
-    return click.option("--url", help="Address of the core.  [default: where you logged in]")(command)
-
-
-def _call(function: Any) -> Any:
-    """Runs REST calls; a refusal is one sentence and an exit code by cause."""
-    try:
-        return function()
-    except RestError as error:
-        click.echo(f"cloud-core: {error}", err=True)
-        code = {0: EXIT_NO_ANSWER, 401: EXIT_NOT_LOGGED_IN}.get(error.status, EXIT_REFUSED)
-        sys.exit(code)
-
-
-def _show(rows: list[dict[str, Any]], columns: dict[str, str], *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    table = [list(columns), *[[str(row.get(member, "") or "") for member in columns.values()] for row in rows]]
-    widths = [max(len(line[place]) for line in table) for place in range(len(columns))]
-    for line in table:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+BY_CHAIN = "X509_CERTIFICATE_CHAIN"
 
 
 @click.command()
@@ -68,9 +23,9 @@ def login(url: str, username: str, password: str) -> None:
     """Log in to a core and keep the token (0600, in your configuration folder)."""
     from cloud_core.secrets_file import write_private
 
-    token = _call(lambda: RestClient(url).login(username, password))
-    _token_file().parent.mkdir(parents=True, exist_ok=True)
-    write_private(_token_file(), json.dumps({"url": url, "token": token}).encode())
+    token = call(lambda: RestClient(url).login(username, password))
+    token_file().parent.mkdir(parents=True, exist_ok=True)
+    write_private(token_file(), json.dumps({"url": url, "token": token}).encode())
     click.echo(f"Logged in to {url} as {username}.")
 
 
@@ -80,23 +35,23 @@ def profile() -> None:
 
 
 @profile.command("list")
-@_common
+@common
 def profile_list(url: str | None, as_json: bool) -> None:
     """List the device profiles."""
-    client = _client(url)
-    page = _call(lambda: client.get("/api/deviceProfiles", pageSize=1000, page=0))
+    client = connect(url)
+    page = call(lambda: client.get("/api/deviceProfiles", pageSize=1000, page=0))
     rows = [_public(one, reveal=False) for one in page["data"]]
-    _show(rows, {"NAME": "name", "STRATEGY": "provisionType", "KEY": "provisionDeviceKey"}, as_json=as_json)
+    show(rows, {"NAME": "name", "STRATEGY": "provisionType", "KEY": "provisionDeviceKey"}, as_json=as_json)
 
 
 @profile.command("show")
 @click.argument("name")
 @click.option("--reveal", is_flag=True, help="Show key and secret.")
-@_common
-def profile_show(name: str, reveal: bool, url: str | None, as_json: bool) -> None:
+@common
+def profileshow(name: str, reveal: bool, url: str | None, as_json: bool) -> None:
     """Show one device profile."""
-    client = _client(url)
-    found = _public(_call(lambda: _profile_by_name(client, name)), reveal=reveal)
+    client = connect(url)
+    found = _public(call(lambda: _profile_by_name(client, name)), reveal=reveal)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -109,22 +64,40 @@ def profile_show(name: str, reveal: bool, url: str | None, as_json: bool) -> Non
 @click.argument("name")
 @click.option(
     "--strategy",
-    type=click.Choice(["DISABLED", "ALLOW_CREATE_NEW_DEVICES", "CHECK_PRE_PROVISIONED_DEVICES"]),
+    type=click.Choice(["DISABLED", "ALLOW_CREATE_NEW_DEVICES", "CHECK_PRE_PROVISIONED_DEVICES", BY_CHAIN]),
     default="ALLOW_CREATE_NEW_DEVICES",
     show_default=True,
 )
 @click.option("--replay", is_flag=True, help="A lost answer may be asked for again until the first login.")
 @click.option("--accept-credentials", is_flag=True, help="Pre-provisioned devices may bring their own credentials.")
+@click.option("--ca", "ca_name", default="", help=f"{BY_CHAIN}: CA that admits, by its name here or a PEM file.")
+@click.option("--name-pattern", default="(.*)", show_default=True, help=f"{BY_CHAIN}: group 1 of the CN is the name.")
+@click.option("--create-devices/--no-create-devices", default=False, help=f"{BY_CHAIN}: make devices not known yet.")
+@click.option(
+    "--certificate-authority", default="", help="CA that signs for devices.  [default: the only one there is]"
+)
+@click.option("--certificate-days", type=int, help="How long such a certificate is valid.  [default: 365]")
 @click.option("--dry-run", is_flag=True, help="Say what would be created; change nothing.")
 @click.option("--reveal", is_flag=True, help="Show the generated key and secret.")
-@_common
+@common
 def profile_create(
-    name: str, strategy: str, replay: bool, accept_credentials: bool, dry_run: bool, reveal: bool,
+    name: str, strategy: str, replay: bool, accept_credentials: bool, ca_name: str, name_pattern: str,
+    create_devices: bool, certificate_authority: str, certificate_days: int | None, dry_run: bool, reveal: bool,
     url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Create a device profile; key and secret are generated."""
+    """Create a device profile; key and secret are generated.
+
+    With X509_CERTIFICATE_CHAIN devices come in by a certificate of a CA instead. Devices of any other profile may send
+    a signing request (credentialsType X509_CSR, or EST), which a CA of the core signs.
+    """
+    if (strategy == BY_CHAIN) is not bool(ca_name):
+        raise click.UsageError(f"--ca goes with --strategy {BY_CHAIN}, and with no other.")
     configuration: dict[str, Any] = {"type": strategy, "acceptDeviceCredentials": accept_credentials}
     configuration["reprovisioning"] = "REPLAY_UNTIL_CONFIRMED" if replay else "REFUSE"
+    if certificate_authority:
+        configuration["certificateAuthority"] = certificate_authority
+    if certificate_days is not None:
+        configuration["certificateLifetimeDays"] = certificate_days
     body = {
         "name": name, "type": "DEFAULT", "transportType": "DEFAULT", "provisionType": strategy,
         "profileData": {
@@ -135,10 +108,17 @@ def profile_create(
     if dry_run:
         click.echo(f"Would create the profile '{name}' with strategy {strategy}.")
         return
-    client = _client(url)
-    made = _public(_call(lambda: client.post("/api/deviceProfile", body)), reveal=reveal)
+    client = connect(url)
+    if strategy == BY_CHAIN:
+        configuration["provisionDeviceSecret"] = call(lambda: certificate_of_ca(client, ca_name))
+        configuration["certificateRegExPattern"] = name_pattern
+        configuration["allowCreateNewDevicesByX509Certificate"] = create_devices
+    made = _public(call(lambda: client.post("/api/deviceProfile", body)), reveal=reveal)
     if as_json:
         click.echo(json.dumps(made, indent=2))
+        return
+    if strategy == BY_CHAIN:
+        click.echo(f"Created profile '{name}', which admits by certificates of the CA '{ca_name}'.")
         return
     secret = made["profileData"]["provisionConfiguration"].get("provisionDeviceSecret")
     click.echo(f"Created profile '{name}'.\nkey     {made['provisionDeviceKey']}\nsecret  {secret}")
@@ -152,12 +132,12 @@ def device() -> None:
 @device.command("list")
 @click.option("--search", default="", help="Part of a name, label or type.")
 @click.option("--limit", default=100, show_default=True)
-@_common
+@common
 def device_list(search: str, limit: int, url: str | None, as_json: bool) -> None:
     """List devices."""
-    client = _client(url)
-    page = _call(lambda: client.get("/api/tenant/devices", pageSize=limit, page=0, textSearch=search))
-    _show(page["data"], {"NAME": "name", "TYPE": "type", "LABEL": "label"}, as_json=as_json)
+    client = connect(url)
+    page = call(lambda: client.get("/api/tenant/devices", pageSize=limit, page=0, textSearch=search))
+    show(page["data"], {"NAME": "name", "TYPE": "type", "LABEL": "label"}, as_json=as_json)
     if page["hasNext"] and not as_json:
         click.echo(f"… {page['totalElements'] - len(page['data'])} more; raise --limit or use --search.")
 
@@ -167,12 +147,12 @@ def device_list(search: str, limit: int, url: str | None, as_json: bool) -> None
 @click.option("--type", "kind", default="default", show_default=True, help="Device profile, made if missing.")
 @click.option("--label", default="")
 @click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
-@_common
+@common
 def device_create(name: str, kind: str, label: str, dry_run: bool, url: str | None, as_json: bool) -> None:
     """Create a device, for instance ahead of CHECK_PRE_PROVISIONED_DEVICES."""
-    client = _client(url)
+    client = connect(url)
     query = {"plan": "true"} if dry_run else {}
-    rows = _call(lambda: client.post("/api/devices", [{"name": name, "type": kind, "label": label}], **query))
+    rows = call(lambda: client.post("/api/devices", [{"name": name, "type": kind, "label": label}], **query))
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
@@ -189,22 +169,22 @@ def provisioning() -> None:
 
 
 @provisioning.command("list")
-@_common
+@common
 def provisioning_list(url: str | None, as_json: bool) -> None:
     """List the newest attempts."""
-    client = _client(url)
-    rows = _call(lambda: client.get("/api/provisioning/attempts"))
+    client = connect(url)
+    rows = call(lambda: client.get("/api/provisioning/attempts"))
     columns = {"REF": "ref", "OUTCOME": "outcome", "DEVICE": "deviceName", "FROM": "source", "DETAIL": "detail"}
-    _show(rows, columns, as_json=as_json)
+    show(rows, columns, as_json=as_json)
 
 
 @provisioning.command("explain")
 @click.argument("ref")
-@_common
+@common
 def provisioning_explain(ref: str, url: str | None, as_json: bool) -> None:
     """Explain the refusal with this reference: stage, cause and fix."""
-    client = _client(url)
-    attempt = _call(lambda: client.get(f"/api/provisioning/attempts/{ref}"))
+    client = connect(url)
+    attempt = call(lambda: client.get(f"/api/provisioning/attempts/{ref}"))
     if as_json:
         click.echo(json.dumps(attempt, indent=2))
         return

@@ -122,7 +122,9 @@ class Program:
                     per_source=Ration(limits.failed_attempts_per_source, limits.failed_attempts_per_source_every_s),
                 )
             ),
-            policy=Policy(max_devices_per_tenant=config.provisioning.max_devices_per_tenant),
+            policy=Policy(
+                max_devices_per_tenant=config.provisioning.max_devices_per_tenant, public_url=config.ca.public_url
+            ),
             wall_clock=time.time,
             is_anonymous_provisioning_allowed=config.mqtt.anonymous_provisioning,
             call_later=reactor.callLater,
@@ -133,6 +135,7 @@ class Program:
         self._admin = AdminApi(
             store=self._store, api=self._api, jwt_key=vault.derive(JWT_PURPOSE, length=JWT_KEY_BYTES)
         )
+        self._admin.authorities.warn_days = config.ca.warn_days
         self._mqtt = MqttService(
             api=self._api,
             reactor=reactor,
@@ -278,6 +281,7 @@ class Program:
             _trim_log, (provisioning.keep_attempts, now_ms - provisioning.keep_attempts_days * DAY_MS), _maintained
         )
         self._api.gateways.maintain()
+        self._admin.authorities.warn_of_expiry()
         if telemetry.retention_days:
             self._store.submit(_drop_history, (now_ms - telemetry.retention_days * DAY_MS,), _maintained)
 

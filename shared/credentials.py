@@ -20,7 +20,7 @@ _PEM_NOISE = re.compile(r"-----(?:BEGIN|END) CERTIFICATE-----|\r|\n")
 
 
 class CredentialsType(StrEnum):
-    """Wire names of the credential kinds; X509_CSR and chain provisioning add no stored kind."""
+    """Wire names of the credential kinds; X509_CSR (`payloads.X509_CSR`) and chain provisioning add no stored kind."""
 
     ACCESS_TOKEN = "ACCESS_TOKEN"
     MQTT_BASIC = "MQTT_BASIC"

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     MALFORMED_REQUEST = "MALFORMED_REQUEST"
     RATE_LIMITED = "RATE_LIMITED"
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+    NO_CERTIFICATE_AUTHORITY = "NO_CERTIFICATE_AUTHORITY"
     UNTRUSTED_CERTIFICATE = "UNTRUSTED_CERTIFICATE"
     UNAVAILABLE = "UNAVAILABLE"
     # Never the outcome of a provision request; used on the other device and admin operations.
@@ -253,6 +254,13 @@ class QuotaExceeded(ProvisionRefused):
 
     reason = Reason.QUOTA_EXCEEDED
     seed_text = "Device limit reached"
+
+
+class NoAuthority(ProvisionRefused):
+    """A certificate is asked for, and the profile has no CA that could issue it now."""
+
+    reason = Reason.NO_CERTIFICATE_AUTHORITY
+    seed_text = "No certificate authority"
 
 
 def leaf_classes(root: type[PlatformError] = PlatformError) -> set[type[PlatformError]]:

@@ -34,7 +34,11 @@ Sample = tuple[int, dict[str, Value]]
 
 @dataclass(slots=True, kw_only=True)
 class ProvisionRequest:
-    """A device asks for credentials (wire-contract.md section 1.2). Empty strings mean absent."""
+    """A device asks for credentials (wire-contract.md section 1.2). Empty strings mean absent.
+
+    `credentials_type` is the kind that it shall have in the end: a request of the wire's type `X509_CSR` is one for
+    X509_CERTIFICATE with a `csr`, and its other credential members are not looked at. No other request has a `csr`.
+    """
 
     provision_key: str
     provision_secret: str = field(repr=False)
@@ -47,6 +51,7 @@ class ProvisionRequest:
     certificate: str = field(default="", repr=False)
     csr: str = field(default="", repr=False)  # PEM or base64: the core's CA signs it
     is_gateway: bool = False
+    profile_name: str = ""  # of the profile that is meant, where the request's path says it (EST)
 
     @property
     def brings_credentials(self) -> bool:

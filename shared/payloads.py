@@ -65,6 +65,7 @@ __all__ = [
     "value_to_text",
 ]
 
+X509_CSR = "X509_CSR"  # `credentialsType` of a request alone: the answer is of type X509_CERTIFICATE
 _MAX_LOGGED_CHARS = 255
 
 _encode = msgspec.json.Encoder().encode
@@ -94,6 +95,7 @@ class _ProvisionBody(msgspec.Struct):
     username: str | None = None
     password: str | None = None
     hash: str | None = None
+    csr: str | None = None
     gateway: bool | None = None
 
 
@@ -119,6 +121,7 @@ def parse_provision_request(body: bytes, *, max_bytes: int = MAX_BODY_BYTES) -> 
         provision_secret=_required(members.provisionDeviceSecret, "provisionDeviceSecret"),
         device_name=members.deviceName or "",
         credentials_type=_requested_type(members.credentialsType),
+        csr=_requested_csr(members),
         token=members.token or "",
         client_id=members.clientId or "",
         username=members.username or "",
@@ -180,19 +183,34 @@ def _flag(value: object, name: str) -> bool:
     return text is not None and text.lower() == "true"
 
 
+_WHERE = {"csr": "add a PKCS#10 request as PEM, or as base64 of its DER"}
+
+
 def _required(value: str | None, name: str) -> str:
     if value is None:
-        raise MalformedRequest(f"{name} is missing; add it as shown in the device profile.")
+        raise MalformedRequest(f"{name} is missing; {_WHERE.get(name, 'add it as shown in the device profile')}.")
     return value
 
 
 def _requested_type(name: str | None) -> CredentialsType:
     if not name:
         return CredentialsType.ACCESS_TOKEN
+    if name == X509_CSR:
+        return CredentialsType.X509_CERTIFICATE
     try:
         return CredentialsType(name)
     except ValueError:
-        raise MalformedRequest(f"credentialsType must be one of {', '.join(CredentialsType)}.") from None
+        raise MalformedRequest(f"credentialsType must be one of {', '.join((*CredentialsType, X509_CSR))}.") from None
+
+
+def _requested_csr(members: _ProvisionBody) -> str:
+    """Of a request of another type it is a member like any unknown one."""
+    if members.credentialsType != X509_CSR:
+        return ""
+    csr = _required(members.csr, "csr")
+    if not csr.strip():
+        raise MalformedRequest("csr is empty; send a PKCS#10 request as PEM, or as base64 of its DER.")
+    return csr
 
 
 def redacted_provision_request(request: ProvisionRequest) -> dict[str, object]:
@@ -207,11 +225,12 @@ def redacted_provision_request(request: ProvisionRequest) -> dict[str, object]:
         "username": request.username,
         "password": request.password,
         "hash": request.certificate,
+        "csr": request.csr,
     }
     return {
         "provisionDeviceKey": request.provision_key[:_MAX_LOGGED_CHARS],
         "deviceName": request.device_name[:_MAX_LOGGED_CHARS],
-        "credentialsType": request.credentials_type.value,
+        "credentialsType": X509_CSR if request.csr else request.credentials_type.value,
         "gateway": request.is_gateway,
         "present": [name for name, value in present.items() if value],
     }
@@ -239,7 +258,8 @@ def render_provision_response(
 ) -> bytes:
     """The body of the answer; `retryAfter` is in whole seconds, rounded up.
 
-    Protobuf has no member for anything but status and credentials.
+    Protobuf has no member for anything but status and credentials. `certificateChain` (PEM: the certificate that the
+    core's CA has issued, then its issuers) answers `X509_CSR` alone.
     """
     if encoding is ProvisionEncoding.PROTOBUF:
         return _render_protobuf(response)
@@ -251,6 +271,7 @@ def render_provision_response(
         members["errorMsg"] = response.error_msg or FAILURE_TEXT  # clients index it unconditionally
     members["status"] = response.status
     additions = {
+        "certificateChain": response.certificate_chain,
         "deviceName": response.device_name,
         "warning": response.warning,
         "reason": response.reason,

@@ -14,6 +14,7 @@ from cloud_core.core.api import DeviceApi
 from cloud_core.core.asking import Asking
 from cloud_core.core.asking import answered as answered  # others find it here
 from cloud_core.core.attributes import check_writable
+from cloud_core.core.authority_admin import AuthoritiesApi
 from cloud_core.core.customers import CustomersApi
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.logins import Operator, Tokens, hash_password, is_password_right
@@ -56,6 +57,9 @@ class AdminApi(Asking):
         super().__init__(store)
         self._api = api
         self.customers = CustomersApi(store=store, now_ms=api.now_ms)
+        self.authorities = AuthoritiesApi(
+            store=store, now_ms=api.now_ms, device_changed=api.device_changed, public_url=api.public_url
+        )
         self._tokens = Tokens(jwt_key)
         self._login_count = 0  # under way
 

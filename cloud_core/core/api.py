@@ -17,6 +17,7 @@ from cloud_core.core.authentication import LoginCache, LookUps, candidate_ids, c
 from cloud_core.core.certificate_logins import CertificateLogins, ChecksRevocation
 from cloud_core.core.claiming import ClaimsApi
 from cloud_core.core.downlinks import Downlinks, Ending
+from cloud_core.core.enrolment import Enrolment
 from cloud_core.core.gateways import GatewayApi, GatewayOptions
 from cloud_core.core.limits import FailedAttempts
 from cloud_core.core.packages import MAX_PACKAGE_BYTES, PackagesApi
@@ -144,12 +145,22 @@ class DeviceApi:
             store=store, downlinks=self.downlinks, attributes=self.attributes, rpc=self.rpc, claims=self.claims,
             presence=self.presence, now_ms=now_ms, options=options.gateway, policy=self._policy,
         )  # fmt: skip
+        self.enrolment = Enrolment(
+            store=store, now_ms=now_ms, policy=self._policy, provision=self.provision,
+            authenticate=lambda chain, peer, done: self.certificates.authenticate(chain, peer, done),
+            forget_logins=self.forget_logins, device_changed=self.device_changed,
+        )  # fmt: skip
 
     # -- for adapters -----------------------------------------------------------------------------
 
     def now_ms(self) -> int:
         """Time of receipt, Unix epoch UTC."""
         return int(self._wall_clock() * 1000)
+
+    @property
+    def public_url(self) -> str:
+        """Where others reach the core over HTTP; empty where nobody has said so."""
+        return self._policy.public_url
 
     @property
     def is_congested(self) -> bool:

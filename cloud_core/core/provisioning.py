@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from cloud_core.core import authorities
 from cloud_core.core.assignments import tell_new_device
 from cloud_core.core.holders import holder
 from cloud_core.core.names import check_device_name
@@ -31,6 +32,7 @@ from cloud_core.model import (
     StoredCredentials,
 )
 from cloud_core.storage.interface import NewDevice, Tx
+from shared import certificates
 from shared.credentials import (
     AccessToken,
     Credentials,
@@ -63,6 +65,7 @@ class Policy:
     """What the installation allows, beside the profile."""
 
     max_devices_per_tenant: int = 0  # 0: without limit
+    public_url: str = ""  # where others reach the core over HTTP, for certificates to say; empty: nowhere
 
 
 @dataclass(slots=True)
@@ -94,6 +97,8 @@ class Issued:
     device_name: str = ""  # only where it was generated
     warning: str = ""
     has_replaced: bool = False
+    detail: str = ""  # for the log
+    certificate_chain: str = ""  # PEM, of a certificate that a CA of ours has issued
 
 
 def attempt(
@@ -120,7 +125,7 @@ def attempt(
             ref="", at_ms=now_ms, peer=peer, outcome=issued.outcome, stage="stored",
             tenant_id=profile.tenant_id, profile_id=profile.id, device_id=issued.device_id,
             device_name=issued.device_name or request.device_name.strip(), key_hint=key_hint(request),
-            request=dict(redacted), detail=issued.warning,
+            request=dict(redacted), detail=issued.detail or issued.warning,
         )
     )  # fmt: skip
     response = ProvisionResponse if not issued.has_replaced else partial(Replaced, device_id=issued.device_id)
@@ -129,6 +134,7 @@ def attempt(
         credentials=issued.credentials,
         device_name=issued.device_name,
         warning=issued.warning,
+        certificate_chain=issued.certificate_chain,
     )
 
 
@@ -177,6 +183,10 @@ def _authenticated_profile(tx: Tx, request: ProvisionRequest) -> DeviceProfile:
         raise InvalidProvisionCredentials("no profile has this provision key")
     if not is_right:
         raise InvalidProvisionCredentials(f"wrong secret for the key of profile '{profile.name}'")
+    if request.profile_name not in ("", profile.name):
+        raise InvalidProvisionCredentials(
+            f"the key is that of profile '{profile.name}', and '{request.profile_name[:255]}' is asked for"
+        )
     return profile
 
 
@@ -193,12 +203,13 @@ def _create_new(context: Context, profile: DeviceProfile) -> Issued:
     limit = context.policy.max_devices_per_tenant
     if limit and tx.device_count(profile.tenant_id) >= limit:
         raise QuotaExceeded(f"the tenant has its {limit} devices")
-    brought = brought_credentials(context.request)
+    brought = None if context.request.csr else brought_credentials(context.request)
     if brought is not None and holder(tx, brought, context.now_ms) is not None:
         raise CredentialsInUse("another device has these credentials")
-    credentials = brought or AccessToken(new_secret())  # 119 random bits: nobody has them
-    is_gateway = context.request.is_gateway
     generated = "" if name else new_secret()
+    signed = _signed(context, profile, name or generated)
+    credentials = brought or (_credentials_of(signed) if signed else AccessToken(new_secret()))  # the latter: 119 bits
+    is_gateway = context.request.is_gateway
     device_id = tx.insert_device(
         NewDevice(
             uuid=new_uuid(context.now_ms), tenant_id=profile.tenant_id, profile_id=profile.id, name=name or generated,
@@ -208,11 +219,32 @@ def _create_new(context: Context, profile: DeviceProfile) -> Issued:
     )  # fmt: skip
     tx.put_credentials(
         device_id, credentials, now_ms=context.now_ms, issued_ms=context.now_ms,
-        request_digest=context.digest, is_new_device=True,
+        request_digest=context.digest, is_new_device=True, authority_id=signed.authority_id if signed else None,
     )  # fmt: skip
     tx.put_attributes(device_id, Scope.SERVER, {PROVISION_STATE: PROVISIONED}, now_ms=context.now_ms)
     tell_new_device(tx, device_id, profile.document, now_ms=context.now_ms)
-    return Issued(device_id, credentials, device_name=generated, warning=_warning(context.request))
+    return Issued(
+        device_id, credentials, device_name=generated, warning=_warning(context.request), detail=_detail(signed),
+        certificate_chain=signed.chain_pem if signed else "",
+    )  # fmt: skip
+
+
+def _signed(context: Context, profile: DeviceProfile, name: str) -> authorities.Issued | None:
+    """What the profile's CA issues for the request's CSR; None without one. Stands behind all other checks, since it
+    costs as much as all of them."""
+    csr = context.request.csr
+    if not csr:
+        return None
+    public_url = context.policy.public_url
+    return authorities.issue(context.tx, profile, csr, name, context.now_ms, public_url=public_url)
+
+
+def _credentials_of(signed: authorities.Issued) -> X509Certificate:
+    return X509Certificate(certificates.certificate_text(signed.certificate))
+
+
+def _detail(signed: authorities.Issued | None) -> str:
+    return f"the CA '{signed.authority_name}' issued certificate {signed.serial}" if signed else ""
 
 
 def _exists(device: Device) -> Issued:
@@ -220,6 +252,8 @@ def _exists(device: Device) -> Issued:
 
 
 def _check_pre_provisioned(context: Context, profile: DeviceProfile) -> Issued:
+    """A CSR is taken whatever `accept_device_credentials` says: the server issues the certificate, and the device
+    brings nothing of its own choice but a key."""
     tx = context.tx
     device = tx.device_by_name(profile.tenant_id, context.name) if context.name else None
     if device is None or device.profile_id != profile.id:
@@ -230,17 +264,24 @@ def _check_pre_provisioned(context: Context, profile: DeviceProfile) -> Issued:
     stored = tx.credentials(device.id)
     if stored is None:
         raise InvalidCredentials(f"device '{device.name}' has no credentials")
-    brought = brought_credentials(context.request) if profile.provision.accept_device_credentials else None
+    is_accepted = profile.provision.accept_device_credentials and not context.request.csr
+    brought = brought_credentials(context.request) if is_accepted else None
     if brought is not None and holder(tx, brought, context.now_ms) not in (None, device.id):
         raise CredentialsInUse("another device has these credentials")
-    if brought is not None:
+    signed = _signed(context, profile, device.name)
+    given = _credentials_of(signed) if signed else brought
+    if given is not None:
         tx.put_credentials(
-            device.id, brought, now_ms=context.now_ms, issued_ms=context.now_ms, request_digest=context.digest
-        )
+            device.id, given, now_ms=context.now_ms, issued_ms=context.now_ms, request_digest=context.digest,
+            authority_id=signed.authority_id if signed else None,
+        )  # fmt: skip
     else:
         tx.mark_issued(device.id, now_ms=context.now_ms, request_digest=context.digest)
     tx.put_attributes(device.id, Scope.SERVER, {PROVISION_STATE: PROVISIONED}, now_ms=context.now_ms)
-    return Issued(device.id, brought or stored.credentials, has_replaced=brought is not None)
+    return Issued(
+        device.id, given or stored.credentials, has_replaced=given is not None, detail=_detail(signed),
+        certificate_chain=signed.chain_pem if signed else "",
+    )  # fmt: skip
 
 
 def _already(device: Device, state: object) -> Issued:
@@ -265,7 +306,10 @@ def _replay(context: Context, policy: ProvisionConfiguration, device: Device) ->
     if stored is None or not _is_replayable(stored, context, policy.replay_window_s):
         return None
     warning = _warning(context.request) if policy.strategy is ProvisionStrategy.ALLOW_CREATE_NEW_DEVICES else ""
-    return Issued(device.id, stored.credentials, outcome="REPLAYED", warning=warning)
+    chain = ""
+    if context.request.csr and isinstance(stored.credentials, X509Certificate):
+        chain = authorities.chain_of(context.tx, certificates.der_of(stored.credentials.certificate))
+    return Issued(device.id, stored.credentials, outcome="REPLAYED", warning=warning, certificate_chain=chain)
 
 
 def _is_replayable(stored: StoredCredentials, context: Context, window_s: int) -> bool:
@@ -284,6 +328,7 @@ def digest_parts(request: ProvisionRequest) -> tuple[str, ...]:
         request.provision_key, request.provision_secret, request.device_name.strip(),
         request.credentials_type.value, request.token, request.client_id, request.username,
         request.password, request.certificate, str(request.is_gateway),
+        *((request.csr,) if request.csr else ()),
     )  # fmt: skip
 
 
@@ -304,6 +349,6 @@ def brought_credentials(request: ProvisionRequest) -> Credentials | None:
 
 def _warning(request: ProvisionRequest) -> str:
     wanted = request.credentials_type
-    if wanted is CredentialsType.ACCESS_TOKEN or request.brings_credentials:
+    if request.csr or wanted is CredentialsType.ACCESS_TOKEN or request.brings_credentials:
         return ""
     return f"{wanted.value} was requested without values; an access token was generated"

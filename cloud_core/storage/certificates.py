@@ -28,6 +28,12 @@ _ROWS = select(
 ).outerjoin(device, _c.device_id == device.c.id)  # fmt: skip
 _BY_FINGERPRINT = _ROWS.where(_c.fingerprint == p("fingerprint"))
 _BY_SERIAL = _ROWS.where(_c.authority_id == p("authority_id"), _c.serial == p("serial"))
+_OF_DEVICE = _ROWS.where(_c.device_id == p("device_id")).order_by(_c.id)
+_IN_USE = (_c.until_ms.is_(None), _c.revoked_ms.is_(None), _c.device_id.is_not(None))
+_ENDING = select(func.count(), func.min(_c.not_after_ms)).where(
+    _c.not_after_ms >= p("from_ms"), _c.not_after_ms < p("before_ms"), *_IN_USE
+)
+_ENDING_FIRST = _ROWS.where(_c.not_after_ms == p("not_after_ms"), *_IN_USE).order_by(_c.id).limit(1)
 _REVOKED = _ROWS.where(
     _c.authority_id == p("authority_id"), _c.revoked_ms.is_not(None), _c.not_after_ms > p("now_ms")
 ).order_by(_c.id)
@@ -52,6 +58,8 @@ _AUTHORITIES = select(
     _a.id, _a.uuid, _a.tenant_id, _a.name, _a.chain, _a.key_sealed, _a.created_ms, _a.crl_number
 ).order_by(_a.id)
 _AUTHORITY = _AUTHORITIES.where(_a.tenant_id == p("tenant_id"), _a.name == p("name"))
+_AUTHORITY_BY_UUID = _AUTHORITIES.where(_a.uuid == p("uuid"))
+_AUTHORITY_BY_ID = _AUTHORITIES.where(_a.id == p("id"))
 _AUTHORITIES_OF = _AUTHORITIES.where(_a.tenant_id == p("tenant_id"))
 _INSERT_AUTHORITY = (
     insert(authority)
@@ -106,10 +114,7 @@ class ReadsCertificates(Connected):
     ) -> tuple[list[KnownCertificate], int]:
         wanted = _ROWS.where(_c.tenant_id == tenant_id)
         if ends_before_ms is not None:
-            wanted = wanted.where(
-                _c.not_after_ms < ends_before_ms, _c.until_ms.is_(None), _c.revoked_ms.is_(None),
-                _c.device_id.is_not(None),
-            )  # fmt: skip
+            wanted = wanted.where(_c.not_after_ms < ends_before_ms, *_IN_USE)
         if authority_id is not None:
             wanted = wanted.where(_c.authority_id == authority_id)
         columns = {"createdTime": _c.not_after_ms, "notAfter": _c.not_after_ms, "subject": _c.subject}
@@ -120,8 +125,26 @@ class ReadsCertificates(Connected):
         rows = self._rows(self._once(_REVOKED), authority_id=authority_id, now_ms=now_ms)
         return [one for row in rows if (one := _known(row))]
 
+    def certificates_of_device(self, device_id: int) -> list[KnownCertificate]:
+        rows = self._rows(self._once(_OF_DEVICE), device_id=device_id)
+        return [one for row in rows if (one := _known(row))]
+
+    def ending_certificates(self, *, from_ms: int, before_ms: int) -> tuple[int, KnownCertificate | None]:
+        count, first_ms = self._row(self._once(_ENDING), from_ms=from_ms, before_ms=before_ms)
+        if not count:
+            return 0, None
+        return count, _known(self._row(self._once(_ENDING_FIRST), not_after_ms=first_ms))
+
     def authority(self, tenant_id: int, name: str) -> Authority | None:
         row = self._row(self._once(_AUTHORITY), tenant_id=tenant_id, name=name)
+        return None if row is None else self._authority(row)
+
+    def authority_by_uuid(self, uuid: UUID) -> Authority | None:
+        row = self._row(self._once(_AUTHORITY_BY_UUID), uuid=uuid.bytes)
+        return None if row is None else self._authority(row)
+
+    def authority_by_id(self, authority_id: int) -> Authority | None:
+        row = self._row(self._once(_AUTHORITY_BY_ID), id=authority_id)
         return None if row is None else self._authority(row)
 
     def authorities(self, tenant_id: int) -> list[Authority]:
@@ -187,12 +210,16 @@ class WritesCertificates(ReadsCertificates):
         """Those of the device so far are former ones from now on."""
         self._write(self._once(_CLOSE), b_device_id=device_id, b_until_ms=until_ms, until_ms=until_ms)
 
-    def _record_credentials(self, tenant_id: int, device_id: int, credentials: Credentials, now_ms: int) -> None:
+    def _record_credentials(
+        self, tenant_id: int, device_id: int, credentials: Credentials, authority_id: int | None, now_ms: int
+    ) -> None:
         """What is known of a device's certificate, where it is one and no mere fingerprint."""
         if isinstance(credentials, X509Certificate):
             try:
                 der = certificates.der_of(credentials.certificate)
-                self.record_certificate(der, tenant_id=tenant_id, device_id=device_id, now_ms=now_ms)
+                self.record_certificate(
+                    der, tenant_id=tenant_id, device_id=device_id, authority_id=authority_id, now_ms=now_ms
+                )
             except MalformedCertificate:
                 return  # an opaque text, as the specification sends it
 

@@ -160,6 +160,7 @@ class SqlTx(
         request_digest: bytes | None = None,
         is_new_device: bool = False,
         former_until_ms: int = 0,
+        authority_id: int | None = None,
     ) -> None:
         values = {
             "id_hash": self._vault.hash_id(credentials_id(credentials)),
@@ -179,7 +180,7 @@ class SqlTx(
             )  # fmt: skip
         if isinstance(credentials, X509Certificate):
             tenant_id = self._row(self._s.tenant_of_device, id=device_id)[0]
-            self._record_credentials(tenant_id, device_id, credentials, now_ms)
+            self._record_credentials(tenant_id, device_id, credentials, authority_id, now_ms)
 
     def mark_issued(self, device_id: int, *, now_ms: int, request_digest: bytes | None) -> None:
         self._write(self._s.mark_issued, b_device_id=device_id, issued_ms=now_ms, request_digest=request_digest)

@@ -164,11 +164,13 @@ class Tx(
         request_digest: bytes | None = None,
         is_new_device: bool = False,
         former_until_ms: int = 0,
+        authority_id: int | None = None,
     ) -> None:
         """Gives the device these credentials in place of any it had; unconfirmed.
 
         `is_new_device` spares the look for old ones. A certificate in use so far opens the device's door until
-        `former_until_ms`, beside the new credentials. What is known of a new certificate is kept (`certificate`).
+        `former_until_ms`, beside the new credentials. What is known of a new certificate is kept (`certificate`),
+        with the authority of ours that has issued it.
         """
 
     def mark_issued(self, device_id: int, *, now_ms: int, request_digest: bytes | None) -> None: ...

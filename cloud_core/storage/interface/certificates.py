@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
+from uuid import UUID
 
 from cloud_core.model import Authority, DeviceProfile, KnownCertificate, Login, Page
 
@@ -23,11 +24,19 @@ class ReadCertificates(Protocol):
         With `ends_before_ms` only those in use (current and not revoked).
         """
 
+    def certificates_of_device(self, device_id: int) -> list[KnownCertificate]:
+        """Current, former and revoked, in the order they came."""
+
+    def ending_certificates(self, *, from_ms: int, before_ms: int) -> tuple[int, KnownCertificate | None]:
+        """How many of those in use, over all tenants, end in that time, and the one that ends first."""
+
     def certificate_by_serial(self, authority_id: int, serial: str) -> KnownCertificate | None: ...
     def revoked_certificates(self, authority_id: int, *, now_ms: int) -> list[KnownCertificate]:
         """That have not ended by themselves yet: what a revocation list names."""
 
     def authority(self, tenant_id: int, name: str) -> Authority | None: ...
+    def authority_by_uuid(self, uuid: UUID) -> Authority | None: ...
+    def authority_by_id(self, authority_id: int) -> Authority | None: ...
     def authorities(self, tenant_id: int) -> list[Authority]: ...
     def every_authority(self) -> list[Authority]:
         """Of all tenants."""

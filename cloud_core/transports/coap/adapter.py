@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.line_ration import LineRation
 from cloud_core.model import Identity, Peer, PresentedChain, Transport
-from cloud_core.transports.coap import packages
+from cloud_core.transports.coap import est, packages
 from cloud_core.transports.coap.errors import (
     BAD_REQUEST,
     CODES,
@@ -77,6 +77,9 @@ class CoapDeviceAdapter:
         code, path = request.code, request.path
         if code != POST and code != GET:
             answer(Answered(METHOD_NOT_ALLOWED))
+            return
+        if path is None and est.is_est(request.segments):
+            est.perform(self.api.enrolment, request, answer)
             return
         if path is None:
             answer(Answered(BAD_REQUEST))

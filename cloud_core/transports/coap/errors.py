@@ -11,6 +11,7 @@ from shared.errors import PlatformError
 CREATED = 0x41
 DELETED = 0x42
 VALID = 0x43
+CHANGED = 0x44
 CONTENT = 0x45
 CONTINUE = 0x5F
 BAD_REQUEST = 0x80
@@ -23,6 +24,7 @@ NOT_ACCEPTABLE = 0x86
 INCOMPLETE = 0x88
 CONFLICT = 0x89
 TOO_LARGE = 0x8D
+UNSUPPORTED_FORMAT = 0x8F
 TOO_MANY_REQUESTS = 0x9D  # RFC 8516
 INTERNAL_ERROR = 0xA0
 SERVICE_UNAVAILABLE = 0xA3
@@ -53,6 +55,7 @@ CODES: dict[type[PlatformError], int] = {
     errors.InvalidCredentials: BAD_REQUEST,
     errors.InvalidDeviceName: BAD_REQUEST,
     errors.QuotaExceeded: BAD_REQUEST,
+    errors.NoAuthority: BAD_REQUEST,
 }
 
 _COME_BACK = (TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
+from cloud_core.transports.coap import est
 from cloud_core.transports.coap.adapter import CoapDeviceAdapter
 from cloud_core.transports.coap.blockwise import Downloads
 from cloud_core.transports.coap.errors import GATEWAY_TIMEOUT, INTERNAL_ERROR, NOT_ACCEPTABLE, TOO_LARGE
@@ -111,7 +112,7 @@ class FastPath:
         request = Request(
             code=code, path=head.path, content_format=head.content_format, payload=payload,
             peer_address=plain_address(exchange.address), queries=head.queries, block2=head.block2,
-            session=self._session_of(exchange.address),
+            session=self._session_of(exchange.address), segments=head.segments, accept=head.accept,
         )  # fmt: skip
         try:
             if code == POST:
@@ -128,7 +129,7 @@ class FastPath:
 
     def _get(self, exchange: Exchange, request: Request, head: Head) -> None:
         feature = None if head.path is None else head.path.feature
-        if head.accept is not None and head.accept not in ACCEPTED_FORMATS:
+        if head.accept is not None and head.accept not in ACCEPTED_FORMATS and not est.is_est(head.segments):
             exchange.answer(Answered(NOT_ACCEPTABLE))
         elif head.block2 is not None and head.block2 >> 4 and feature not in _PACKAGES:
             exchange.answer(self._outbox.downloads.later_block(exchange.download_key, head.block2))

@@ -43,6 +43,8 @@ class Request:
     queries: tuple[str, ...] = ()
     block2: int | None = None
     session: Session | None = None  # of a peer that comes through DTLS
+    segments: tuple[str, ...] = ()  # of a path that is none of the device API's
+    accept: int | None = None
 
     @property
     def chain(self) -> PresentedChain | None:

@@ -16,6 +16,7 @@ from aiocoap.numbers.codes import Code
 from aiocoap.resource import Resource
 from twisted.logger import Logger
 
+from cloud_core.transports.coap import est
 from cloud_core.transports.coap.adapter import CoapDeviceAdapter
 from cloud_core.transports.coap.blockwise import Downloads, Uploads, download_key, part
 from cloud_core.transports.coap.errors import (
@@ -107,6 +108,8 @@ class DeviceResource(Resource):  # type: ignore[misc]  # aiocoap's types are not
             queries=queries,
             block2=block2,
             session=self._session_of(request.remote.sockaddr),
+            segments=segments,
+            accept=None if request.opt.accept is None else int(request.opt.accept),
         )
         is_package = asked.path is not None and asked.path.feature in (Feature.FIRMWARE, Feature.SOFTWARE)
         if block2 is not None and block2 >> 4 and request.opt.block1 is None and not is_package:
@@ -140,7 +143,9 @@ def _option_refusal(request: Any) -> int | None:
         if number & 1 and number not in _UNDERSTOOD:
             return BAD_OPTION
     accepted = request.opt.accept
-    if int(request.code) in (GET, POST) and accepted is not None and int(accepted) not in ACCEPTED_FORMATS:
+    if int(request.code) not in (GET, POST) or accepted is None or est.is_est(request.opt.uri_path):
+        return None
+    if int(accepted) not in ACCEPTED_FORMATS:
         return NOT_ACCEPTABLE
     return None
 

@@ -16,6 +16,7 @@ from cloud_core.core.permissions import Act
 from cloud_core.model import NIL_CUSTOMER, Scope
 from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.transports.http import shapes
+from cloud_core.transports.http.authority_routes import AuthorityRoutes
 from cloud_core.transports.http.calls import (
     CallSupport,
     address_of,
@@ -35,6 +36,7 @@ from cloud_core.transports.http.calls import (
 from cloud_core.transports.http.claim_routes import ClaimRoutes
 from cloud_core.transports.http.customer_routes import CustomerRoutes
 from cloud_core.transports.http.device_routes import DeviceRoutes
+from cloud_core.transports.http.est_routes import EstRoutes
 from cloud_core.transports.http.fleet_routes import FleetRoutes
 from cloud_core.transports.http.package_routes import PackageRoutes
 from cloud_core.transports.http.relation_routes import RelationRoutes, device_search_from
@@ -64,6 +66,7 @@ class AdminRoutes(CallSupport):
         customers: CustomerRoutes,
         claims: ClaimRoutes,
         packages: PackageRoutes,
+        est: EstRoutes,
     ) -> None:
         super().__init__(admin)
         self._device_routes = devices
@@ -75,6 +78,8 @@ class AdminRoutes(CallSupport):
         self._package_routes = packages
         self._relation_routes = RelationRoutes(admin)
         self._fleet_routes = FleetRoutes(admin)
+        self._authority_routes = AuthorityRoutes(admin)
+        self._est_routes = est
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -116,6 +121,15 @@ class AdminRoutes(CallSupport):
     @app.route("/api/relations", branch=True)
     def relation_routes(self, request: Request) -> Any:
         return mounted(request, self._relation_routes)
+
+    @app.route("/api/ca", branch=True)
+    @app.route("/api/certificates", branch=True)
+    def authority_routes(self, request: Request) -> Any:
+        return mounted(request, self._authority_routes)
+
+    @app.route("/.well-known/est/", branch=True)
+    def est_routes(self, request: Request) -> Any:
+        return mounted(request, self._est_routes)
 
     @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
     def no_route(self, request: Request, failure: Failure) -> bytes:

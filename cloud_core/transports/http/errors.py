@@ -35,6 +35,7 @@ STATUS: dict[type[PlatformError], int] = {
     errors.InvalidCredentials: 200,
     errors.InvalidDeviceName: 200,
     errors.QuotaExceeded: 200,
+    errors.NoAuthority: 200,
 }
 
 # On the device API, where it differs: a device whose call to the server is not answered in time asks again.

@@ -12,6 +12,7 @@ from cloud_core.transports.http.claim_routes import ClaimRoutes
 from cloud_core.transports.http.customer_routes import CustomerRoutes
 from cloud_core.transports.http.deadlines import Deadlines
 from cloud_core.transports.http.device_routes import DeviceRoutes
+from cloud_core.transports.http.est_routes import EstRoutes
 from cloud_core.transports.http.front import FrontFactory
 from cloud_core.transports.http.intake import BoundedSite
 from cloud_core.transports.http.long_polls import LongPolls
@@ -39,6 +40,7 @@ class HttpService:
             customers=CustomerRoutes(admin),
             claims=ClaimRoutes(admin, api.claims),
             packages=packages,
+            est=EstRoutes(api.enrolment, now_ms=api.now_ms),
         )
         self._site = BoundedSite(
             routes.app.resource(),

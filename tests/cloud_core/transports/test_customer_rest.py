@@ -14,6 +14,7 @@ import pytest
 from cloud_core.core.permissions import ACTS, Act, operator_may
 from cloud_core.model import NIL_CUSTOMER, DevicePresence, Identity, Role
 from cloud_core.transports.http.device_routes import DeviceRoutes
+from cloud_core.transports.http.est_routes import EstRoutes
 from shared.messages import ClaimRequest
 from tests.support.rest import Rest, id_of, without_threads
 from tests.support.stores import TENANT, StoreUnderTest
@@ -272,7 +273,12 @@ def test_an_administrator_ends_any_ownership_and_a_customer_its_own(rest: Rest) 
 
 # -- who may what ---------------------------------------------------------------------------------
 
-OPEN_TO_ALL = {("POST", "/api/auth/login"), ("POST", "/api/auth/token")}
+OPEN_TO_ALL = {
+    ("GET", "/api/ca/<uuid>/crl"),
+    ("GET", "/api/ca/<uuid>/certificates"),
+    ("POST", "/api/auth/login"),
+    ("POST", "/api/auth/token"),
+}
 OPEN_TO_CUSTOMERS = {
     ("GET", "/api/auth/user"),
     ("POST", "/api/auth/logout"),
@@ -300,7 +306,7 @@ def routes_of(routes: Any, prefix: str = "") -> set[tuple[str, str]]:
         elif not rule.endpoint.endswith("_branch"):  # its twin, without the rest of the path, mounts the same
             request = SimpleNamespace(prepath=[], postpath=[])
             resource = routes.app.execute_endpoint(rule.endpoint, request, **dict.fromkeys(rule.arguments, ""))
-            if not isinstance(resource._app._instance, DeviceRoutes):
+            if not isinstance(resource._app._instance, DeviceRoutes | EstRoutes):
                 found |= routes_of(resource._app._instance, path)
     return found
 

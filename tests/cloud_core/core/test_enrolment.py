@@ -1,0 +1,210 @@
+"""Enrolment and renewal by EST, without a transport, on a real store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cloud_core.core.downlinks import Ending
+from cloud_core.core.enrolment import MAX_RENEWALS, explained
+from cloud_core.model import Peer, PresentedChain, ProvisionStrategy, Transport
+from shared import certificates
+from shared.certificates import certificate_text
+from shared.credentials import X509Certificate
+from shared.errors import DeviceAlreadyExists, InvalidCredentials, NotAuthenticated, NotFound, PlatformError
+from tests.support.api import ApiUnderTest
+from tests.support.authorities import add_authority, csr
+from tests.support.logged_in import CertificatesByStore
+from tests.support.pki import Pki, generate
+from tests.support.stores import TENANT, StoreUnderTest
+
+PEER = Peer(Transport.HTTP, "192.0.2.1")
+DAY_S = 86_400
+FACTORY = Pki().root("Factory")
+
+
+class Enrolling:
+    """The door with what it told `DeviceApi`."""
+
+    def __init__(self, store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.store = store
+        self.api = ApiUnderTest(store)
+        self.told: list[tuple[Any, ...]] = []
+        door = self.api.api
+        monkeypatch.setattr(door, "certificates", CertificatesByStore(door, store.store))
+        monkeypatch.setattr(door.enrolment, "_forget_logins", lambda number: self.told.append(("forget", number)))
+        monkeypatch.setattr(door.enrolment, "_device_changed", lambda *what: self.told.append(what))
+
+    def enrol(self, text: str, key: str = "sensor-key", secret: str = "sensor-secret", label: str = "") -> Any:
+        enrol = self.api.api.enrolment.enrol
+        return self.api.outcome(lambda done: enrol(key, secret, text, PEER, done, profile_name=label))
+
+    def renew(self, shown: bytes, text: str, label: str = "") -> Any:
+        chain = PresentedChain(shown)
+        renew = self.api.api.enrolment.renew
+        return self.api.outcome(lambda done: renew(chain, text, PEER, done, profile_name=label))
+
+    def renewed(self, shown: bytes, text: str) -> bytes:
+        outcome = self.renew(shown, text)
+        assert isinstance(outcome, bytes), outcome
+        return outcome
+
+    def log(self) -> Any:
+        return self.store.read(lambda tx: tx.attempts(1))[0]
+
+    def known(self, der: bytes) -> Any:
+        return self.store.read(lambda tx: tx.certificate(certificates.fingerprint(der)))
+
+    def first(self, name: str = "SN-1", **profile: Any) -> bytes:
+        """The certificate of a device that has just enrolled."""
+        add_authority(self.store)
+        self.store.add_profile(**profile)
+        enrolled = self.enrol(csr(name))
+        assert isinstance(enrolled, bytes), enrolled
+        return enrolled
+
+
+@pytest.fixture
+def est(sqlite_store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> Enrolling:
+    return Enrolling(sqlite_store, monkeypatch)
+
+
+def test_whoever_knows_key_and_secret_gets_a_first_certificate(est: Enrolling) -> None:
+    """As a provision request would: the request's CN is the device's name."""
+    leaf = certificates.load(est.first("SN-9"))
+    assert certificates.common_name(leaf) == "SN-9"
+    assert est.store.read(lambda tx: tx.device_by_name(TENANT, "SN-9")) is not None
+    assert est.log().request["credentialsType"] == "X509_CSR"
+
+
+def test_a_first_certificate_has_the_refusals_of_a_provision_request(est: Enrolling) -> None:
+    """Wrong secret, a name that is taken, a bad request; each with a reference."""
+    est.first()
+    refusals = [est.enrol(csr("SN-2"), secret="wrong"), est.enrol(csr("SN-1", generate("p256"))), est.enrol("x!")]
+    assert [one.reason.value for one in refusals] == [
+        "INVALID_PROVISION_CREDENTIALS", "DEVICE_EXISTS", "INVALID_CREDENTIALS",
+    ]  # fmt: skip
+    assert all(one.ref for one in refusals)
+    assert est.enrol(csr("SN-3"), label="other").reason.value == "INVALID_PROVISION_CREDENTIALS"
+
+
+def test_a_device_renews_and_its_former_certificate_stays_good_for_a_while(est: Enrolling) -> None:
+    """The profile's overlap; nobody is disconnected; the log says so."""
+    old = est.first(overlap_days=7)
+    new = est.renewed(old, csr("SN-1", generate("p256")))
+    device = est.store.read(lambda tx: tx.device_by_name(TENANT, "SN-1"))
+    stored = est.store.read(lambda tx: tx.credentials(device.id)).credentials
+    assert stored == X509Certificate(certificate_text(new)) and new != old
+    assert est.known(old).until_ms == int(est.api.now_s * 1000) + 7 * DAY_S * 1000
+    assert est.known(new).authority_id == est.known(old).authority_id is not None
+    assert est.told == [("forget", device.id)]
+    assert (est.log().stage, est.log().outcome, est.log().device_id) == ("renewal", "SUCCESS", device.id)
+
+
+def test_without_overlap_the_former_certificate_is_over_at_once(est: Enrolling) -> None:
+    """And whoever is connected with it is disconnected."""
+    old = est.first(overlap_days=0)
+    est.renewed(old, csr("SN-1", generate("p256")))
+    device = est.store.read(lambda tx: tx.device_by_name(TENANT, "SN-1"))
+    assert est.told == [(device.id, Ending.CREDENTIALS_CHANGED)]
+    assert isinstance(est.renew(old, csr("SN-1")), NotAuthenticated)
+
+
+def test_the_certificate_of_a_factory_gives_way_to_one_of_ours(est: Enrolling) -> None:
+    """Whoever has issued the one that is shown; the subject is as there, or the device's name, or left to us."""
+    add_authority(est.store)
+    factory = FACTORY.leaf("Device7.company.com")
+    profile = est.store.add_profile(strategy=ProvisionStrategy.X509_CERTIFICATE_CHAIN, key="k", secret=FACTORY.pem)
+    est.store.add_device("Device7", profile, X509Certificate(certificate_text(factory.der)))
+    new = certificates.load(est.renewed(factory.der, csr("Device7.company.com")))
+    assert certificates.common_name(new) == "Device7"
+    est.renewed(factory.der, csr("Device7", generate("p256")))
+    refusal = est.renew(factory.der, csr("Device8"))
+    assert isinstance(refusal, InvalidCredentials) and "must be CN=Device7" in refusal.detail
+    assert (est.log().ref, est.log().outcome) == (refusal.ref, "INVALID_CREDENTIALS")
+
+
+def test_a_lost_answer_is_given_again_until_the_first_login(est: Enrolling) -> None:
+    """The same request gets the same certificate; after it has been used, another one."""
+    old, text = est.first(), csr("SN-1", generate("p256"))
+    new = est.renewed(old, text)
+    assert est.renewed(old, text) == new
+    device = est.store.read(lambda tx: tx.device_by_name(TENANT, "SN-1"))
+    assert len(est.store.read(lambda tx: tx.certificates_of_device(device.id))) == 2
+    est.store.run(lambda tx: tx.mark_confirmed(device.id, now_ms=1))
+    assert est.renewed(new, text) != new
+
+
+def test_a_device_that_never_hears_the_answer_is_not_locked_out(est: Enrolling) -> None:
+    """Each time it asks, the certificate it asks with stays good for the whole overlap again."""
+    old = est.first(overlap_days=7)
+    for _ in range(4):
+        est.renewed(old, csr("SN-1", generate("p256")))
+        est.api.now_s += 5 * DAY_S
+    assert est.known(old).until_ms == int(est.api.now_s * 1000) + 2 * DAY_S * 1000
+
+
+def test_a_former_certificate_renews_nothing_once_its_time_is_over(est: Enrolling) -> None:
+    """Nor does one that is nobody's."""
+    old = est.first(overlap_days=1)
+    est.renewed(old, csr("SN-1", generate("p256")))
+    est.api.now_s += 2 * DAY_S
+    assert isinstance(est.renew(old, csr("SN-1")), NotAuthenticated)
+    assert isinstance(est.renew(FACTORY.leaf("SN-1").der, csr("SN-1")), NotAuthenticated)
+
+
+def test_a_revoked_certificate_renews_nothing(est: Enrolling) -> None:
+    """Revoked between the handshake and the request."""
+    old = est.first()
+    number = est.known(old).id
+    est.store.run(lambda tx: tx.revoke_certificate(number, now_ms=1, reason="keyCompromise"))
+    assert isinstance(est.renew(old, csr("SN-1")), NotAuthenticated)
+
+
+def test_renewals_are_rationed(est: Enrolling) -> None:
+    """A device in a loop must not fill the database; a day later it may again."""
+    shown = est.first()
+    for _ in range(MAX_RENEWALS):
+        shown = est.renewed(shown, csr("SN-1", generate("p256")))
+    limited = est.renew(shown, csr("SN-1", generate("p256")))
+    assert limited.reason.value == "RATE_LIMITED" and limited.retry_after_s > DAY_S - 10
+    est.api.now_s += DAY_S
+    est.renewed(shown, csr("SN-1", generate("p256")))
+
+
+def test_the_label_must_be_the_devices_profile(est: Enrolling) -> None:
+    """Whose certificate it is decides, not the path."""
+    old = est.first()
+    assert est.renew(old, csr("SN-1"), "other").reason.value == "DEVICE_NOT_FOUND"
+    assert isinstance(est.renew(old, csr("SN-1"), "sensor"), bytes)
+
+
+def ca_certificates(est: Enrolling, label: str = "") -> Any:
+    return est.api.outcome(lambda done: est.api.api.enrolment.ca_certificates(label, done))
+
+
+def test_the_cas_are_told_to_everybody(est: Enrolling) -> None:
+    """All of them, or that of the profile named."""
+    assert isinstance(ca_certificates(est), NotFound)
+    one, two = add_authority(est.store, "one"), add_authority(est.store, "two")
+    est.store.add_profile("p", authority="two")
+    est.store.add_profile("q")
+    assert ca_certificates(est) == [one.chain[0], two.chain[0]]
+    assert ca_certificates(est, "p") == [two.chain[0]]
+    assert isinstance(ca_certificates(est, "x"), NotFound)
+    assert ca_certificates(est, "q").reason.value == "NO_CERTIFICATE_AUTHORITY"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (InvalidCredentials("the csr is bad"), "The csr is bad. (INVALID_CREDENTIALS)"),
+        (DeviceAlreadyExists("device 'x' of 'y'"), "Failed to provision device! (DEVICE_EXISTS)"),
+    ],
+)
+def test_a_peer_is_told_what_is_wrong_with_its_request_and_not_with_the_fleet(error: PlatformError, text: str) -> None:
+    """The rest is for whoever may look up the reference."""
+    assert explained(error) == text
+    error.ref = "AAAAA-BBBBB"
+    assert explained(error).endswith("Reference AAAAA-BBBBB; the operator can explain it.")
