@@ -163,6 +163,7 @@ class Program:
             request_timeout_s=limits.request_timeout_s,
         )
         self._tls = open_tls(config, reactor)
+        self._admin.authorities.server_certificates = self._server_certificates
         self._coap = CoapService(
             self._api,
             bind_address=config.coap.bind or config.http.bind,
@@ -235,6 +236,11 @@ class Program:
             self._ports.append(opened)
             listening += f" {name}={bind}:{opened.getHost().port}"
         return listening
+
+    def _server_certificates(self) -> list[tuple[str, int]]:
+        """Subject and end of what TLS shows to clients."""
+        shown = self._tls.tls.expiry() if self._tls is not None else None
+        return [(shown.subject, shown.not_after_ms)] if shown is not None else []
 
     async def _first_administrator(self) -> None:
         """Made at first start; a random password is printed once and kept 0600 in the data directory."""

@@ -58,8 +58,9 @@ class AdminApi(Asking):
         self._api = api
         self.customers = CustomersApi(store=store, now_ms=api.now_ms)
         self.authorities = AuthoritiesApi(
-            store=store, now_ms=api.now_ms, device_changed=api.device_changed, public_url=api.public_url
-        )
+            store=store, now_ms=api.now_ms, device_changed=api.device_changed, public_url=api.public_url,
+            on_new_authority=api.certificates.anchors_changed,
+        )  # fmt: skip
         self._tokens = Tokens(jwt_key)
         self._login_count = 0  # under way
 

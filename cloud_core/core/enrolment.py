@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloud_core.core import authorities, signing
-from cloud_core.core.authentication import candidate_ids
+from cloud_core.core.authentication import certificate_ids
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.provisioning import Policy
 from cloud_core.core.signing_requests import read_request, requested_name
@@ -27,7 +27,6 @@ from cloud_core.model import (
     Identity,
     Peer,
     PresentedChain,
-    PresentedCredentials,
     StoredCredentials,
 )
 from cloud_core.storage.interface import Done, ReadTx, Store, Tx
@@ -202,7 +201,7 @@ def _holder(tx: ReadTx, wanted: Wanted, now_ms: int) -> tuple[Device, StoredCred
     device, stored = tx.device_by_id(wanted.device_id), tx.credentials(wanted.device_id)
     if device is None or stored is None:
         raise NotAuthenticated
-    ids = candidate_ids(PresentedCredentials(chain=PresentedChain(wanted.leaf)))
+    ids = certificate_ids(wanted.leaf)
     known = tx.certificate(certificates.fingerprint(wanted.leaf))
     is_current = credentials_id(stored.credentials) in ids
     is_former = known is not None and known.device_id == device.id and (known.until_ms or 0) > now_ms

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,16 +14,16 @@ from cloud_core.model import Peer, PresentedChain, ProvisionStrategy, Transport
 from shared import certificates
 from shared.certificates import certificate_text
 from shared.credentials import X509Certificate
-from shared.errors import DeviceAlreadyExists, InvalidCredentials, NotAuthenticated, NotFound, PlatformError
+from shared.errors import DeviceAlreadyExists, InvalidCredentials, NotFound, PlatformError, UntrustedCertificate
 from tests.support.api import ApiUnderTest
 from tests.support.authorities import add_authority, csr
-from tests.support.logged_in import CertificatesByStore
+from tests.support.chains import NOW_S
 from tests.support.pki import Pki, generate
 from tests.support.stores import TENANT, StoreUnderTest
 
 PEER = Peer(Transport.HTTP, "192.0.2.1")
 DAY_S = 86_400
-FACTORY = Pki().root("Factory")
+FACTORY = Pki(datetime.fromtimestamp(NOW_S, UTC)).root("Factory")
 
 
 class Enrolling:
@@ -32,9 +34,15 @@ class Enrolling:
         self.api = ApiUnderTest(store)
         self.told: list[tuple[Any, ...]] = []
         door = self.api.api
-        monkeypatch.setattr(door, "certificates", CertificatesByStore(door, store.store))
-        monkeypatch.setattr(door.enrolment, "_forget_logins", lambda number: self.told.append(("forget", number)))
-        monkeypatch.setattr(door.enrolment, "_device_changed", lambda *what: self.told.append(what))
+        monkeypatch.setattr(door.enrolment, "_forget_logins", self._listened(door.forget_logins, "forget"))
+        monkeypatch.setattr(door.enrolment, "_device_changed", self._listened(door.device_changed))
+
+    def _listened(self, call: Callable[..., None], *word: str) -> Callable[..., None]:
+        def called(*what: Any) -> None:
+            self.told.append((*word, *what))
+            call(*what)
+
+        return called
 
     def enrol(self, text: str, key: str = "sensor-key", secret: str = "sensor-secret", label: str = "") -> Any:
         enrol = self.api.api.enrolment.enrol
@@ -108,7 +116,7 @@ def test_without_overlap_the_former_certificate_is_over_at_once(est: Enrolling) 
     est.renewed(old, csr("SN-1", generate("p256")))
     device = est.store.read(lambda tx: tx.device_by_name(TENANT, "SN-1"))
     assert est.told == [(device.id, Ending.CREDENTIALS_CHANGED)]
-    assert isinstance(est.renew(old, csr("SN-1")), NotAuthenticated)
+    assert isinstance(est.renew(old, csr("SN-1")), UntrustedCertificate)
 
 
 def test_the_certificate_of_a_factory_gives_way_to_one_of_ours(est: Enrolling) -> None:
@@ -150,8 +158,8 @@ def test_a_former_certificate_renews_nothing_once_its_time_is_over(est: Enrollin
     old = est.first(overlap_days=1)
     est.renewed(old, csr("SN-1", generate("p256")))
     est.api.now_s += 2 * DAY_S
-    assert isinstance(est.renew(old, csr("SN-1")), NotAuthenticated)
-    assert isinstance(est.renew(FACTORY.leaf("SN-1").der, csr("SN-1")), NotAuthenticated)
+    assert isinstance(est.renew(old, csr("SN-1")), UntrustedCertificate)
+    assert isinstance(est.renew(FACTORY.leaf("SN-1").der, csr("SN-1")), UntrustedCertificate)
 
 
 def test_a_revoked_certificate_renews_nothing(est: Enrolling) -> None:
@@ -159,7 +167,7 @@ def test_a_revoked_certificate_renews_nothing(est: Enrolling) -> None:
     old = est.first()
     number = est.known(old).id
     est.store.run(lambda tx: tx.revoke_certificate(number, now_ms=1, reason="keyCompromise"))
-    assert isinstance(est.renew(old, csr("SN-1")), NotAuthenticated)
+    assert isinstance(est.renew(old, csr("SN-1")), UntrustedCertificate)
 
 
 def test_renewals_are_rationed(est: Enrolling) -> None:

@@ -18,7 +18,6 @@ from shared import certificates
 from tests.support.api import ApiUnderTest
 from tests.support.authorities import add_authority, csr, from_pkcs7
 from tests.support.http import HttpPeer, HttpServer, Response
-from tests.support.logged_in import CertificatesByStore
 from tests.support.pki import generate
 from tests.support.stores import TENANT, StoreUnderTest
 
@@ -58,10 +57,8 @@ class EstPeer(HttpPeer):
 class Est:
     """A server with a CA and a profile."""
 
-    def __init__(self, store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, store: StoreUnderTest) -> None:
         self.store, self.api = store, ApiUnderTest(store)
-        door = self.api.api
-        monkeypatch.setattr(door, "certificates", CertificatesByStore(door, store.store))
         self.server = HttpServer(self.api, is_fast=True)
         self.authority = add_authority(store)
         store.add_profile()
@@ -76,7 +73,7 @@ class Est:
 
 @pytest.fixture
 def est(sqlite_store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Est]:
-    made = Est(sqlite_store, monkeypatch)
+    made = Est(sqlite_store)
     yield made
     made.server.factory.stopFactory()
 
