@@ -27,6 +27,14 @@ def free_udp_port() -> int:
         return port
 
 
+class DtlsCore(CoreProcess):
+    """On a DTLS port of the caller's choice."""
+
+    def __init__(self, data_dir: Path, coaps_port: int, **environment: str) -> None:
+        super().__init__(data_dir, **environment)
+        self.coaps_port = coaps_port
+
+
 class SecureCore:
     """A core with a DTLS port, and a profile that trusts the factory's root.
 
@@ -45,7 +53,8 @@ class SecureCore:
             "CLOUD_CORE__HTTP__TLS_PORT": "0", "CLOUD_CORE__MQTT__TLS_PORT": "0",
             "CLOUD_CORE__COAP__DTLS_PORT": str(self.port),
         }  # fmt: skip
-        self.core = CoreProcess(folder / "data", **environment).start()
+        self.core = DtlsCore(folder / "data", self.port, **environment)
+        self.core.start()
         self.factory = Pki().root("Factory root")
         self.line = self.factory.intermediate("Factory line")
         self.core.make_profile(

@@ -225,9 +225,14 @@ class CoapsSocket:
 
     async def ask(self, request: bytes) -> Message:
         """Sends a request; the next message that comes."""
-        self.client.send(request)
+        return Message.decode(await self.ask_bytes(request))
+
+    async def ask_bytes(self, message: bytes) -> bytes:
+        self.client.send(message)
         self.flush()
-        return await self.next()
+        while not self.client.messages:
+            await self._receive()
+        return self.client.messages.pop(0)
 
     async def next(self) -> Message:
         while not self.client.messages:

@@ -1,7 +1,7 @@
 """The stateless part of a DTLS handshake: who has not shown that it receives at its address costs no memory.
 
 A ClientHello without the right cookie is answered by a HelloVerifyRequest, which is always smaller; nothing is
-kept. Pure functions of bytes; nothing here raises on any datagram.
+kept. Beside that, how records lie in datagrams. Pure functions of bytes; nothing here raises on any datagram.
 
 Source: RFC 6347 sections 4.1, 4.2.1 and 4.2.2; RFC 5246 section 7.4.1.2.
 """

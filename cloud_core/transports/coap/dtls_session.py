@@ -3,7 +3,7 @@
 OpenSSL does the protocol: this is what it takes to hand it datagrams, and to get datagrams out again. It has a
 clock of its own for flights that get lost; `retransmit` lets it look at it.
 
-Source: RFC 6347; engineering.md sections 3.4 and 3.5.
+Source: RFC 6347; engineering.md section 3.4.
 """
 
 from __future__ import annotations

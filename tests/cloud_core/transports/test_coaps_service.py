@@ -116,6 +116,7 @@ async def test_unusual_requests_go_by_the_certificate_too(tmp_path: Path) -> Non
         await client.reopen(it.context)
         assert (await client.ask(unusual)).code == Code.CREATED
         assert len(it.api.telemetry) == 2
+        assert await client.ask_bytes(b"\x40\0\0\x63") == b"\x70\0\0\x63"  # a ping
         refused = await client.ask(request("api/v1/telemetry", b"", code=Code.PUT, mid=2))
         assert refused.code == Code.METHOD_NOT_ALLOWED
 
