@@ -71,25 +71,26 @@ class Bench:
 
     @contextmanager
     def core(
-        self, name: str, *, devices: int = 0, gateways: int = 0, keep: bool = False
-    ) -> Iterator[tuple[Core, Fleet]]:
+        self, name: str, *, devices: int = 0, gateways: int = 0, keep: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> Iterator[tuple[Core, Fleet]]:  # fmt: skip
         """A core with an empty database and `devices` devices or `gateways`; its data is removed unless `keep`."""
         data_dir = self.options.work_dir / name
         try:
-            with self.start_core(data_dir) as core:
+            with self.start_core(data_dir, environment) as core:
                 tokens_file = self.options.work_dir / f"{name}.tokens"
                 yield core, fleet.prepare(core.http, devices=devices, gateways=gateways, tokens_file=tokens_file)
         finally:
             if not keep:
                 shutil.rmtree(data_dir, ignore_errors=True)
 
-    def start_core(self, data_dir: Path) -> Core:
+    def start_core(self, data_dir: Path, environment: Mapping[str, str] | None = None) -> Core:
         """A core on what `data_dir` holds."""
         return Core(
             data_dir,
             cpu=self.server_cpu,
             command=self.options.command,
-            environment=self.options.environment,
+            environment={**self.options.environment, **(environment or {})},
         )
 
     def start_edge(self, folder: Path, configuration: str) -> Edge:
@@ -97,12 +98,12 @@ class Bench:
         return Edge(folder, configuration, cpu=self.server_cpu)
 
     @contextmanager
-    def mosquitto(self) -> Iterator[Mosquitto | None]:
-        """The reference broker, or None where it is not installed."""
+    def mosquitto(self, *, tls: tuple[Path, Path, Path] | None = None) -> Iterator[Mosquitto | None]:
+        """The reference broker, or None where it is not installed; `tls` as of `Mosquitto`."""
         if MOSQUITTO is None:
             yield None
             return
-        with Mosquitto(self.options.work_dir / "mosquitto", cpu=self.server_cpu) as broker:
+        with Mosquitto(self.options.work_dir / "mosquitto", cpu=self.server_cpu, tls=tls) as broker:
             yield broker
 
     def load(self, client: str, *arguments: object, to: Endpoint, watch: Server | None = None) -> Result:
