@@ -5,6 +5,7 @@ beside it.
 from __future__ import annotations
 
 import functools
+import getpass
 import os
 import re
 import shlex
@@ -26,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 READY = re.compile(
-    r"^ready (?=.*\bhttp=(?P<http>\S+))(?=.*\bmqtt=(?P<mqtt>\S+))(?=.*\bcoap=(?P<coap>\S+))(?:.*\bmqtts=(?P<mqtts>\S+))?",
+    r"^ready (?=.*\bhttp=(?P<http>\S+))(?=.*\bmqtt=(?P<mqtt>\S+))(?=.*\bcoap=(?P<coap>\S+))"
+    r"(?:.*\bmqtts=(?P<mqtts>\S+))?",
     re.M,
 )
 EDGE_READY = re.compile(r"^ready core=", re.M)
@@ -209,6 +211,7 @@ class Mosquitto(Server):
             certificate, key, authority = tls
             with configuration.open("a") as file:
                 file.write(f"certfile {certificate}\nkeyfile {key}\ncafile {authority}\nrequire_certificate true\n")
+                file.write(f"user {getpass.getuser()}\n")  # who may read the key
         super().__init__([MOSQUITTO, "-c", str(configuration)], log=directory / "mosquitto.log", cpu=cpu)
         self.wait_until_accepting(self.mqtt)
 
