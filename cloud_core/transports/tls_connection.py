@@ -6,7 +6,7 @@ Twisted's own `TLSMemoryBIOProtocol` does not suit us in three ways:
   with a deadline, and nothing at all of MQTT or HTTP.
 - It hands on record after record, paused or not. Here one read of the socket is one call of the application, as
   without TLS: what was asked to pause is not called before it has resumed, and nothing has to be kept meanwhile.
-- It declares its interfaces anew for each connection, which costs a tenth of a handshake.
+- It declares its interfaces anew for each connection, and costs more time for each record.
 
 Nothing is buffered here: encrypted bytes go to the TCP connection at once, which alone knows back-pressure.
 """

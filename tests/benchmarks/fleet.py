@@ -66,6 +66,12 @@ class Operator:
         """Raises: ServerFailed."""
         _post(self._connection, f"/api/plugins/telemetry/DEVICE/{uuid}/SHARED_SCOPE", values, jwt=self._jwt)
 
+    def register_certificate(self, name: str, pem: str) -> None:
+        """Makes a device that logs in with this certificate. Raises: ServerFailed."""
+        credentials = {"credentialsType": "X509_CERTIFICATE", "credentialsValue": pem}
+        body: dict[str, object] = {"device": {"name": name, "type": PROFILE}, "credentials": credentials}
+        _post(self._connection, "/api/device-with-credentials", body, jwt=self._jwt)
+
     def close(self) -> None:
         self._connection.close()
 

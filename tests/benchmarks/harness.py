@@ -103,12 +103,12 @@ class Bench:
         return Edge(folder, configuration, cpu=self.server_cpu)
 
     @contextmanager
-    def mosquitto(self) -> Iterator[Mosquitto | None]:
-        """The reference broker, or None where it is not installed."""
+    def mosquitto(self, *, tls: tuple[Path, Path, Path] | None = None) -> Iterator[Mosquitto | None]:
+        """The reference broker, or None where it is not installed; `tls` as of `Mosquitto`."""
         if MOSQUITTO is None:
             yield None
             return
-        with Mosquitto(self.options.work_dir / "mosquitto", cpu=self.server_cpu) as broker:
+        with Mosquitto(self.options.work_dir / "mosquitto", cpu=self.server_cpu, tls=tls) as broker:
             yield broker
 
     def load(self, client: str, *arguments: object, to: Endpoint, watch: Server | None = None) -> Result:

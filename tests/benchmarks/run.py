@@ -21,8 +21,9 @@ from .gateway_figures import GATEWAY_FIGURES
 from .harness import Bench, Options
 from .report import Row
 from .servers import ServerFailed
+from .tls_figures import TLS_FIGURES
 
-FIGURES = (*CORE_FIGURES, *COAPS_FIGURES, *GATEWAY_FIGURES)
+FIGURES = (*CORE_FIGURES, *TLS_FIGURES, *COAPS_FIGURES, *GATEWAY_FIGURES)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,6 +5,7 @@ beside it.
 from __future__ import annotations
 
 import functools
+import getpass
 import os
 import re
 import shlex
@@ -25,7 +26,11 @@ from .load.measure import process_tree, raise_file_limit
 ROOT = Path(__file__).resolve().parents[2]
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
-READY = re.compile(r"^ready (?=.*\bhttp=(?P<http>\S+))(?=.*\bmqtt=(?P<mqtt>\S+))(?=.*\bcoap=(?P<coap>\S+)).*", re.M)
+READY = re.compile(
+    r"^ready (?=.*\bhttp=(?P<http>\S+))(?=.*\bmqtt=(?P<mqtt>\S+))(?=.*\bcoap=(?P<coap>\S+))"
+    r"(?:.*\bmqtts=(?P<mqtts>\S+))?",
+    re.M,
+)
 COAPS_READY = re.compile(r"\bcoaps=(\S+)")
 EDGE_READY = re.compile(r"^ready core=", re.M)
 ADMIN = ("benchmark@localhost", "benchmark-Passw0rd")
@@ -109,6 +114,19 @@ class Server:
         """CPU time so far."""
         return sum(_thread_seconds(pid) for pid in process_tree(self.pid))
 
+    def wait_until_accepting(self, endpoint: Endpoint) -> None:
+        """Raises: ServerFailed."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                socket.create_connection((endpoint.host, endpoint.port), timeout=1).close()
+            except OSError:
+                time.sleep(0.01)
+            else:
+                return
+        self.stop()
+        raise ServerFailed(f"it does not accept on port {endpoint.port}\n{self.log_tail()}")
+
     def log_tail(self) -> str:
         """The last lines the process printed, for the report of a failure."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
@@ -161,6 +179,7 @@ class Core(Server):
         coaps = COAPS_READY.search(endpoints[0])
         self.coaps = Endpoint.parse(coaps[1]) if coaps else None  # where the core has a certificate
         self.http, self.mqtt, self.coap = (Endpoint.parse(endpoints[name]) for name in ("http", "mqtt", "coap"))
+        self.mqtts = Endpoint.parse(endpoints["mqtts"]) if endpoints["mqtts"] else None
 
 
 class Edge(Server):
@@ -180,8 +199,8 @@ class Edge(Server):
 class Mosquitto(Server):
     """The reference for MQTT: a broker in C that stores nothing."""
 
-    def __init__(self, directory: Path, *, cpu: int | None) -> None:
-        """Raises: ServerFailed."""
+    def __init__(self, directory: Path, *, cpu: int | None, tls: tuple[Path, Path, Path] | None = None) -> None:
+        """`tls`: certificate, key, and the CA of the clients. Raises: ServerFailed."""
         if MOSQUITTO is None:
             raise ServerFailed("mosquitto is not installed")
         directory.mkdir(parents=True, exist_ok=True)
@@ -191,20 +210,24 @@ class Mosquitto(Server):
             f"listener {self.mqtt.port} {self.mqtt.host}\nallow_anonymous true\npersistence false\n"
             "log_dest none\nmax_inflight_messages 0\nmax_queued_messages 0\n"
         )
+        if tls is not None:
+            certificate, key, authority = tls
+            with configuration.open("a") as file:
+                file.write(f"certfile {certificate}\nkeyfile {key}\ncafile {authority}\nrequire_certificate true\n")
+                file.write(f"user {getpass.getuser()}\n")  # who may read the key
         super().__init__([MOSQUITTO, "-c", str(configuration)], log=directory / "mosquitto.log", cpu=cpu)
-        self._wait_until_accepting()
+        self.wait_until_accepting(self.mqtt)
 
-    def _wait_until_accepting(self) -> None:
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                socket.create_connection((self.mqtt.host, self.mqtt.port), timeout=1).close()
-            except OSError:
-                time.sleep(0.01)
-            else:
-                return
-        self.stop()
-        raise ServerFailed(f"mosquitto does not accept\n{self.log_tail()}")
+
+class BareTls(Server):
+    """Twisted's TLS alone, as the reference for ours."""
+
+    def __init__(self, directory: Path, certificate: Path, key: Path, *, cpu: int | None) -> None:
+        """Raises: ServerFailed."""
+        self.mqtt = Endpoint("127.0.0.1", free_port())
+        words = ["-m", "tests.benchmarks.bare_tls", str(self.mqtt.port), str(certificate), str(key)]
+        super().__init__([sys.executable, *words], log=directory / "bare_tls.log", cpu=cpu)
+        self.wait_until_accepting(self.mqtt)
 
 
 def free_port() -> int:

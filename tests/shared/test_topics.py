@@ -309,6 +309,7 @@ def test_the_answer_goes_to_the_form_that_was_asked_on(request_topic: str, respo
         ("api/v1/attributes", DevicePath(feature=Feature.ATTRIBUTES)),
         ("api/v1/rpc", DevicePath(feature=Feature.RPC)),
         ("api/v1/rpc/17", DevicePath(feature=Feature.RPC, request_id=17)),
+        ("api/v1/attributes/updates", DevicePath(feature=Feature.ATTRIBUTE_UPDATES)),
         # none
         ("api/v1", None),
         ("api", None),

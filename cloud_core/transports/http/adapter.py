@@ -16,7 +16,7 @@ from cloud_core.core.downlinks import Interest
 from cloud_core.model import Identity, Peer, PresentedChain, Transport
 from cloud_core.storage.interface import Done
 from cloud_core.transports.http import queries
-from cloud_core.transports.http.answers import NOBODY, Answer, Caller, refuse
+from cloud_core.transports.http.answers import NOBODY, Answer, Caller, explained, refuse
 from cloud_core.transports.http.downloads import Download
 from cloud_core.transports.http.errors import STATUS, retry_after
 from cloud_core.transports.http.long_polls import LongPoll, LongPolls
@@ -102,7 +102,7 @@ class HttpDeviceAdapter:
 
         def known(outcome: Identity | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
-                log.warn("HTTP request refused: {error}", error=str(outcome), source=address)
+                log.warn("HTTP request refused: {error}", error=explained(outcome), source=address)
                 refuse(outcome, answer)
             else:
                 self._perform(outcome, answer, perform, args)

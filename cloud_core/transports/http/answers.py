@@ -30,5 +30,9 @@ def refuse(error: PlatformError, answer: Answer) -> None:
     """Answers with the error object; 408, and 401 without more to say, are empty (wire-contract.md section 3.2)."""
     status = NOT_LET_IN if isinstance(error, ProvisionRefused) else device_status(error)
     is_empty = status == TIMED_OUT or (isinstance(error, NotAuthenticated) and not error.detail)
-    text = f"{error} (ref {error.ref})" if error.ref else str(error)
-    answer(status, b"" if is_empty else error_body(status, text), retry_after(error))
+    answer(status, b"" if is_empty else error_body(status, explained(error)), retry_after(error))
+
+
+def explained(error: PlatformError) -> str:
+    """With the reference that finds it in the provisioning log, where it stands there."""
+    return f"{error} (ref {error.ref})" if error.ref else str(error)

@@ -23,7 +23,7 @@ from cloud_core.core.downlinks import Delivery
 from cloud_core.core.tokens import new_secret
 from cloud_core.model import Identity, Peer, PresentedCredentials, Role
 from cloud_core.transports.mqtt.conversation import GoneSession, Session
-from cloud_core.transports.mqtt.errors import UNAVAILABLE, connack_codes
+from cloud_core.transports.mqtt.errors import UNAVAILABLE, connack_codes, explained
 from cloud_core.transports.mqtt.exchange import QUOTA_EXCEEDED, SUCCESS, Exchange
 from cloud_core.transports.mqtt.flavours import NO_TELEMETRY, target_of, telemetry_parsers
 from cloud_core.transports.mqtt.gateway import GatewayAdapter
@@ -160,7 +160,8 @@ class MqttAdapter(Exchange):
             if isinstance(outcome, PlatformError):
                 anonymous = self.api.anonymous_identity(presented)
                 if anonymous is None or isinstance(outcome, Unavailable):
-                    self._refuse_login(outcome, presented)
+                    codes, has_shown = connack_codes(outcome, presented), presented.chain is not None
+                    self._refuse(explained(outcome), codes, is_said=has_shown)
                     return
                 outcome = anonymous
             if outcome.options.transport_type not in _TRANSPORT_TYPES:
@@ -174,10 +175,6 @@ class MqttAdapter(Exchange):
 
         if presented.chain is None:
             self.api.authenticate(presented, known)
-            return
-        identity = self.api.certificates.known(presented.chain.leaf)
-        if identity is not None:
-            known(identity)
         else:  # user name and password do not count beside a certificate
             self.api.certificates.authenticate(presented.chain, self.peer, known)
 
@@ -220,20 +217,15 @@ class MqttAdapter(Exchange):
         if identity.role is Role.GATEWAY:
             self._gateway = GatewayAdapter(self.api, identity, self)
 
-    def _refuse_login(self, error: PlatformError, presented: PresentedCredentials) -> None:
-        """Of a certificate MQTT 5 says why: who has its key may know, and has no other way to find out."""
-        why = f"{error} (ref {error.ref})" if error.ref else str(error)
-        self._refuse(why, connack_codes(error, presented), is_explained=presented.chain is not None)
-
-    def _refuse(self, why: str, codes: tuple[int, int], *, is_explained: bool = False) -> None:
+    def _refuse(self, why: str, codes: tuple[int, int], *, is_said: bool = False) -> None:
+        """`is_said`: MQTT 5 tells why; so of a certificate, whose owner has no other way to find out."""
         if self._connection.is_closed:
             return
         self.counters.refused_logins += 1
         self._note("MQTT login from {source} refused: {why}", why)
         v3_code, v5_code = ConnectReturnCode(codes[0]), ReasonCode(codes[1])
-        self._connection.refuse(
-            v3_code, v5_code, is_repeated=self.settings.repeats_refusal, reason=why if is_explained else ""
-        )
+        is_repeated = self.settings.repeats_refusal
+        self._connection.refuse(v3_code, v5_code, is_repeated=is_repeated, reason=why if is_said else "")
         self._session.end()
 
     def _close_gateway(self) -> None:

@@ -39,6 +39,11 @@ RATE_EXCEEDED = (3, 0x9F)
 NOT_AUTHORIZED = (5, 0x87)
 
 
+def explained(error: PlatformError) -> str:
+    """With the reference that finds it in the provisioning log, where it stands there."""
+    return f"{error} (ref {error.ref})" if error.ref else str(error)
+
+
 def connack_codes(error: PlatformError, presented: PresentedCredentials) -> tuple[int, int]:
     """(3.1.1 return code, 5.0 reason code) of a refused CONNECT; wire-contract.md section 2.4."""
     if isinstance(error, errors.RateLimited):

@@ -251,6 +251,18 @@ def test_a_refusal_has_the_code_of_the_version(version: int, code: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("version", "properties"), [(3, None), (4, None), (5, {Property.REASON_STRING: "it has ended"})]
+)
+def test_a_refusal_may_say_why_on_v5(version: int, properties: object) -> None:
+    """Older clients have no place for it."""
+    connection = connection_in(State.AUTHENTICATING, version)
+    connection.refuse(ConnectReturnCode.NOT_AUTHORIZED, ReasonCode.NOT_AUTHORIZED, reason="it has ended")
+    (connack,) = sent(connection)
+    assert isinstance(connack, Connack)
+    assert connack.properties == properties
+
+
+@pytest.mark.parametrize(
     ("name", "level", "answer"),
     [
         (b"MQTT", 0, b"\x20\x02\x00\x01"),
