@@ -260,11 +260,12 @@ def _issue(
     options = replace(options, is_ca=is_ca if options.is_ca is None else options.is_ca)
     key = generate(options.key) if isinstance(options.key, str) else options.key
     signer = issuer.key if issuer else key
+    subject = _name(name) if options.subject is None else options.subject
     days = 3650 if is_ca else 365
     builder = (
         x509.CertificateBuilder()
-        .subject_name(options.subject or _name(name))
-        .issuer_name(issuer.certificate.subject if issuer else options.subject or _name(name))
+        .subject_name(subject)
+        .issuer_name(issuer.certificate.subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(options.serial or x509.random_serial_number())
         .not_valid_before(options.not_before or min(now, options.not_after or now) - timedelta(days=1))

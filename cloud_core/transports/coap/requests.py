@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from cloud_core.model import PresentedChain
 from cloud_core.transports.coap.errors import CODES, CREATED, max_age_s
@@ -23,6 +24,13 @@ ANSWER_TIMEOUT_S = 10.0  # then 5.04 for those that only wait for others (wire-c
 _MAX_DIAGNOSTIC_CHARS = 200
 
 
+class Session(Protocol):
+    """A peer's DTLS session. `is_identified` is set once a request of it was a known device's."""
+
+    chain: PresentedChain | None
+    is_identified: bool
+
+
 @dataclass(slots=True, kw_only=True)
 class Request:
     """One request, read-only. `block2` is the option's number: block << 4 | more << 3 | size exponent."""
@@ -30,13 +38,18 @@ class Request:
     code: int
     path: DevicePath | None
     content_format: int | None
+    segments: tuple[str, ...] = ()  # of the path, where `path` is not enough
+    accept: int | None = None
     payload: bytes
     peer_address: str  # plain IP address, without port
     queries: tuple[str, ...] = ()
     block2: int | None = None
-    chain: PresentedChain | None = None  # what the peer's DTLS session showed
-    segments: tuple[str, ...] = ()  # of a path that is none of the device API's
-    accept: int | None = None
+    session: Session | None = None  # of a peer that comes through DTLS
+
+    @property
+    def chain(self) -> PresentedChain | None:
+        """The certificates that the peer has shown."""
+        return None if self.session is None else self.session.chain
 
     @property
     def changes_nothing_here(self) -> bool:

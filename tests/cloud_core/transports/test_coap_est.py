@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -27,6 +28,14 @@ STRANGER = Pki().root("Factory").leaf("SN-9")
 EST = (".well-known", "est")
 
 
+@dataclass
+class Session:
+    """A DTLS session, as a request knows it."""
+
+    chain: PresentedChain | None
+    is_identified: bool = False
+
+
 class Est:
     """A device with a factory certificate, and a CA of ours."""
 
@@ -42,7 +51,7 @@ class Est:
         path = EST + segments
         request = Request(
             code=code, path=route(path), segments=path, peer_address="192.0.2.7",
-            chain=None if shown is None else PresentedChain(shown),
+            session=None if shown is None else Session(PresentedChain(shown)),
             **({"content_format": None, "payload": b""} | members),
         )  # fmt: skip
         answered: Answered = self.api.outcome(lambda done: self.adapter.perform(request, done))
