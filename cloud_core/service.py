@@ -30,6 +30,7 @@ from cloud_core.transports.http.webhooks import Webhooks
 from cloud_core.transports.listener import ListenFailed, listen_tcp
 from cloud_core.transports.mqtt.service import MqttService, Settings, Timeouts
 from cloud_core.transports.tcp import FastPort
+from shared import certificates
 from shared.mqtt.connection import Limits as MqttLimits
 
 log = Logger()
@@ -85,6 +86,15 @@ def rates_of(config: Config, whose: str) -> Rates:
     return Rates(**{name: getattr(config.rates, f"{whose}_{name}") for name in names})
 
 
+def server_certificates(file: str) -> list[tuple[str, int]]:
+    """(file, notAfter in ms) of each certificate of a PEM file; none for "". What is wrong with it, its user says."""
+    try:
+        found = certificates.load_all(Path(file).read_text(encoding="ascii")) if file else []
+    except (OSError, ValueError):
+        return []
+    return [(file, certificates.not_after_ms(one)) for one in found]
+
+
 class Program:
     """The running core."""
 
@@ -119,6 +129,7 @@ class Program:
             store=self._store, api=self._api, jwt_key=vault.derive(JWT_PURPOSE, length=JWT_KEY_BYTES)
         )
         self._admin.authorities.warn_days = config.ca.warn_days
+        self._admin.authorities.server_certificates = lambda: server_certificates(config.tls.certificate)
         self._mqtt = MqttService(
             api=self._api,
             reactor=reactor,
