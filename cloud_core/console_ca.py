@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import click
 from cryptography import x509
@@ -101,12 +101,13 @@ def ca_init(
 @common
 def ca_import(name: str, chain_file: Path, key_file: Path, dry_run: bool, url: str | None, as_json: bool) -> None:
     """Take a CA over that exists, with its key. An encrypted key is decrypted here, with CLOUD_CORE_CA_PASSPHRASE or by
-    asking, and encrypted again by the core."""
+    asking, and encrypted again by the core. It crosses a network over https alone."""
     chain, key = _read(chain_file), _decrypted(_read(key_file), key_file)
     if dry_run:
         click.echo(f"Would take over the CA of {chain_file} as '{name}'.")
         return
     client = connect(url)
+    _check_private(client.url)
     made = call(lambda: client.post("/api/ca/import", {"name": name, "chain": chain, "key": key}))
     _tell_ca(made, f"Took over the CA '{name}'", None, as_json=as_json)
 
@@ -296,6 +297,13 @@ def _key_and_request(name: str, key_type: str) -> tuple[str, str]:
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return private.decode("ascii"), request.public_bytes(Encoding.PEM).decode("ascii")
+
+
+def _check_private(url: str) -> None:
+    """A CA's key must not cross a network in the clear."""
+    where = urlsplit(url)
+    if where.scheme != "https" and where.hostname not in ("127.0.0.1", "::1", "localhost"):
+        raise click.UsageError(f"{url} would get the key unencrypted; use https, or a shell on the core's machine.")
 
 
 def _decrypted(pem: str, file: Path) -> str:

@@ -45,7 +45,7 @@ from shared.errors import (
 from shared.messages import ProvisionRequest, ProvisionResponse
 
 DAY_MS = 86_400_000
-MAX_RENEWALS = 10  # of a device in a day: each leaves a row behind
+MAX_ISSUED = 10  # to a device in a day: each leaves a row behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +218,12 @@ def _is_asked_again(stored: StoredCredentials, wanted: Wanted) -> bool:
 
 
 def _check_rate(tx: ReadTx, device: Device, now_ms: int) -> None:
-    recent = [one for one in tx.certificates_of_device(device.id) if one.created_ms > now_ms - DAY_MS]
-    if len(recent) > MAX_RENEWALS:
+    issued = (one for one in tx.certificates_of_device(device.id) if one.authority_id is not None)
+    recent = [one for one in issued if one.created_ms > now_ms - DAY_MS]
+    if len(recent) >= MAX_ISSUED:
         wait_ms = min(one.created_ms for one in recent) + DAY_MS - now_ms
         raise RateLimited(
-            f"A device may renew its certificate {MAX_RENEWALS} times a day.", retry_after_s=max(1.0, wait_ms / 1000)
+            f"A device is issued at most {MAX_ISSUED} certificates a day.", retry_after_s=max(1.0, wait_ms / 1000)
         )
 
 

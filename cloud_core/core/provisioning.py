@@ -101,6 +101,16 @@ class Issued:
     certificate_chain: str = ""  # PEM, of a certificate that a CA of ours has issued
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Credentials for a device; what goes with them where a CA of ours has issued them."""
+
+    credentials: Credentials
+    authority_id: int | None = None
+    chain_pem: str = ""
+    detail: str = ""
+
+
 def attempt(
     tx: Tx,
     request: ProvisionRequest,
@@ -203,12 +213,8 @@ def _create_new(context: Context, profile: DeviceProfile) -> Issued:
     limit = context.policy.max_devices_per_tenant
     if limit and tx.device_count(profile.tenant_id) >= limit:
         raise QuotaExceeded(f"the tenant has its {limit} devices")
-    brought = None if context.request.csr else brought_credentials(context.request)
-    if brought is not None and holder(tx, brought, context.now_ms) is not None:
-        raise CredentialsInUse("another device has these credentials")
     generated = "" if name else new_secret()
-    signed = _signed(context, profile, name or generated)
-    credentials = brought or (_credentials_of(signed) if signed else AccessToken(new_secret()))  # the latter: 119 bits
+    given = _given(context, profile, name or generated) or Given(AccessToken(new_secret()))  # 119 bits: nobody has them
     is_gateway = context.request.is_gateway
     device_id = tx.insert_device(
         NewDevice(
@@ -218,33 +224,38 @@ def _create_new(context: Context, profile: DeviceProfile) -> Issued:
         )
     )  # fmt: skip
     tx.put_credentials(
-        device_id, credentials, now_ms=context.now_ms, issued_ms=context.now_ms,
-        request_digest=context.digest, is_new_device=True, authority_id=signed.authority_id if signed else None,
+        device_id, given.credentials, now_ms=context.now_ms, issued_ms=context.now_ms,
+        request_digest=context.digest, is_new_device=True, authority_id=given.authority_id,
     )  # fmt: skip
     tx.put_attributes(device_id, Scope.SERVER, {PROVISION_STATE: PROVISIONED}, now_ms=context.now_ms)
     tell_new_device(tx, device_id, profile.document, now_ms=context.now_ms)
     return Issued(
-        device_id, credentials, device_name=generated, warning=_warning(context.request), detail=_detail(signed),
-        certificate_chain=signed.chain_pem if signed else "",
+        device_id, given.credentials, device_name=generated, warning=_warning(context.request), detail=given.detail,
+        certificate_chain=given.chain_pem,
     )  # fmt: skip
 
 
-def _signed(context: Context, profile: DeviceProfile, name: str) -> authorities.Issued | None:
-    """What the profile's CA issues for the request's CSR; None without one. Stands behind all other checks, since it
-    costs as much as all of them."""
-    csr = context.request.csr
-    if not csr:
+def _given(
+    context: Context, profile: DeviceProfile, name: str, device_id: int | None = None, *, may_bring: bool = True
+) -> Given | None:
+    """What the request puts in the place of any other credentials; None for a request that asks for none.
+
+    Stands behind all other checks: to sign costs as much as all of them. `device_id`: who may have them already.
+    """
+    tx, request = context.tx, context.request
+    if request.csr:
+        public_url = context.policy.public_url
+        signed = authorities.issue(tx, profile, request.csr, name, context.now_ms, public_url=public_url)
+        return Given(
+            X509Certificate(certificates.certificate_text(signed.certificate)), signed.authority_id, signed.chain_pem,
+            f"the CA '{signed.authority_name}' issued certificate {signed.serial}",
+        )  # fmt: skip
+    brought = brought_credentials(request) if may_bring else None
+    if brought is None:
         return None
-    public_url = context.policy.public_url
-    return authorities.issue(context.tx, profile, csr, name, context.now_ms, public_url=public_url)
-
-
-def _credentials_of(signed: authorities.Issued) -> X509Certificate:
-    return X509Certificate(certificates.certificate_text(signed.certificate))
-
-
-def _detail(signed: authorities.Issued | None) -> str:
-    return f"the CA '{signed.authority_name}' issued certificate {signed.serial}" if signed else ""
+    if holder(tx, brought, context.now_ms) not in (None, device_id):
+        raise CredentialsInUse("another device has these credentials")
+    return Given(brought)
 
 
 def _exists(device: Device) -> Issued:
@@ -264,23 +275,20 @@ def _check_pre_provisioned(context: Context, profile: DeviceProfile) -> Issued:
     stored = tx.credentials(device.id)
     if stored is None:
         raise InvalidCredentials(f"device '{device.name}' has no credentials")
-    is_accepted = profile.provision.accept_device_credentials and not context.request.csr
-    brought = brought_credentials(context.request) if is_accepted else None
-    if brought is not None and holder(tx, brought, context.now_ms) not in (None, device.id):
-        raise CredentialsInUse("another device has these credentials")
-    signed = _signed(context, profile, device.name)
-    given = _credentials_of(signed) if signed else brought
+    may_bring = profile.provision.accept_device_credentials
+    given = _given(context, profile, device.name, device.id, may_bring=may_bring)
     if given is not None:
         tx.put_credentials(
-            device.id, given, now_ms=context.now_ms, issued_ms=context.now_ms, request_digest=context.digest,
-            authority_id=signed.authority_id if signed else None,
+            device.id, given.credentials, now_ms=context.now_ms, issued_ms=context.now_ms,
+            request_digest=context.digest, authority_id=given.authority_id,
         )  # fmt: skip
     else:
         tx.mark_issued(device.id, now_ms=context.now_ms, request_digest=context.digest)
+        given = Given(stored.credentials)
     tx.put_attributes(device.id, Scope.SERVER, {PROVISION_STATE: PROVISIONED}, now_ms=context.now_ms)
     return Issued(
-        device.id, given or stored.credentials, has_replaced=given is not None, detail=_detail(signed),
-        certificate_chain=signed.chain_pem if signed else "",
+        device.id, given.credentials, has_replaced=given.credentials is not stored.credentials, detail=given.detail,
+        certificate_chain=given.chain_pem,
     )  # fmt: skip
 
 

@@ -106,6 +106,21 @@ def provision(name: str, client: str, connections: int, target: Target) -> Calla
     return measure
 
 
+def provision_csr(bench: Bench) -> list[Row]:
+    """New devices over HTTP, each with a signing request that the CA signs (P-256 both), as fast as they come."""
+    name = "provision_csr"
+    with bench.core(name) as (core, _):
+        fleet.add_authority(core.http)
+
+        def requests(number: int) -> Result:
+            who = ("--prefix", f"csr{number}", "--key", fleet.KEY, "--secret", fleet.SECRET)
+            load = ("--csrs", 200, "--connections", 100)
+            return bench.load("http_load provision", *who, *load, to=core.http, watch=core)
+
+        results = bench.alternate({"core": requests})
+        return [row(name, results["core"], Target(rate=1_000), memory_bytes=core.memory_bytes())]
+
+
 def connect(bench: Bench) -> list[Row]:
     """CONNECT with a valid token → CONNACK → close, 100 at a time."""
     with bench.core("connect", devices=1000) as (core, devices), bench.mosquitto() as broker:
@@ -347,6 +362,7 @@ FIGURES = (
     Figure("gateway_ingest", gateway_ingest),
     Figure("provision_mqtt", provision("provision_mqtt", "mqtt_load", 100, Target(rate=6_000))),
     Figure("provision_http", provision("provision_http", "http_load", 100, Target(rate=10_000))),
+    Figure("provision_csr", provision_csr),
     Figure("provision_coap", provision("provision_coap", "coap_load", 100, Target(rate=8_000))),
     Figure("telemetry_http", telemetry("telemetry_http", "http_load", 200, Target(rate=30_000))),
     Figure("telemetry_coap", telemetry("telemetry_coap", "coap_load", 200, Target(rate=20_000))),

@@ -43,6 +43,16 @@ def prepare(endpoint: Endpoint, *, devices: int, tokens_file: Path, gateways: in
     return Fleet(tokens_file, len(tokens))
 
 
+def add_authority(endpoint: Endpoint) -> None:
+    """A CA that signs for the devices of every profile. Raises: ServerFailed."""
+    connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=TIMEOUT_S)
+    try:
+        answer = _post(connection, "/api/auth/login", {"username": ADMIN[0], "password": ADMIN[1]}, jwt=None)
+        _post(connection, "/api/ca", {"name": "benchmark"}, jwt=str(answer["token"]))
+    finally:
+        connection.close()
+
+
 class Operator:
     """Writes shared attributes over REST, one request after the other."""
 

@@ -162,6 +162,8 @@ def test_a_ca_of_openssl_is_taken_over(shell: Shell, passphrase: str) -> None:
     openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", f"/CN={name}",
             "-days", "30", "-keyout", "ca.key", "-out", "ca.pem", *protection)  # fmt: skip
     arguments = ("ca", "import", name, "--chain", "ca.pem", "--key", "ca.key")
+    remote = shell.run(*arguments, CLOUD_CORE_URL="http://192.0.2.1", CLOUD_CORE_CA_PASSPHRASE=passphrase)
+    assert (remote.exit_code, "unencrypted" in remote.output) == (2, True)
     if passphrase:
         wrong = shell.run(*arguments, CLOUD_CORE_CA_PASSPHRASE="wrong")
         assert (wrong.exit_code, "does not open" in wrong.output) == (7, True)

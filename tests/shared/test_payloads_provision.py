@@ -371,3 +371,47 @@ def test_a_protobuf_answer_carries_status_and_credentials(response: ProvisionRes
 def test_a_long_value_has_a_long_length_in_protobuf() -> None:
     response = ProvisionResponse(status=ProvisionStatus.SUCCESS, credentials=AccessToken("T" * 300))
     assert render_provision_response(response, ProvisionEncoding.PROTOBUF).endswith(b"\x1a\xac\x02" + b"T" * 300)
+
+
+CSR_BODY = {"provisionDeviceKey": "k", "provisionDeviceSecret": "s", "deviceName": "d", "credentialsType": "X509_CSR"}
+
+
+@pytest.mark.parametrize("is_strict", [True, False])
+def test_a_signing_request_asks_for_a_certificate(is_strict: bool) -> None:
+    """X509_CSR is of requests alone: what is stored in the end is a certificate."""
+    body = json.dumps(CSR_BODY | {"csr": "MII="} | ({} if is_strict else {"deviceName": 1})).encode()
+    request = parse_provision_request(body)
+    assert (request.credentials_type, request.csr) == (CredentialsType.X509_CERTIFICATE, "MII=")
+    assert not request.brings_credentials
+
+
+@pytest.mark.parametrize("csr", [{}, {"csr": None}, {"csr": ""}, {"csr": " \n"}])
+def test_a_signing_request_must_be_there(csr: dict[str, object]) -> None:
+    """The detail says what to send."""
+    with pytest.raises(MalformedRequest, match="PKCS#10"):
+        parse_provision_request(json.dumps(CSR_BODY | csr).encode())
+
+
+def test_a_signing_request_of_another_type_of_request_is_an_unknown_member() -> None:
+    """Ignored, as ThingsBoard's server would."""
+    body = json.dumps(CSR_BODY | {"csr": "MII=", "credentialsType": "ACCESS_TOKEN"}).encode()
+    assert parse_provision_request(body).csr == ""
+
+
+def test_the_log_names_a_signing_request_and_does_not_keep_it() -> None:
+    """As every credential member."""
+    redacted = redacted_provision_request(parse_provision_request(json.dumps(CSR_BODY | {"csr": "MII="}).encode()))
+    assert (redacted["credentialsType"], redacted["present"]) == ("X509_CSR", ["provisionDeviceSecret", "csr"])
+    assert "MII=" not in str(redacted)
+
+
+def test_the_chain_of_an_issued_certificate_is_in_json_alone() -> None:
+    """Protobuf has no member for it."""
+    response = ProvisionResponse(
+        status=ProvisionStatus.SUCCESS, credentials=X509Certificate("MII="), certificate_chain="PEM"
+    )
+    assert json.loads(render_provision_response(response)) == {
+        "credentialsValue": "MII=", "credentialsType": "X509_CERTIFICATE", "status": "SUCCESS",
+        "certificateChain": "PEM",
+    }  # fmt: skip
+    assert b"PEM" not in render_provision_response(response, ProvisionEncoding.PROTOBUF)

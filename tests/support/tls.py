@@ -210,6 +210,9 @@ class CertificatesFake:
         self.asked: list[tuple[PresentedChain, Peer]] = []
         self.waiting: list[Any] | None = None  # a list: answers wait here
 
+    def anchors_changed(self) -> None:
+        """Nobody has asked for them."""
+
     def known(self, leaf: bytes) -> Identity | None:
         self.known_asked += 1
         return self.identities.get(leaf)

@@ -89,6 +89,8 @@ def _answering(request: Request, code: int, answer: Answer) -> Done:
         if isinstance(outcome, PlatformError):
             answer(_refusal(outcome))
             return
+        if request.session is not None and code == CHANGED:
+            request.session.is_identified = True
         found = [outcome] if isinstance(outcome, bytes) else outcome
         if request.accept != CERTIFICATE:
             answer(Answered(code, certificates_only(found), CERTIFICATES))

@@ -110,9 +110,10 @@ class FastPath:
 
     def _carry_out(self, exchange: Exchange, code: int, head: Head, payload: bytes) -> None:
         request = Request(
+            segments=head.segments, accept=head.accept,
             code=code, path=head.path, content_format=head.content_format, payload=payload,
             peer_address=plain_address(exchange.address), queries=head.queries, block2=head.block2,
-            session=self._session_of(exchange.address), segments=head.segments, accept=head.accept,
+            session=self._session_of(exchange.address),
         )  # fmt: skip
         try:
             if code == POST:

@@ -38,13 +38,13 @@ class Request:
     code: int
     path: DevicePath | None
     content_format: int | None
+    segments: tuple[str, ...] = ()  # of the path, where `path` is not enough
+    accept: int | None = None
     payload: bytes
     peer_address: str  # plain IP address, without port
     queries: tuple[str, ...] = ()
     block2: int | None = None
     session: Session | None = None  # of a peer that comes through DTLS
-    segments: tuple[str, ...] = ()  # of a path that is none of the device API's
-    accept: int | None = None
 
     @property
     def chain(self) -> PresentedChain | None:

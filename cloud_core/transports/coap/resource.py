@@ -101,6 +101,8 @@ class DeviceResource(Resource):  # type: ignore[misc]  # aiocoap's types are not
         content_format = request.opt.content_format
         asked = Request(
             code=int(request.code),
+            segments=segments,
+            accept=None if request.opt.accept is None else int(request.opt.accept),
             path=route(segments),
             content_format=None if content_format is None else int(content_format),
             payload=body,
@@ -108,8 +110,6 @@ class DeviceResource(Resource):  # type: ignore[misc]  # aiocoap's types are not
             queries=queries,
             block2=block2,
             session=self._session_of(request.remote.sockaddr),
-            segments=segments,
-            accept=None if request.opt.accept is None else int(request.opt.accept),
         )
         is_package = asked.path is not None and asked.path.feature in (Feature.FIRMWARE, Feature.SOFTWARE)
         if block2 is not None and block2 >> 4 and request.opt.block1 is None and not is_package:

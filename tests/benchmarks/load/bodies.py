@@ -5,6 +5,14 @@ The size never changes within a run, so a Content-Length or a remaining length i
 
 from __future__ import annotations
 
+import base64
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
 TS_DIGITS = 13
 BASE_TS_MS = 1_700_000_000_000
 
@@ -46,3 +54,29 @@ class ProvisionBodies:
     def body(self, number: int) -> bytes:
         """The request of device `number` (at most ten digits)."""
         return b"%s%010d%s" % (self._head, number, self._tail)
+
+
+class CsrBodies(ProvisionBodies):
+    """As `ProvisionBodies`, each with one of `count` signing requests of keys on P-256, made ahead."""
+
+    __slots__ = ("_requests",)
+
+    def __init__(self, *, prefix: str, key: str, secret: str, count: int) -> None:
+        self._requests = _signing_requests(count)
+        super().__init__(prefix=prefix, key=key, secret=secret)
+
+    def body(self, number: int) -> bytes:
+        start = super().body(number)[:-1]
+        return b'%s,"credentialsType":"X509_CSR","csr":"%s"}' % (start, self._requests[number % len(self._requests)])
+
+
+def _signing_requests(count: int) -> list[bytes]:
+    """Base64 of DER, all of one length: signatures have one of a few."""
+    made: dict[int, list[bytes]] = {}
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "device")])
+    while max(map(len, made.values()), default=0) < count:
+        key = ec.generate_private_key(ec.SECP256R1())
+        request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+        encoded = base64.b64encode(request.public_bytes(Encoding.DER))
+        made.setdefault(len(encoded), []).append(encoded)
+    return max(made.values(), key=len)

@@ -160,7 +160,8 @@ class ProvisionChannel(HttpChannel):
 def _channels(options: argparse.Namespace, plan: Plan, wiring: Wiring) -> list[HttpChannel]:
     sources = Sources(plan.host, options.sources)
     if options.what == "provision":
-        requests = bodies.ProvisionBodies(prefix=options.prefix, key=options.key, secret=options.secret)
+        who = {"prefix": options.prefix, "key": options.key, "secret": options.secret}
+        requests = bodies.CsrBodies(**who, count=options.csrs) if options.csrs else bodies.ProvisionBodies(**who)
         return [ProvisionChannel(plan, wiring, sources.take(), requests) for _ in range(options.connections)]
     tokens = measure.tokens_from(options.tokens)
     return [
@@ -184,6 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     measure.add_telemetry_arguments(parser)
     measure.add_provision_arguments(parser)
     parser.add_argument("--connections", type=int, default=100)
+    parser.add_argument("--csrs", type=int, default=0, help="provision: with one of so many signing requests")
     parser.add_argument("--sources", type=int, default=1, help="local addresses to connect from")
     options = parser.parse_args(arguments)
     plan, wiring = measure.plan_from(options), Wiring()

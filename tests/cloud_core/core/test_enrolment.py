@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cloud_core.core.downlinks import Ending
-from cloud_core.core.enrolment import MAX_RENEWALS, explained
+from cloud_core.core.enrolment import MAX_ISSUED, explained
 from cloud_core.model import Peer, PresentedChain, ProvisionStrategy, Transport
 from shared import certificates
 from shared.certificates import certificate_text
@@ -173,7 +173,7 @@ def test_a_revoked_certificate_renews_nothing(est: Enrolling) -> None:
 def test_renewals_are_rationed(est: Enrolling) -> None:
     """A device in a loop must not fill the database; a day later it may again."""
     shown = est.first()
-    for _ in range(MAX_RENEWALS):
+    for _ in range(MAX_ISSUED - 1):
         shown = est.renewed(shown, csr("SN-1", generate("p256")))
     limited = est.renew(shown, csr("SN-1", generate("p256")))
     assert limited.reason.value == "RATE_LIMITED" and limited.retry_after_s > DAY_S - 10
