@@ -116,28 +116,30 @@ class TlsConnection(Protocol):
     def _deliver(self, ssl: SSL.Connection) -> None:
         """Hands on, in one piece, all that the bytes of this read contain."""
         pieces: list[bytes] = []
-        fault: SSL.Error | None = None
+        is_over, fault = False, ""  # not the error itself: with its traceback it would keep all this alive
         try:
             while True:
                 pieces.append(ssl.recv(RECORD_BYTES))
         except SSL.WantReadError:
             pass
+        except SSL.ZeroReturnError:
+            is_over = True
         except SSL.Error as error:
-            fault = error
+            is_over, fault = True, tls_faults.why(error)
         if pieces:
             self.protocol.dataReceived(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if self._ssl is None:
             return  # it is lost meanwhile
         self._flush(ssl)
-        if fault is not None:
+        if is_over:
             self._peer_ended(fault)
         elif not pieces and self.unsent_bytes > MAX_UNASKED_BYTES:
             self.abortConnection()
 
-    def _peer_ended(self, fault: SSL.Error) -> None:
+    def _peer_ended(self, fault: str) -> None:
         """It said goodbye, which is the end of both directions, or broke the rules of TLS."""
-        if not isinstance(fault, SSL.ZeroReturnError):
-            self._factory.note(self, tls_faults.why(fault), "TLS connection of {source} to the {name} port broke")
+        if fault:
+            self._factory.note(self, fault, "TLS connection of {source} to the {name} port broke")
             self._is_shut = True
         self._shut()
 

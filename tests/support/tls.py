@@ -103,9 +103,10 @@ class TlsClient:
         *,
         session: Any = None,
         context: Any = None,
+        connected: tuple[TlsConnection, Wire] | None = None,
         **options: Any,
     ) -> None:
-        self.connection, self.wire = listener.accept()
+        self.connection, self.wire = connected or listener.accept()
         self.context = context or client_context(leaf, **options)
         self.ssl = SSL.Connection(self.context, None)
         self.ssl.set_connect_state()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -334,3 +336,30 @@ def test_stopping_cuts_handshakes_that_are_under_way(listener: TlsListener) -> N
     listener.factory.doStop()
     assert wire.is_aborted
     assert listener.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("end", ["goodbye", "lost", "refused", "broken"])
+def test_a_connection_that_is_over_is_freed_at_once(site: Site, listener: TlsListener, end: str) -> None:
+    """Without waiting for the collector: what OpenSSL holds of it is many times what Python sees."""
+    gc.collect()
+    gc.disable()
+    try:
+        connection, wire = listener.accept()
+        if end == "refused":
+            connection.dataReceived(b"\x16\x03\x01\x00\x05nonsense")
+        else:
+            client = TlsClient(listener, site.device, connected=(connection, wire)).shake_hands()
+            if end == "goodbye":
+                client.send(b"DISCONNECT")
+                client.close()
+            elif end == "broken":
+                connection.dataReceived(b"\x17\x03\x03\x00\x20" + bytes(32))
+            del client
+        connection.connectionLost()
+        listener.wrapped.built.clear()
+        gone, ssl_gone = weakref.ref(connection), len(SSL.Connection._reverse_mapping)
+        del connection, wire
+        assert gone() is None
+        assert ssl_gone == 0
+    finally:
+        gc.enable()
