@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloud_core.core import authorities, signing
-from cloud_core.core.authentication import candidate_ids
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.provisioning import Policy
 from cloud_core.core.signing_requests import read_request, requested_name
@@ -27,12 +26,11 @@ from cloud_core.model import (
     Identity,
     Peer,
     PresentedChain,
-    PresentedCredentials,
     StoredCredentials,
 )
 from cloud_core.storage.interface import Done, ReadTx, Store, Tx
 from shared import certificates
-from shared.credentials import CredentialsType, X509Certificate, credentials_id
+from shared.credentials import CredentialsType, X509Certificate, credentials_id, sha3_id
 from shared.errors import (
     DeviceNotFound,
     InvalidCredentials,
@@ -202,9 +200,9 @@ def _holder(tx: ReadTx, wanted: Wanted, now_ms: int) -> tuple[Device, StoredCred
     device, stored = tx.device_by_id(wanted.device_id), tx.credentials(wanted.device_id)
     if device is None or stored is None:
         raise NotAuthenticated
-    ids = candidate_ids(PresentedCredentials(chain=PresentedChain(wanted.leaf)))
+    texts = (certificates.certificate_text(wanted.leaf), *certificates.fingerprint_texts(wanted.leaf))
     known = tx.certificate(certificates.fingerprint(wanted.leaf))
-    is_current = credentials_id(stored.credentials) in ids
+    is_current = credentials_id(stored.credentials) in map(sha3_id, texts)
     is_former = known is not None and known.device_id == device.id and (known.until_ms or 0) > now_ms
     is_revoked = known is not None and known.revoked_ms is not None
     if is_revoked or not (is_current or is_former):
