@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cloud_core.core import authorities, expiry
 from cloud_core.core.authorities import Which
 from cloud_core.model import Page, ProvisionStrategy
-from cloud_core.service import server_certificates
 from shared import certificates
 from shared.credentials import X509Certificate
 from shared.errors import InvalidArgument, InvalidCredentials, NoAuthority, NotFound
@@ -341,15 +339,3 @@ def test_what_ends_soon_is_worth_a_line_for_each_kind(sqlite_store: StoreUnderTe
         "Certificates of devices", "Certificates of CAs", "Certificates of the server itself",
     ]  # fmt: skip
     assert "'SN-1'" in lines[0] and "'plant'" in lines[1] and "server.pem" in lines[2]
-
-
-def test_the_servers_own_certificates_are_read_from_its_file(tmp_path: Path) -> None:
-    """All of the file, each time anew; of no file, and of one that cannot be read, there are none."""
-    file = tmp_path / "server.pem"
-    assert server_certificates(str(file)) == server_certificates("") == []
-    leaf = ROOT.leaf("core")
-    file.write_text(leaf.pem + ROOT.pem)
-    ends = [certificates.not_after_ms(one) for one in (leaf.certificate, ROOT.certificate)]
-    assert server_certificates(str(file)) == [(str(file), end) for end in ends]
-    file.write_text("nonsense")
-    assert server_certificates(str(file)) == []

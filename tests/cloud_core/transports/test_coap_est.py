@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from aiocoap.numbers.codes import Code
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from tests.support.logged_in import CertificatesByStore
 
 from cloud_core.model import PresentedChain, Transport
 from cloud_core.transports.coap.adapter import CoapDeviceAdapter
@@ -19,12 +19,14 @@ from shared.certificates import certificate_text
 from shared.credentials import X509Certificate
 from tests.support.api import ApiUnderTest
 from tests.support.authorities import add_authority, csr, from_pkcs7
+from tests.support.chains import NOW_S
 from tests.support.coap import CoapServer
 from tests.support.pki import Pki, generate
 from tests.support.stores import StoreUnderTest
 
-FACTORY = Pki().root("Factory").leaf("SN-1")
-STRANGER = Pki().root("Factory").leaf("SN-9")
+THEN = datetime.fromtimestamp(NOW_S, UTC)
+FACTORY = Pki(THEN).root("Factory").leaf("SN-1")
+STRANGER = Pki(THEN).root("Factory").leaf("SN-9")
 EST = (".well-known", "est")
 
 
@@ -39,9 +41,8 @@ class Session:
 class Est:
     """A device with a factory certificate, and a CA of ours."""
 
-    def __init__(self, store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, store: StoreUnderTest) -> None:
         self.api = ApiUnderTest(store)
-        monkeypatch.setattr(self.api.api, "certificates", CertificatesByStore(self.api.api, store.store))
         self.adapter = CoapDeviceAdapter(self.api.api)
         self.authority = add_authority(store)
         text = X509Certificate(certificate_text(FACTORY.der))
@@ -63,8 +64,8 @@ class Est:
 
 
 @pytest.fixture
-def est(sqlite_store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> Est:
-    return Est(sqlite_store, monkeypatch)
+def est(sqlite_store: StoreUnderTest) -> Est:
+    return Est(sqlite_store)
 
 
 @pytest.mark.parametrize("segments", [("crts",), ("sensor", "crts")])
