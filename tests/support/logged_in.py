@@ -21,6 +21,9 @@ class CertificatesByStore:
     def authenticate(self, chain: PresentedChain, peer: Peer, done: Any) -> None:
         self._store.read(_identity, (chain.leaf, self._api.now_ms()), done)
 
+    def forget(self, device_id: int) -> None:
+        """Nothing is remembered here."""
+
     def anchors_changed(self) -> None:
         """Nobody here verifies against them."""
 
