@@ -44,8 +44,9 @@ class Device:
 
     def make_request(self, name: str, key: str) -> None:
         """`key`.key and `key`.csr, the latter in base64 of DER as EST wants it."""
-        self.run(need("openssl", "openssl"), "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-                 "-nodes", "-subj", f"/CN={name}", "-keyout", f"{key}.key", "-outform", "DER", "-out", "csr.der")  # fmt: skip
+        curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{key}.key")
+        form = ("-outform", "DER", "-out", "csr.der")
+        self.run(need("openssl", "openssl"), "req", "-new", *curve, "-subj", f"/CN={name}", *form)
         Path(f"{key}.csr").write_bytes(base64.encodebytes(Path("csr.der").read_bytes()))
 
     def est(self, path: str, *options: str) -> list[x509.Certificate]:
