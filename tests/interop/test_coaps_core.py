@@ -16,7 +16,6 @@ from tests.interop.test_stock_clients import http_token
 from tests.support.pki import Leaf, Pki
 from tests.support.server import CoreProcess
 
-pytest.importorskip("cloud_core.tls_service")
 WAIT_S = 20
 
 

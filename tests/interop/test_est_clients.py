@@ -19,8 +19,6 @@ from tests.conftest import need
 from tests.support.authorities import from_pkcs7
 from tests.support.server import CoreProcess
 
-pytest.importorskip("cloud_core.tls_service", reason="the TLS listeners are not there")
-
 
 @pytest.fixture(scope="module")
 def tls_core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CoreProcess]:
