@@ -91,13 +91,16 @@ def migrate(**options: Any) -> None:
 @click.option("--http-port", type=int, help="Port to use; by default the usual one, or a free one if taken.")
 @click.option("--mqtt-port", type=int)
 @click.option("--coap-port", type=int)
-def demo(once: bool, http_port: int | None, mqtt_port: int | None, coap_port: int | None) -> None:
-    """Show the main job: devices provision themselves over MQTT, HTTP and CoAP and send telemetry."""
+@click.option("--https-port", type=int)
+@click.option("--mqtts-port", type=int)
+@click.option("--coaps-port", type=int)
+def demo(once: bool, **ports: int | None) -> None:
+    """Show the main job: devices provision themselves over MQTT, HTTP, CoAP and by certificate, and send telemetry."""
     from cloud_core.demo import DemoFailed, run_demo
     from cloud_core.rest_client import RestError
 
     try:
-        run_demo({"http": http_port, "mqtt": mqtt_port, "coap": coap_port}, once=once)
+        run_demo({name.removesuffix("_port"): port for name, port in ports.items()}, once=once)
     except (DemoFailed, RestError) as error:
         _fail(str(error), 1)
 

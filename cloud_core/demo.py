@@ -30,6 +30,7 @@ from cloud_core.demo_gateway import (
     gateway,
     publish,
 )
+from cloud_core.demo_x509 import DeviceFiles, Factory, keep, key_and_request
 from cloud_core.rest_client import RestClient, RestError
 
 READY_TIMEOUT_S = 30.0
@@ -48,6 +49,9 @@ class Endpoints:
     mqtt_port: int
     coap_port: int
     host: str = "127.0.0.1"
+    https: str = ""
+    mqtts_port: int = 0
+    ca_file: Path = Path()  # whom clients of the encrypted ports trust
 
 
 def run_demo(ports: dict[str, int | None], *, once: bool) -> None:
@@ -60,6 +64,7 @@ def run_demo(ports: dict[str, int | None], *, once: bool) -> None:
         tour = Tour(core, rest)
         for step in tour.steps():
             step()
+        by_certificate(tour, rest, core, Path(data_dir) / "factory")
         behind_a_gateway(tour, core, Path(data_dir) / "gateway")
         click.secho("\nAll steps done: every answer was checked over the wire and through REST.", fg="green")
         if not once:
@@ -81,7 +86,10 @@ def _free_port(preferred: int, kind: int) -> int:
 
 @contextmanager
 def _core(data_dir: str, ports: dict[str, int | None], password: str) -> Iterator[Endpoints]:
-    usual = {"http": (8080, socket.SOCK_STREAM), "mqtt": (1883, socket.SOCK_STREAM), "coap": (5683, socket.SOCK_DGRAM)}
+    usual = {
+        "http": (8080, socket.SOCK_STREAM), "mqtt": (1883, socket.SOCK_STREAM), "coap": (5683, socket.SOCK_DGRAM),
+        "https": (8443, socket.SOCK_STREAM), "mqtts": (8883, socket.SOCK_STREAM), "coaps": (5684, socket.SOCK_DGRAM),
+    }  # fmt: skip
     options: list[str] = []
     for name, (port, kind) in usual.items():
         given = ports.get(name)
@@ -91,10 +99,10 @@ def _core(data_dir: str, ports: dict[str, int | None], password: str) -> Iterato
         "CLOUD_CORE__ADMIN__PASSWORD": password,
         "CLOUD_CORE__LOG__LEVEL": "error",
     }
-    command = [sys.executable, "-m", "cloud_core", "serve", "--data-dir", data_dir, *options]
+    command = [sys.executable, "-m", "cloud_core", "serve", "--data-dir", data_dir, "--dev-tls", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
-        yield _endpoints(process)
+        yield _endpoints(process, Path(data_dir) / "dev-tls" / "ca.pem")
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -106,7 +114,7 @@ def _core(data_dir: str, ports: dict[str, int | None], password: str) -> Iterato
         process.stdout.close()
 
 
-def _endpoints(process: subprocess.Popen[str]) -> Endpoints:
+def _endpoints(process: subprocess.Popen[str], ca_file: Path) -> Endpoints:
     assert process.stdout is not None
     watchdog = threading.Timer(READY_TIMEOUT_S, process.kill)
     watchdog.start()
@@ -114,8 +122,11 @@ def _endpoints(process: subprocess.Popen[str]) -> Endpoints:
         for line in process.stdout:
             if line.startswith("ready "):
                 found = dict(part.split("=", 1) for part in line.split()[1:])
-                mqtt_port, coap_port = (int(found[name].rsplit(":", 1)[1]) for name in ("mqtt", "coap"))
-                return Endpoints(f"http://{found['http']}", mqtt_port, coap_port)
+                ports = {name: int(address.rsplit(":", 1)[1]) for name, address in found.items()}
+                return Endpoints(
+                    f"http://{found['http']}", ports["mqtt"], ports["coap"], https=f"https://{found['https']}",
+                    mqtts_port=ports["mqtts"], ca_file=ca_file,
+                )  # fmt: skip
     finally:
         watchdog.cancel()
     raise DemoFailed("Start: the core ended before it was ready; its messages are above.")
@@ -142,59 +153,60 @@ class Tour:
         ]
 
     def make_profiles(self) -> None:
-        for name, strategy, extra in (
-            ("demo-open", "ALLOW_CREATE_NEW_DEVICES", {"reprovisioning": "REPLAY_UNTIL_CONFIRMED"}),
-            ("demo-listed", "CHECK_PRE_PROVISIONED_DEVICES", {}),
-        ):
-            profile = self._rest.post(
-                "/api/deviceProfile",
-                {
-                    "name": name, "type": "DEFAULT", "transportType": "DEFAULT", "provisionType": strategy,
-                    "profileData": {
-                        "configuration": {"type": "DEFAULT"}, "transportConfiguration": {"type": "DEFAULT"},
-                        "provisionConfiguration": {"type": strategy, **extra},
-                    },
-                },
-            )  # fmt: skip
-            secret = profile["profileData"]["provisionConfiguration"]["provisionDeviceSecret"]
-            self._profiles[name] = (profile["provisionDeviceKey"], secret)
+        self.add_profile("demo-open", "ALLOW_CREATE_NEW_DEVICES", reprovisioning="REPLAY_UNTIL_CONFIRMED")
+        self.add_profile("demo-listed", "CHECK_PRE_PROVISIONED_DEVICES")
+        for _, secret in self._profiles.values():
             _expect("profiles", len(secret) == 20, "no provision secret was generated")
         _done("Two device profiles with generated keys and secrets")
 
+    def add_profile(self, name: str, strategy: str, **options: Any) -> None:
+        profile = self._rest.post(
+            "/api/deviceProfile",
+            {
+                "name": name, "type": "DEFAULT", "transportType": "DEFAULT", "provisionType": strategy,
+                "profileData": {
+                    "configuration": {"type": "DEFAULT"}, "transportConfiguration": {"type": "DEFAULT"},
+                    "provisionConfiguration": {"type": strategy, **options},
+                },
+            },
+        )  # fmt: skip
+        secret = profile["profileData"]["provisionConfiguration"]["provisionDeviceSecret"]
+        self._profiles[name] = (profile["provisionDeviceKey"], secret)
+
     def provision_over_http(self) -> None:
         answer = requests.post(
-            f"{self._core.http}/api/v1/provision", json=self._request("demo-http"), timeout=STEP_TIMEOUT_S
+            f"{self._core.http}/api/v1/provision", json=self.request("demo-http"), timeout=STEP_TIMEOUT_S
         ).json()
         token = self._token_of("HTTP", answer)
         posted = requests.post(
             f"{self._core.http}/api/v1/{token}/telemetry", json={"temperature": 21.5}, timeout=STEP_TIMEOUT_S
         )
         _expect("HTTP", posted.status_code == 200, f"telemetry was answered with {posted.status_code}")
-        self._expect_stored("HTTP", "demo-http", 21.5)
+        self.expect_stored("HTTP", "demo-http", 21.5)
         self._tokens["demo-http"] = token
         _done("HTTP: device provisioned itself, logged in, and its telemetry is stored")
 
     def provision_over_mqtt(self) -> None:
-        answer = mqtt_provision(self._core, self._request("demo-mqtt"))
+        answer = mqtt_provision(self._core, self.request("demo-mqtt"))
         token = self._token_of("MQTT", answer)
         mqtt_telemetry(self._core, token, {"temperature": 22.5})
-        self._expect_stored("MQTT", "demo-mqtt", 22.5)
+        self.expect_stored("MQTT", "demo-mqtt", 22.5)
         self._tokens["demo-mqtt"] = token
         _done("MQTT: device provisioned itself, logged in, and its telemetry is stored")
 
     def provision_over_coap(self) -> None:
-        code, answer = asyncio.run(coap_post(self._core, "api/v1/provision", self._request("demo-coap")))
+        code, answer = asyncio.run(coap_post(self._core, "api/v1/provision", self.request("demo-coap")))
         _expect("CoAP", code == "2.01", f"provisioning was answered with {code}")
         token = self._token_of("CoAP", answer)
         code, _ = asyncio.run(coap_post(self._core, f"api/v1/{token}/telemetry", {"temperature": 23.5}))
         _expect("CoAP", code == "2.01", f"telemetry was answered with {code}")
-        self._expect_stored("CoAP", "demo-coap", 23.5)
+        self.expect_stored("CoAP", "demo-coap", 23.5)
         _done("CoAP: device provisioned itself, logged in, and its telemetry is stored")
 
     def recover_a_lost_answer(self) -> None:
         answers = [
             requests.post(
-                f"{self._core.http}/api/v1/provision", json=self._request("demo-lost"), timeout=STEP_TIMEOUT_S
+                f"{self._core.http}/api/v1/provision", json=self.request("demo-lost"), timeout=STEP_TIMEOUT_S
             ).content
             for _ in range(2)
         ]
@@ -206,7 +218,7 @@ class Tour:
         _expect("bulk", rows[0]["status"] == "CREATED", f"the bulk row says {rows[0]}")
         outcomes = [
             requests.post(
-                f"{self._core.http}/api/v1/provision", json=self._request(name, "demo-listed"), timeout=STEP_TIMEOUT_S
+                f"{self._core.http}/api/v1/provision", json=self.request(name, "demo-listed"), timeout=STEP_TIMEOUT_S
             ).json()
             for name in ("demo-listed-1", "demo-listed-1", "demo-stranger")
         ]
@@ -215,7 +227,7 @@ class Tour:
         _done("Pre-provisioned list: the listed device came in once, the stranger did not")
 
     def explain_a_refusal(self) -> None:
-        request = self._request("demo-wrong") | {"provisionDeviceSecret": "not-the-secret"}
+        request = self.request("demo-wrong") | {"provisionDeviceSecret": "not-the-secret"}
         answer = requests.post(f"{self._core.http}/api/v1/provision", json=request, timeout=STEP_TIMEOUT_S).json()
         _expect("refusal", answer["status"] == "NOT_FOUND", f"a wrong secret was answered with {answer}")
         attempt = self._rest.get(f"/api/provisioning/attempts/{answer['ref']}")
@@ -272,7 +284,7 @@ class Tour:
         except KeyboardInterrupt:
             click.echo("\nStopped.")
 
-    def _request(self, device: str, profile: str = "demo-open") -> dict[str, str]:
+    def request(self, device: str, profile: str = "demo-open") -> dict[str, str]:
         key, secret = self._profiles[profile]
         return {"deviceName": device, "provisionDeviceKey": key, "provisionDeviceSecret": secret}
 
@@ -281,9 +293,42 @@ class Tour:
         token: str = answer["credentialsValue"]
         return token
 
-    def _expect_stored(self, step: str, device: str, value: float) -> None:
+    def expect_stored(self, step: str, device: str, value: float) -> None:
         latest = self._latest(device)
         _expect(step, latest["temperature"][0]["value"] == value, f"REST reads {latest}")
+
+
+def by_certificate(tour: Tour, rest: RestClient, core: Endpoints, folder: Path) -> None:
+    """A device with a factory's certificate is admitted by its chain; one with a key alone gets a certificate."""
+    factory = Factory(folder)
+    tour.add_profile(
+        "demo-factory", "X509_CERTIFICATE_CHAIN", provisionDeviceSecret=factory.pem,
+        certificateRegExPattern=r"(.*)\.factory\.example", allowCreateNewDevicesByX509Certificate=True,
+    )  # fmt: skip
+    files = factory.device("demo-x509.factory.example")
+    mqtt_telemetry(core, "", {"temperature": 24.5}, files)
+    tour.expect_stored("X.509", "demo-x509", 24.5)
+    https_telemetry(core, files, {"temperature": 25.0})
+    tour.expect_stored("X.509", "demo-x509", 25.0)
+    _done("X.509: a factory certificate was all that a device needed, over MQTT and HTTPS")
+    rest.post("/api/ca", {"name": "demo"})
+    key, csr = key_and_request("demo-csr")
+    asked = tour.request("demo-csr") | {"credentialsType": "X509_CSR", "csr": csr}
+    provision = f"{core.https}/api/v1/provision"
+    answer = requests.post(provision, json=asked, timeout=STEP_TIMEOUT_S, verify=str(core.ca_file)).json()
+    _expect("CSR", answer.get("status") == "SUCCESS", f"the signing request was answered with {answer}")
+    mqtt_telemetry(core, "", {"temperature": 26.5}, keep(folder, "demo-csr", key, answer["certificateChain"]))
+    tour.expect_stored("CSR", "demo-csr", 26.5)
+    _done("X.509: a device that had only a key got a certificate of the core's own CA, and logged in with it")
+
+
+def https_telemetry(core: Endpoints, files: DeviceFiles, values: dict[str, float]) -> None:
+    """Sends one message with a client certificate in the place of a token."""
+    posted = requests.post(
+        f"{core.https}/api/v1/telemetry", json=values, timeout=STEP_TIMEOUT_S, verify=str(core.ca_file),
+        cert=(str(files.certificate), str(files.private_key)),
+    )  # fmt: skip
+    _expect("X.509", posted.status_code == 200, f"telemetry over HTTPS was answered with {posted.status_code}")
 
 
 def behind_a_gateway(tour: Tour, core: Endpoints, folder: Path) -> None:
@@ -343,13 +388,19 @@ def mqtt_provision(core: Endpoints, request: dict[str, str]) -> dict[str, Any]:
     return answers[0]
 
 
-def mqtt_telemetry(core: Endpoints, token: str, values: dict[str, float]) -> None:
-    """Sends one message and waits for its acknowledgement."""
+def mqtt_telemetry(
+    core: Endpoints, token: str, values: dict[str, float], files: DeviceFiles | None = None
+) -> None:  # fmt: skip
+    """Sends one message and waits for its acknowledgement; over TLS with a certificate in the place of the token."""
     import paho.mqtt.client as paho
 
     client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-    client.username_pw_set(token)
-    client.connect(core.host, core.mqtt_port)
+    if files is None:
+        client.username_pw_set(token)
+        client.connect(core.host, core.mqtt_port)
+    else:
+        client.tls_set(str(core.ca_file), str(files.certificate), str(files.private_key))
+        client.connect(core.host, core.mqtts_port)
     client.loop_start()
     message = client.publish("v1/devices/me/telemetry", json.dumps(values), 1)
     message.wait_for_publish(STEP_TIMEOUT_S)
