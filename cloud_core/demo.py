@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
 import signal
@@ -15,13 +14,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import requests
 
+from cloud_core.demo_clients import (
+    STEP_TIMEOUT_S,
+    DemoFailed,
+    Endpoints,
+    coap_post,
+    done,
+    expect,
+    https_telemetry,
+    mqtt_provision,
+    mqtt_telemetry,
+)
 from cloud_core.demo_gateway import (
     LIMIT_REGISTER,
     POWER_REGISTER,
@@ -30,28 +39,10 @@ from cloud_core.demo_gateway import (
     gateway,
     publish,
 )
-from cloud_core.demo_x509 import DeviceFiles, Factory, keep, key_and_request
+from cloud_core.demo_x509 import Factory, keep, key_and_request
 from cloud_core.rest_client import RestClient, RestError
 
 READY_TIMEOUT_S = 30.0
-STEP_TIMEOUT_S = 15.0
-
-
-class DemoFailed(Exception):
-    """A step did not do what it promises; `str()` names the step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoints:
-    """Where the core under demonstration listens."""
-
-    http: str
-    mqtt_port: int
-    coap_port: int
-    host: str = "127.0.0.1"
-    https: str = ""
-    mqtts_port: int = 0
-    ca_file: Path = Path()  # whom clients of the encrypted ports trust
 
 
 def run_demo(ports: dict[str, int | None], *, once: bool) -> None:
@@ -156,8 +147,8 @@ class Tour:
         self.add_profile("demo-open", "ALLOW_CREATE_NEW_DEVICES", reprovisioning="REPLAY_UNTIL_CONFIRMED")
         self.add_profile("demo-listed", "CHECK_PRE_PROVISIONED_DEVICES")
         for _, secret in self._profiles.values():
-            _expect("profiles", len(secret) == 20, "no provision secret was generated")
-        _done("Two device profiles with generated keys and secrets")
+            expect("profiles", len(secret) == 20, "no provision secret was generated")
+        done("Two device profiles with generated keys and secrets")
 
     def add_profile(self, name: str, strategy: str, **options: Any) -> None:
         profile = self._rest.post(
@@ -181,10 +172,10 @@ class Tour:
         posted = requests.post(
             f"{self._core.http}/api/v1/{token}/telemetry", json={"temperature": 21.5}, timeout=STEP_TIMEOUT_S
         )
-        _expect("HTTP", posted.status_code == 200, f"telemetry was answered with {posted.status_code}")
+        expect("HTTP", posted.status_code == 200, f"telemetry was answered with {posted.status_code}")
         self.expect_stored("HTTP", "demo-http", 21.5)
         self._tokens["demo-http"] = token
-        _done("HTTP: device provisioned itself, logged in, and its telemetry is stored")
+        done("HTTP: device provisioned itself, logged in, and its telemetry is stored")
 
     def provision_over_mqtt(self) -> None:
         answer = mqtt_provision(self._core, self.request("demo-mqtt"))
@@ -192,16 +183,16 @@ class Tour:
         mqtt_telemetry(self._core, token, {"temperature": 22.5})
         self.expect_stored("MQTT", "demo-mqtt", 22.5)
         self._tokens["demo-mqtt"] = token
-        _done("MQTT: device provisioned itself, logged in, and its telemetry is stored")
+        done("MQTT: device provisioned itself, logged in, and its telemetry is stored")
 
     def provision_over_coap(self) -> None:
         code, answer = asyncio.run(coap_post(self._core, "api/v1/provision", self.request("demo-coap")))
-        _expect("CoAP", code == "2.01", f"provisioning was answered with {code}")
+        expect("CoAP", code == "2.01", f"provisioning was answered with {code}")
         token = self._token_of("CoAP", answer)
         code, _ = asyncio.run(coap_post(self._core, f"api/v1/{token}/telemetry", {"temperature": 23.5}))
-        _expect("CoAP", code == "2.01", f"telemetry was answered with {code}")
+        expect("CoAP", code == "2.01", f"telemetry was answered with {code}")
         self.expect_stored("CoAP", "demo-coap", 23.5)
-        _done("CoAP: device provisioned itself, logged in, and its telemetry is stored")
+        done("CoAP: device provisioned itself, logged in, and its telemetry is stored")
 
     def recover_a_lost_answer(self) -> None:
         answers = [
@@ -210,12 +201,12 @@ class Tour:
             ).content
             for _ in range(2)
         ]
-        _expect("replay", answers[0] == answers[1], "the repeated request got another answer")
-        _done("A device whose answer got lost asked again and received the same credentials")
+        expect("replay", answers[0] == answers[1], "the repeated request got another answer")
+        done("A device whose answer got lost asked again and received the same credentials")
 
     def admit_only_known_devices(self) -> None:
         rows = self._rest.post("/api/devices", [{"name": "demo-listed-1", "type": "demo-listed"}])
-        _expect("bulk", rows[0]["status"] == "CREATED", f"the bulk row says {rows[0]}")
+        expect("bulk", rows[0]["status"] == "CREATED", f"the bulk row says {rows[0]}")
         outcomes = [
             requests.post(
                 f"{self._core.http}/api/v1/provision", json=self.request(name, "demo-listed"), timeout=STEP_TIMEOUT_S
@@ -223,16 +214,16 @@ class Tour:
             for name in ("demo-listed-1", "demo-listed-1", "demo-stranger")
         ]
         reasons = [outcome.get("reason", outcome["status"]) for outcome in outcomes]
-        _expect("strategy", reasons == ["SUCCESS", "ALREADY_PROVISIONED", "DEVICE_NOT_FOUND"], f"answers: {reasons}")
-        _done("Pre-provisioned list: the listed device came in once, the stranger did not")
+        expect("strategy", reasons == ["SUCCESS", "ALREADY_PROVISIONED", "DEVICE_NOT_FOUND"], f"answers: {reasons}")
+        done("Pre-provisioned list: the listed device came in once, the stranger did not")
 
     def explain_a_refusal(self) -> None:
         request = self.request("demo-wrong") | {"provisionDeviceSecret": "not-the-secret"}
         answer = requests.post(f"{self._core.http}/api/v1/provision", json=request, timeout=STEP_TIMEOUT_S).json()
-        _expect("refusal", answer["status"] == "NOT_FOUND", f"a wrong secret was answered with {answer}")
+        expect("refusal", answer["status"] == "NOT_FOUND", f"a wrong secret was answered with {answer}")
         attempt = self._rest.get(f"/api/provisioning/attempts/{answer['ref']}")
-        _expect("explain", attempt["outcome"] == "INVALID_PROVISION_CREDENTIALS", f"explained as {attempt}")
-        _done(f"A refusal explains itself: {answer['ref']} → {attempt['detail']}")
+        expect("explain", attempt["outcome"] == "INVALID_PROVISION_CREDENTIALS", f"explained as {attempt}")
+        done(f"A refusal explains itself: {answer['ref']} → {attempt['detail']}")
 
     def profile(self, name: str) -> tuple[str, str]:
         """Provision key and secret."""
@@ -259,7 +250,7 @@ class Tour:
             answer = self._rest.post(f"/api/rpc/twoway/{identifier}", {"method": method, "params": params})
         except RestError as error:
             raise DemoFailed(f"Step {step}: {method} of {device} was answered with {error}.") from None
-        _expect(step, not (isinstance(answer, dict) and answer.get("error")), f"{method} was answered with {answer}")
+        expect(step, not (isinstance(answer, dict) and answer.get("error")), f"{method} was answered with {answer}")
 
     def _latest(self, device: str) -> dict[str, Any]:
         found = self._rest.get("/api/tenant/devices", deviceName=device)
@@ -289,13 +280,13 @@ class Tour:
         return {"deviceName": device, "provisionDeviceKey": key, "provisionDeviceSecret": secret}
 
     def _token_of(self, step: str, answer: dict[str, Any]) -> str:
-        _expect(step, answer.get("status") == "SUCCESS", f"provisioning was answered with {answer}")
+        expect(step, answer.get("status") == "SUCCESS", f"provisioning was answered with {answer}")
         token: str = answer["credentialsValue"]
         return token
 
     def expect_stored(self, step: str, device: str, value: float) -> None:
         latest = self._latest(device)
-        _expect(step, latest["temperature"][0]["value"] == value, f"REST reads {latest}")
+        expect(step, latest["temperature"][0]["value"] == value, f"REST reads {latest}")
 
 
 def by_certificate(tour: Tour, rest: RestClient, core: Endpoints, folder: Path) -> None:
@@ -310,25 +301,16 @@ def by_certificate(tour: Tour, rest: RestClient, core: Endpoints, folder: Path) 
     tour.expect_stored("X.509", "demo-x509", 24.5)
     https_telemetry(core, files, {"temperature": 25.0})
     tour.expect_stored("X.509", "demo-x509", 25.0)
-    _done("X.509: a factory certificate was all that a device needed, over MQTT and HTTPS")
+    done("X.509: a factory certificate was all that a device needed, over MQTT and HTTPS")
     rest.post("/api/ca", {"name": "demo"})
     key, csr = key_and_request("demo-csr")
     asked = tour.request("demo-csr") | {"credentialsType": "X509_CSR", "csr": csr}
     provision = f"{core.https}/api/v1/provision"
     answer = requests.post(provision, json=asked, timeout=STEP_TIMEOUT_S, verify=str(core.ca_file)).json()
-    _expect("CSR", answer.get("status") == "SUCCESS", f"the signing request was answered with {answer}")
+    expect("CSR", answer.get("status") == "SUCCESS", f"the signing request was answered with {answer}")
     mqtt_telemetry(core, "", {"temperature": 26.5}, keep(folder, "demo-csr", key, answer["certificateChain"]))
     tour.expect_stored("CSR", "demo-csr", 26.5)
-    _done("X.509: a device that had only a key got a certificate of the core's own CA, and logged in with it")
-
-
-def https_telemetry(core: Endpoints, files: DeviceFiles, values: dict[str, float]) -> None:
-    """Sends one message with a client certificate in the place of a token."""
-    posted = requests.post(
-        f"{core.https}/api/v1/telemetry", json=values, timeout=STEP_TIMEOUT_S, verify=str(core.ca_file),
-        cert=(str(files.certificate), str(files.private_key)),
-    )  # fmt: skip
-    _expect("X.509", posted.status_code == 200, f"telemetry over HTTPS was answered with {posted.status_code}")
+    done("X.509: a device that had only a key got a certificate of the core's own CA, and logged in with it")
 
 
 def behind_a_gateway(tour: Tour, core: Endpoints, folder: Path) -> None:
@@ -342,92 +324,19 @@ def behind_a_gateway(tour: Tour, core: Endpoints, folder: Path) -> None:
             coap_port,
         ):
             tour.await_value("gateway", "demo-meter-1", "power", 123.4)
-            _done("Gateway: it provisioned itself, and a Modbus meter behind it is registered and read")
+            done("Gateway: it provisioned itself, and a Modbus meter behind it is registered and read")
             is_acknowledged = publish(mqtt_port, "hall/7/data", {"temp": 20.5}, timeout_s=STEP_TIMEOUT_S)
-            _expect("gateway", is_acknowledged, "the gateway did not acknowledge an MQTT message")
+            expect("gateway", is_acknowledged, "the gateway did not acknowledge an MQTT message")
             tour.await_value("gateway", "demo-hall-7", "temperature", 20.5)
             south = Endpoints("", 0, coap_port)
             code, _ = asyncio.run(coap_post(south, "m/water-1", {"litres": 42.0}))
-            _expect("gateway", code == "2.04", f"the gateway answered {code} to a CoAP reading")
+            expect("gateway", code == "2.04", f"the gateway answered {code} to a CoAP reading")
             tour.await_value("gateway", "demo-water-1", "volume", 42.0)
-            _done("Gateway: an MQTT thermometer and a CoAP water meter came in through it")
+            done("Gateway: an MQTT thermometer and a CoAP water meter came in through it")
             tour.call("gateway", "demo-meter-1", "setLimit", {"limit": 500})
-            _expect("gateway", meter.get(LIMIT_REGISTER) == 500, "the command did not reach the meter's register")
-            _done("Gateway: a command of the core was written to the Modbus meter")
+            expect("gateway", meter.get(LIMIT_REGISTER) == 500, "the command did not reach the meter's register")
+            done("Gateway: a command of the core was written to the Modbus meter")
     except GatewayStopped:
         raise DemoFailed("Step gateway: it ended before it was ready; its messages are above.") from None
     finally:
         meter.stop()
-
-
-def mqtt_provision(core: Endpoints, request: dict[str, str]) -> dict[str, Any]:
-    """Provisions over MQTT as a device does."""
-    import paho.mqtt.client as paho
-
-    answers: list[dict[str, Any]] = []
-    arrived = threading.Event()
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-    client.username_pw_set("provision")
-
-    def on_connect(*_: Any) -> None:
-        client.subscribe("/provision/response", 1)
-        client.publish("/provision/request", json.dumps(request), 1)
-
-    def on_message(_client: Any, _userdata: Any, message: Any) -> None:
-        answers.append(json.loads(message.payload))
-        arrived.set()
-
-    client.on_connect = on_connect
-    client.on_message = on_message
-    client.connect(core.host, core.mqtt_port)
-    client.loop_start()
-    arrived.wait(STEP_TIMEOUT_S)
-    client.disconnect()
-    client.loop_stop()
-    _expect("MQTT", bool(answers), "no provision response arrived")
-    return answers[0]
-
-
-def mqtt_telemetry(
-    core: Endpoints, token: str, values: dict[str, float], files: DeviceFiles | None = None
-) -> None:  # fmt: skip
-    """Sends one message and waits for its acknowledgement; over TLS with a certificate in the place of the token."""
-    import paho.mqtt.client as paho
-
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-    if files is None:
-        client.username_pw_set(token)
-        client.connect(core.host, core.mqtt_port)
-    else:
-        client.tls_set(str(core.ca_file), str(files.certificate), str(files.private_key))
-        client.connect(core.host, core.mqtts_port)
-    client.loop_start()
-    message = client.publish("v1/devices/me/telemetry", json.dumps(values), 1)
-    message.wait_for_publish(STEP_TIMEOUT_S)
-    client.disconnect()
-    client.loop_stop()
-    _expect("MQTT", message.is_published(), "telemetry was not acknowledged")
-
-
-async def coap_post(core: Endpoints, path: str, body: dict[str, Any]) -> tuple[str, Any]:
-    """Response code as text (`2.01`) and the decoded body, None when empty."""
-    import aiocoap
-
-    context = await aiocoap.Context.create_client_context()
-    try:
-        request = aiocoap.Message(
-            code=aiocoap.POST, uri=f"coap://{core.host}:{core.coap_port}/{path}", payload=json.dumps(body).encode()
-        )
-        response = await asyncio.wait_for(context.request(request).response, STEP_TIMEOUT_S)
-        return str(response.code).split()[0], json.loads(response.payload) if response.payload else None
-    finally:
-        await context.shutdown()
-
-
-def _expect(step: str, holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise DemoFailed(f"Step {step}: {otherwise}.")
-
-
-def _done(text: str) -> None:
-    click.echo(click.style("  ✓ ", fg="green") + text)
