@@ -172,9 +172,12 @@ def _text(request: Any, status: int, text: str) -> bytes:  # Any: Request, of wh
 
 
 def _certificates(request: Any, found: list[bytes]) -> bytes:  # Any: as in `_text`
-    """Base64 in lines of 64 characters of a PKCS#7 that holds nothing but certificates."""
+    """Base64 in lines of 64 characters of a PKCS#7 that holds nothing but certificates.
+
+    The lines end as `base64 -d` of any shell reads them; clients of EST overlook white space (RFC 8951 section 3.1).
+    """
     encoded = base64.b64encode(certificates_only(found))
-    body = b"".join(encoded[at : at + 64] + b"\r\n" for at in range(0, len(encoded), 64))
+    body = b"".join(encoded[at : at + 64] + b"\n" for at in range(0, len(encoded), 64))
     request.setHeader("Content-Type", CERTIFICATES_TYPE)
     request.setHeader("Content-Transfer-Encoding", "base64")
     request.setHeader("Content-Length", str(len(body)))
