@@ -14,9 +14,11 @@ Source: RFC 5280 section 6.1; engineering.md section 3.4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.x509.verification import (
@@ -59,8 +61,9 @@ def parse(presented: PresentedChain) -> Chain:
         )
     if len(presented.leaf) + sum(map(len, presented.others)) > MAX_CHAIN_BYTES:
         raise refusal(Fault.CHAIN_TOO_LONG, f"The device's chain is above {MAX_CHAIN_BYTES} bytes.")
-    leaf, *others = (_readable(der, number) for number, der in enumerate((presented.leaf, *presented.others), 1))
-    return Chain(leaf, tuple(others), presented.leaf)
+    leaf = _readable(presented.leaf, 1, certificates.load)
+    others = tuple(_readable(der, number, _load_again) for number, der in enumerate(presented.others, 2))
+    return Chain(leaf, others, presented.leaf)
 
 
 def check_validity(leaf: x509.Certificate, now_ms: int) -> None:
@@ -92,9 +95,13 @@ def verify(
     return path
 
 
-def _readable(der: bytes, number: int) -> x509.Certificate:
+# The CAs that a fleet's devices show are the same ones every time.
+_load_again = lru_cache(maxsize=512)(certificates.load)
+
+
+def _readable(der: bytes, number: int, load: Callable[[bytes], x509.Certificate]) -> x509.Certificate:
     try:
-        return certificates.load(der)
+        return load(der)
     except certificates.MalformedCertificate as error:
         which = "device's certificate" if number == 1 else f"certificate number {number} of the device's chain"
         raise refusal(Fault.MALFORMED, f"The {which} is malformed. {error}") from error
@@ -118,9 +125,53 @@ def _path(
     leaf: x509.Certificate, others: list[x509.Certificate], anchor: x509.Certificate, now: datetime
 ) -> tuple[x509.Certificate, ...]:
     """Raises: VerificationError."""
-    if leaf.version is x509.Version.v3:
-        return tuple(_verifier(anchor, now, DEVICE_POLICY).verify(leaf, others).chain)
-    return _path_of_old_leaf(leaf, others, anchor, now)
+    if leaf.version is not x509.Version.v3:
+        return _path_of_old_leaf(leaf, others, anchor, now)
+    for issuer in others:
+        tail = _TAILS.get(issuer, anchor, now) if issuer.subject == leaf.issuer else ()
+        if not tail or not all(one in others for one in tail[:-1]):
+            continue  # the answer follows from what is there, and not from what was there before
+        try:
+            _verifier(issuer, now, DEVICE_POLICY).verify(leaf, [])
+        except VerificationError:
+            continue
+        return (leaf, *tail)
+    path = tuple(_verifier(anchor, now, DEVICE_POLICY).verify(leaf, others).chain)
+    _TAILS.put(path[1:])
+    return path
+
+
+class _Tails:
+    """Ways from an issuer to an anchor that were found good: the next device of the same issuer costs one signature.
+
+    They hold while all of their certificates are valid, and only where no CA constrains names: that depends on the
+    leaf, and is judged with the whole path. Everything else that is asked of a CA does not.
+    """
+
+    MAX_KEPT = 256
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[
+            tuple[x509.Certificate, x509.Certificate], tuple[datetime, datetime, tuple[x509.Certificate, ...]]
+        ] = OrderedDict()
+
+    def get(self, issuer: x509.Certificate, anchor: x509.Certificate, now: datetime) -> tuple[x509.Certificate, ...]:
+        """From the issuer to the anchor; empty for what is not known to be good now."""
+        kept = self._kept.get((issuer, anchor))
+        return kept[2] if kept is not None and kept[0] <= now <= kept[1] else ()
+
+    def put(self, tail: tuple[x509.Certificate, ...]) -> None:
+        """`tail` is a path without its leaf."""
+        if len(tail) < 2 or any(trust_faults.extension(one, x509.NameConstraints) for one in tail):
+            return
+        begin = max(one.not_valid_before_utc for one in tail)
+        end = min(one.not_valid_after_utc for one in tail)
+        self._kept[tail[0], tail[-1]] = begin, end, tail
+        if len(self._kept) > self.MAX_KEPT:
+            self._kept.popitem(last=False)
+
+
+_TAILS = _Tails()
 
 
 def _path_of_old_leaf(

@@ -82,6 +82,21 @@ class Operator:
         body: dict[str, object] = {"device": {"name": name, "type": PROFILE}, "credentials": credentials}
         _post(self._connection, "/api/device-with-credentials", body, jwt=self._jwt)
 
+    def admit_by_chain(self, name: str, ca_pem: str) -> None:
+        """Makes a profile whose devices come in by a certificate of this CA. Raises: ServerFailed."""
+        configuration = {
+            "type": "X509_CERTIFICATE_CHAIN", "provisionDeviceSecret": ca_pem, "certificateRegExPattern": "(.*)",
+            "allowCreateNewDevicesByX509Certificate": True,
+        }  # fmt: skip
+        body: dict[str, object] = _profile() | {
+            "name": name, "provisionType": "X509_CERTIFICATE_CHAIN", "provisionDeviceKey": None,
+            "profileData": {
+                "configuration": {"type": "DEFAULT"}, "transportConfiguration": {"type": "DEFAULT"},
+                "provisionConfiguration": configuration,
+            },
+        }  # fmt: skip
+        _post(self._connection, "/api/deviceProfile", body, jwt=self._jwt)
+
     def close(self) -> None:
         self._connection.close()
 

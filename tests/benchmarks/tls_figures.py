@@ -22,6 +22,7 @@ DEVICES = 100
 WIDTH = 32
 IDLE_CONNECTIONS = 2_000
 IDLE_TARGET_BYTES = 45 * 1024
+CHAINS_A_SECOND = 1_400  # certificates made ahead: more than any round has used
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,10 @@ def _certificates(bench: Bench, count: int) -> Iterator[Certificates]:
 
 
 @contextmanager
-def _core(bench: Bench, name: str, files: Certificates) -> Iterator[tuple[Core, Endpoint]]:
-    """A core that knows the devices by their certificates, and its MQTT port for TLS."""
+def _core(
+    bench: Bench, name: str, files: Certificates, *, is_by_chain: bool = False
+) -> Iterator[tuple[Core, Endpoint]]:
+    """A core that knows the devices by their certificates, or their CA alone, and its MQTT port for TLS."""
     environment = {
         "CLOUD_CORE__TLS__CERTIFICATE": str(files.server),
         "CLOUD_CORE__TLS__PRIVATE_KEY": str(files.key),
@@ -63,8 +66,11 @@ def _core(bench: Bench, name: str, files: Certificates) -> Iterator[tuple[Core, 
     }
     with bench.core(name, environment=environment) as (core, _):
         operator = fleet.Operator(core.http)
-        for file in sorted(files.devices.glob("*.pem")):
-            operator.register_certificate(file.stem, _own(file))
+        if is_by_chain:
+            operator.admit_by_chain("factory", files.factory_root.read_text())
+        else:
+            for file in sorted(files.devices.glob("*.pem")):
+                operator.register_certificate(file.stem, _own(file))
         operator.close()
         if core.mqtts is None:
             raise ServerFailed("the core has no port for MQTT over TLS")
@@ -117,6 +123,24 @@ def _with_cpu(result: Result) -> Result:
     return {**result, "server_ms": round(1000 * report.number(result, "server_cpu") / rate, 3) if rate else 0.0}
 
 
+def provision_chain(bench: Bench) -> list[Row]:
+    """First contact of devices whose CA alone is known: mutual TLS 1.3, CONNECT → device on disk → CONNACK → close."""
+    options = bench.options
+    count = round((options.seconds + options.warmup) * CHAINS_A_SECOND)
+    with ExitStack() as stack:
+        files = stack.enter_context(_certificates(bench, count * options.rounds))
+        core, mqtts = stack.enter_context(_core(bench, "provision_chain", files, is_by_chain=True))
+
+        def first_contacts(number: int) -> Result:
+            load = ("--connections", WIDTH, "--certificates", files.devices, "--once")
+            part = ("--first", number * count, "--certificate-count", count)
+            return _with_cpu(bench.load("tls_load connect", *load, *part, to=mqtts, watch=core))
+
+        ours = bench.alternate({"core": first_contacts})["core"]
+        memory = core.memory_bytes()
+    return [row("provision_chain", ours, Target(rate=700), memory_bytes=memory, baselines={})]
+
+
 def idle_tls(bench: Bench) -> list[Row]:
     """Memory of idle MQTT connections over TLS, each with a client certificate."""
     baselines: dict[str, float] = {}
@@ -152,4 +176,8 @@ def _held(bench: Bench, server: Server, endpoint: Endpoint, files: Certificates)
     return each, finished(client, bench.options)
 
 
-TLS_FIGURES = (Figure("connect_tls", connect_tls), Figure("idle_tls", idle_tls))
+TLS_FIGURES = (
+    Figure("connect_tls", connect_tls),
+    Figure("provision_chain", provision_chain),
+    Figure("idle_tls", idle_tls),
+)

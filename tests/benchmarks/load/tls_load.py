@@ -64,7 +64,10 @@ class TlsLink:
 class TlsLoad:
     """All connections together."""
 
-    def __init__(self, plan: Plan, meter: Meter, contexts: list[tuple[SSL.Context, bytes]]) -> None:
+    def __init__(
+        self, plan: Plan, meter: Meter, contexts: list[tuple[SSL.Context, bytes]], *, is_once: bool = False
+    ) -> None:
+        self._is_once = is_once  # each certificate connects no more than once
         self._plan = plan
         self._meter = meter
         self._contexts = contexts
@@ -85,7 +88,7 @@ class TlsLoad:
                 self._meter.end(now)
                 if not self._links:
                     return
-            while now < end_at and len(self._links) < width:
+            while now < end_at and len(self._links) < width and self._may_open:
                 self._open()
             for link in self._answered(0.2):
                 self._forget(link)
@@ -115,6 +118,10 @@ class TlsLoad:
         if waiting:
             self._meter.fail("no PINGRESP in time", len(waiting))
         return len(self._links) - len(waiting)
+
+    @property
+    def _may_open(self) -> bool:
+        return not self._is_once or self.opened < len(self._contexts)
 
     def _open(self) -> None:
         context, packet = self._contexts[self.opened % len(self._contexts)]
@@ -150,10 +157,10 @@ class TlsLoad:
         del self._links[fd]
 
 
-def contexts_of(folder: Path) -> list[tuple[SSL.Context, bytes]]:
-    """A context and a CONNECT for each device."""
+def contexts_of(folder: Path, first: int, count: int | None) -> list[tuple[SSL.Context, bytes]]:
+    """A context and a CONNECT for each device, of `count` from the `first` on."""
     made = []
-    for certificate in sorted(folder.glob("*.pem")):
+    for certificate in sorted(folder.glob("*.pem"))[first:][:count]:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_3_VERSION)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
@@ -171,12 +178,18 @@ def main(arguments: list[str] | None = None) -> int:
     measure.add_arguments(parser)
     parser.add_argument("--certificates", type=Path, required=True)
     parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--once", action="store_true", help="connect: each certificate no more than once")
+    parser.add_argument("--first", type=int, default=0, help="leave out so many certificates")
+    parser.add_argument("--certificate-count", type=int, help="use so many")
     options = parser.parse_args(arguments)
     plan = measure.plan_from(options)
     meter = Meter(plan)
-    load = TlsLoad(plan, meter, contexts_of(options.certificates))
+    contexts = contexts_of(options.certificates, options.first, options.certificate_count)
+    load = TlsLoad(plan, meter, contexts, is_once=options.once)
     if options.what == "connect":
         load.connect(options.connections)
+        if options.once and load.opened >= len(contexts):
+            meter.fail("all certificates were used before the end; make more")
         measure.print_result(meter.result(sent=load.opened, acknowledged=load.answered))
         return 1 if meter.errors else 0
     meter.begin(time.perf_counter())

@@ -274,3 +274,22 @@ def test_garbage_is_refused_as_malformed(leaf: bytes, others: list[bytes]) -> No
         trust.parse(PresentedChain(leaf, tuple(others)))
     assert refused.value.fault == Fault.MALFORMED
     assert refused.value.reason is Reason.UNTRUSTED_CERTIFICATE
+
+
+def test_a_way_that_was_found_good_ends_with_its_certificates() -> None:
+    """The next device of the same issuer costs one signature, and no less is asked of it."""
+    pki = Pki()
+    line = pki.root("R").intermediate("Short", not_after=pki.now + timedelta(hours=1))
+    way = line.intermediate("Below")
+    shown = [way, line]
+    now_ms = int(pki.now.timestamp() * 1000)
+    for name in ("one", "two"):
+        trust.verify(trust.parse(way.leaf(name).presented), line.chain[0].certificate, (), now_ms)
+    late = trust.parse(way.leaf("three").presented)
+    with pytest.raises(UntrustedCertificate) as refused:
+        trust.verify(late, line.chain[0].certificate, (), now_ms + 2 * 3_600_000)
+    assert refused.value.fault == Fault.EXPIRED
+    forged = Pki().root("Below").leaf("four")
+    chain = trust.parse(PresentedChain(forged.der, tuple(one.der for one in shown)))
+    with pytest.raises(UntrustedCertificate):
+        trust.verify(chain, line.chain[0].certificate, (), now_ms)
