@@ -49,6 +49,7 @@ def read_request(text: str) -> SigningRequest:
     if len(text) > MAX_CSR_CHARS:
         raise InvalidCredentials(f"the csr is above {MAX_CSR_CHARS} characters; send one request without attributes")
     csr = _loaded(_der_of(text))
+    common_name = _common_name(csr)
     public_key = _acceptable_key(csr)
     if public_key is None:
         raise InvalidCredentials(f"the key of the csr is too weak or of a kind that is not taken; {KEYS}")
@@ -57,7 +58,7 @@ def read_request(text: str) -> SigningRequest:
             "the signature of the csr does not fit its key: whoever sends it must have the private key; sign the csr "
             "with that key and SHA-256"
         )
-    return SigningRequest(public_key, _common_name(csr), csr.subject)
+    return SigningRequest(public_key, common_name, csr.subject)
 
 
 def requested_name(text: str) -> str:
@@ -114,6 +115,6 @@ def _is_signed_by_its_key(csr: x509.CertificateSigningRequest) -> bool:
 def _common_name(csr: x509.CertificateSigningRequest) -> str:
     try:
         names = csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError as error:
+    except Exception as error:  # of several kinds, by what is wrong with the name: it is read late
         raise InvalidCredentials("the subject of the csr cannot be read") from error
     return str(names[0].value) if names else ""

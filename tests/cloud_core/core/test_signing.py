@@ -213,6 +213,12 @@ def of_another_key() -> str:
     return base64.b64encode(der_of(request).replace(own, theirs.public_bytes(*point))).decode()
 
 
+def with_bits_for_a_name() -> str:
+    """The CN is a BIT STRING, which the library does not take for a name."""
+    text, bits = bytes.fromhex("06035504030c04"), bytes.fromhex("06035504030304")
+    return base64.b64encode(der_of(csr("SN-1")).replace(text, bits)).decode()
+
+
 def with_sha1() -> str:
     """The algorithm's name says SHA-1 (1.2.840.10045.4.1)."""
     der = der_of(csr())
@@ -240,6 +246,7 @@ BAD = {
     "dsa": (with_dsa, "too weak"),
     "p192": (lambda: with_curve(ec.SECP192R1()), "too weak"),
     "secp256k1": (lambda: with_curve(ec.SECP256K1()), "too weak"),
+    "bits for a name": (with_bits_for_a_name, "subject of the csr cannot be read"),
     "no base64": (lambda: "hello, world!", "neither PEM nor base64"),
     "no request": (lambda: base64.b64encode(b"0\x03\x02\x01\x00").decode(), "no PKCS#10"),
     "empty": (lambda: " ", "no PKCS#10"),
