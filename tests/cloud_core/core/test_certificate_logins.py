@@ -164,6 +164,30 @@ def test_a_change_during_the_look_up_is_not_overlooked(factory: Factory) -> None
     assert len(reads) == 2 and factory.api.certificates.known(leaf.der) is None
 
 
+def test_what_is_revoked_while_its_first_login_is_confirmed_stays_outside(factory: Factory) -> None:
+    """The confirmation compares credentials, and these have not changed."""
+    leaf = factory.pki.self_signed("d")
+    device_id = registered(factory, leaf)
+    inner, submit = factory.store.store, factory.store.store.submit
+
+    def revoke(tx: Any) -> None:
+        number = tx.certificate(certificates.fingerprint(leaf.der)).id
+        tx.revoke_certificate(number, now_ms=factory.now_ms, reason="keyCompromise")
+
+    def late(work: Any, args: Any, done: Any) -> None:
+        def answered(outcome: Any) -> None:
+            inner.submit = submit  # type: ignore[method-assign]
+            factory.store.run(revoke)
+            factory.api.device_changed(device_id, Ending.CREDENTIALS_CHANGED)
+            done(outcome)
+
+        submit(work, args, answered)
+
+    inner.submit = late  # type: ignore[method-assign]
+    refusal = factory.show(leaf)
+    assert isinstance(refusal, UntrustedCertificate) and refusal.fault == Fault.REVOKED
+
+
 def test_the_memory_is_bounded_and_forgets_by_device() -> None:
     memory = CertificateMemory(max_entries=2)
     for number in range(3):
