@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from cloud_core.core import authorities
+from cloud_core.core.authorities import Which
 from cloud_core.model import Attempt, Peer, PresentedChain, ProvisionStrategy, Transport
 from shared import certificates
 from shared.credentials import sha3_id
 from tests.support.api import ApiUnderTest
 from tests.support.pki import Ca, Holder, Pki
-from tests.support.stores import StoreUnderTest
+from tests.support.stores import TENANT, StoreUnderTest
 
 NOW_S = 1_700_000_000  # as `ApiUnderTest` has it
 DAY_S = 86_400
@@ -54,6 +56,11 @@ class Factory(ApiUnderTest):
             )
         self.store.reactor.run_until(lambda: len(answers) == len(leaves))
         return [answers[number] for number in range(len(leaves))]
+
+    def revoke(self, leaf: Holder) -> None:
+        """In the store alone; nobody is told."""
+        which = Which(fingerprint=certificates.fingerprint(leaf.der))
+        self.store.run(authorities.revoke, TENANT, which, "keyCompromise", self.now_ms)
 
     def log(self) -> list[Attempt]:
         """Newest first."""

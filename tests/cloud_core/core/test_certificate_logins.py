@@ -103,13 +103,7 @@ def test_a_revoked_certificate_opens_nothing(store: StoreUnderTest) -> None:
     factory = Factory(store)
     leaf = factory.line.leaf("d")
     device_id = factory.show(leaf).device_id
-
-    def revoke(tx: Any) -> None:
-        tx.revoke_certificate(
-            tx.certificate(certificates.fingerprint(leaf.der)).id, now_ms=factory.now_ms, reason="keyCompromise"
-        )
-
-    store.run(revoke)
+    factory.revoke(leaf)
     factory.api.device_changed(device_id, Ending.CREDENTIALS_CHANGED)
     assert factory.api.certificates.known(leaf.der) is None
     refusal = factory.show(leaf)
@@ -170,14 +164,10 @@ def test_what_is_revoked_while_its_first_login_is_confirmed_stays_outside(factor
     device_id = registered(factory, leaf)
     inner, submit = factory.store.store, factory.store.store.submit
 
-    def revoke(tx: Any) -> None:
-        number = tx.certificate(certificates.fingerprint(leaf.der)).id
-        tx.revoke_certificate(number, now_ms=factory.now_ms, reason="keyCompromise")
-
     def late(work: Any, args: Any, done: Any) -> None:
         def answered(outcome: Any) -> None:
             inner.submit = submit  # type: ignore[method-assign]
-            factory.store.run(revoke)
+            factory.revoke(leaf)
             factory.api.device_changed(device_id, Ending.CREDENTIALS_CHANGED)
             done(outcome)
 

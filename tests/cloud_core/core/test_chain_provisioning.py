@@ -187,6 +187,9 @@ def test_the_same_key_renews_and_the_former_one_overlaps(store: StoreUnderTest) 
     assert factory.api.certificates.known(old.der) is None
     assert factory.show(new).device_id == device_id
     assert "which is taken until" in factory.log()[0].detail
+    assert isinstance(factory.show(old), DeviceAlreadyExists)  # although it is of the same key
+    assert factory.credentials("sensor-1").credentials == text_of(new)
+    assert "a former certificate of the device" in factory.log()[0].detail
 
 
 RENEWALS = [
@@ -213,6 +216,35 @@ def test_another_certificate_is_taken_as_the_policy_says(
     assert factory.credentials("sensor-1").credentials == text_of(new if is_taken else old)
     if not is_taken:
         assert factory.log()[0].stage == "renewal" and renewal.value in factory.log()[0].detail
+
+
+def test_what_an_operator_has_replaced_comes_back_only_when_the_other_has_ended(sqlite_store: StoreUnderTest) -> None:
+    """Not by the window: a factory's certificate, which is good for decades, would take every successor's place."""
+    factory = Factory(sqlite_store)
+    old = factory.line.leaf("sensor-1", not_after=factory.pki.now + timedelta(days=9_000))
+    device_id = factory.show(old).device_id
+    new = factory.line.leaf("sensor-1")
+    sqlite_store.run(lambda tx: tx.put_credentials(device_id, text_of(new), now_ms=factory.now_ms))
+    factory.api.device_changed(device_id, Ending.CREDENTIALS_CHANGED)
+    factory.now_s += 360 * DAY_S
+    assert isinstance(factory.show(old), DeviceAlreadyExists)
+    factory.now_s += 10 * DAY_S
+    assert factory.show(old).device_id == device_id
+
+
+@pytest.mark.parametrize("renewal", [Renewal.SAME_KEY_OR_WINDOW, Renewal.ALWAYS])
+def test_the_key_of_a_revoked_certificate_renews_nothing(sqlite_store: StoreUnderTest, renewal: Renewal) -> None:
+    """Whoever has stolen it may have other certificates of it; another key comes in as the policy says."""
+    factory = Factory(sqlite_store, profile={"renewal": renewal})
+    stolen = factory.line.leaf("sensor-1")
+    device_id = factory.show(stolen).device_id
+    factory.revoke(stolen)
+    factory.api.device_changed(device_id, Ending.CREDENTIALS_CHANGED)
+    factory.now_s += 360 * DAY_S
+    end = factory.pki.now + timedelta(days=900)
+    assert isinstance(factory.show(factory.line.leaf("sensor-1", key=stolen.key, not_after=end)), DeviceAlreadyExists)
+    assert "has been revoked" in factory.log()[0].detail
+    assert factory.show(factory.line.leaf("sensor-1", not_after=end)).device_id == device_id
 
 
 def test_always_is_as_in_thingsboard(sqlite_store: StoreUnderTest) -> None:
