@@ -193,7 +193,7 @@ def renew(tx: Tx, wanted: Wanted, now_ms: int, public_url: str) -> Renewed | Pro
         refusal.ref = new_reference()
         tx.log_attempt(_line(device, profile, wanted, now_ms, refusal.reason.value, refusal.detail, refusal.ref))
         return refusal
-    return _put(tx, device, profile, issued, wanted, now_ms)
+    return _put(tx, device, stored, profile, issued, wanted, now_ms)
 
 
 def _holder(tx: ReadTx, wanted: Wanted, now_ms: int) -> tuple[Device, StoredCredentials]:
@@ -201,14 +201,16 @@ def _holder(tx: ReadTx, wanted: Wanted, now_ms: int) -> tuple[Device, StoredCred
     device, stored = tx.device_by_id(wanted.device_id), tx.credentials(wanted.device_id)
     if device is None or stored is None:
         raise NotAuthenticated
-    ids = certificate_ids(wanted.leaf)
     known = tx.certificate(certificates.fingerprint(wanted.leaf))
-    is_current = credentials_id(stored.credentials) in ids
     is_former = known is not None and known.device_id == device.id and (known.until_ms or 0) > now_ms
     is_revoked = known is not None and known.revoked_ms is not None
-    if is_revoked or not (is_current or is_former):
+    if is_revoked or not (_is_current(stored, wanted) or is_former):
         raise NotAuthenticated
     return device, stored
+
+
+def _is_current(stored: StoredCredentials, wanted: Wanted) -> bool:
+    return credentials_id(stored.credentials) in certificate_ids(wanted.leaf)
 
 
 def _is_asked_again(stored: StoredCredentials, wanted: Wanted) -> bool:
@@ -243,11 +245,13 @@ def _check_name(device: Device, wanted: Wanted) -> None:
 
 
 def _put(
-    tx: Tx, device: Device, profile: DeviceProfile, issued: authorities.Issued, wanted: Wanted, now_ms: int
-) -> Renewed:
+    tx: Tx, device: Device, stored: StoredCredentials, profile: DeviceProfile, issued: authorities.Issued,
+    wanted: Wanted, now_ms: int,
+) -> Renewed:  # fmt: skip
     overlap_ms = profile.provision.overlap_days * DAY_MS
-    # The one shown may be a former one already, of which the answer with its successor was lost: it counts anew.
-    tx.record_certificate(wanted.leaf, tenant_id=device.tenant_id, device_id=device.id, now_ms=now_ms)
+    if stored.confirmed_ms is None or _is_current(stored, wanted):
+        # A former one whose successor nobody has used counts anew: the answer with the successor was lost.
+        tx.record_certificate(wanted.leaf, tenant_id=device.tenant_id, device_id=device.id, now_ms=now_ms)
     tx.put_credentials(
         device.id, X509Certificate(certificates.certificate_text(issued.certificate)), now_ms=now_ms,
         issued_ms=now_ms, request_digest=wanted.digest, authority_id=issued.authority_id,

@@ -153,6 +153,18 @@ def test_a_device_that_never_hears_the_answer_is_not_locked_out(est: Enrolling) 
     assert est.known(old).until_ms == int(est.api.now_s * 1000) + 2 * DAY_S * 1000
 
 
+def test_the_overlap_of_a_former_certificate_ends_when_it_was_said_once_its_successor_is_in_use(est: Enrolling) -> None:
+    """Whoever has kept its key must not prolong it for ever."""
+    old = est.first(overlap_days=7)
+    est.renewed(old, csr("SN-1", generate("p256")))
+    until_ms = est.known(old).until_ms
+    device = est.store.read(lambda tx: tx.device_by_name(TENANT, "SN-1"))
+    est.store.run(lambda tx: tx.mark_confirmed(device.id, now_ms=1))
+    est.api.now_s += 5 * DAY_S
+    est.renewed(old, csr("SN-1", generate("p256")))
+    assert est.known(old).until_ms == until_ms
+
+
 def test_a_former_certificate_renews_nothing_once_its_time_is_over(est: Enrolling) -> None:
     """Nor does one that is nobody's."""
     old = est.first(overlap_days=1)
