@@ -252,6 +252,10 @@ def _certificate_of(credentials: X509Certificate) -> x509.Certificate | None:
 
 
 def _write(tx: Tx, profile: DeviceProfile, decision: _Decision, wanted: Wanted, now_ms: int) -> None:
+    if decision.former_until_ms and decision.stored is not None:  # one from an older database is not kept yet
+        assert isinstance(decision.stored.credentials, X509Certificate)
+        former = certificates.der_of(decision.stored.credentials.certificate)
+        tx.record_certificate(former, tenant_id=profile.tenant_id, device_id=decision.device_id, now_ms=now_ms)
     tx.put_credentials(
         decision.device_id, wanted.credentials, now_ms=now_ms, issued_ms=now_ms, is_new_device=decision.is_new,
         former_until_ms=decision.former_until_ms,
