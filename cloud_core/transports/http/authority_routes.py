@@ -6,7 +6,6 @@ Revocation lists and CA certificates are for everybody (RFC 5280 section 4.2.1.1
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import unquote
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -80,7 +79,7 @@ class AuthorityRoutes(CallSupport):
     @app.route("/api/ca/<which>", methods=["GET"])
     @answers
     async def find(self, request: Request, which: str) -> Any:
-        return self._shaped(await self._authorities.find(self.operator(request), unquote(which)))
+        return self._shaped(await self._authorities.find(self.operator(request), which))
 
     @app.route("/api/ca/<which>/issue", methods=["POST"])
     @answers
@@ -88,7 +87,7 @@ class AuthorityRoutes(CallSupport):
         """`name`, `csr` (PEM or base64 of DER), `days`: a certificate for a device that need not exist yet."""
         operator, body = self.operator(request), json_object(request)
         days = _number(body, "days", DEFAULT_DAYS)
-        issued = await self._authorities.issue(operator, unquote(which), _text(body, "csr"), _text(body, "name"), days)
+        issued = await self._authorities.issue(operator, which, _text(body, "csr"), _text(body, "name"), days)
         return {
             "certificate": certificates.pem(certificates.load(issued.certificate)),
             "certificateChain": issued.chain_pem, "serial": issued.serial, "notAfter": issued.not_after_ms,
