@@ -178,6 +178,18 @@ def test_what_is_revoked_while_its_first_login_is_confirmed_stays_outside(factor
     assert isinstance(refusal, UntrustedCertificate) and refusal.fault == Fault.REVOKED
 
 
+def test_the_memory_follows_a_certificate_that_is_another_devices_now() -> None:
+    """The former of two devices has an old entry of it, and both are forgotten without a fault."""
+    memory = CertificateMemory()
+    former, present = (Identity(Role.DEVICE, 1, number, uuid4(), "d", 1) for number in (1, 2))
+    memory.put(b"a", former, 0, 10)
+    memory.put(b"a", present, 10, 99)
+    memory.forget(1)
+    assert memory.get(b"a", 20) == present
+    memory.forget(2)
+    assert memory.get(b"a", 20) is None
+
+
 def test_the_memory_is_bounded_and_forgets_by_device() -> None:
     memory = CertificateMemory(max_entries=2)
     for number in range(3):
