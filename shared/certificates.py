@@ -21,6 +21,7 @@ from shared.credentials import strip_pem
 
 MAX_CERTIFICATE_BYTES = 12_288  # DER; the text of one has then at most MAX_CERTIFICATE_CHARS characters
 MAX_CERTIFICATES = 64  # of one PEM text
+MAX_NAME_CHARS = 1_000
 _BEGIN = "-----BEGIN CERTIFICATE-----"
 _BLOCK = re.compile(_BEGIN + "([^-]*)-----END CERTIFICATE-----")
 
@@ -91,6 +92,12 @@ def common_name(certificate: x509.Certificate) -> str:
     """The first CN of the subject; empty where there is none."""
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value) if names else ""
+
+
+def name_text(name: x509.Name, max_chars: int = MAX_NAME_CHARS) -> str:
+    """RFC 4514's form on one line, cut: it stands in logs and on terminals, whoever has made it up."""
+    text = name.rfc4514_string()[:max_chars]
+    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 def fingerprint(der: bytes) -> bytes:

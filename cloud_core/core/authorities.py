@@ -165,7 +165,7 @@ def _extension(one: x509.Certificate, kind: type[E]) -> E | None:
 
 
 def _subject(one: x509.Certificate) -> str:
-    return one.subject.rfc4514_string()[:200]
+    return certificates.name_text(one.subject, 200)
 
 
 def add(tx: Tx, tenant_id: int, name: str, chain: tuple[bytes, ...], key: bytes, now_ms: int) -> Authority:

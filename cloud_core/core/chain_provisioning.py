@@ -282,8 +282,8 @@ def facts(leaf: x509.Certificate | None) -> dict[str, Any]:
     if leaf is None:
         return {}
     return {
-        "subject": leaf.subject.rfc4514_string()[:MAX_FACT_CHARS],
-        "issuer": leaf.issuer.rfc4514_string()[:MAX_FACT_CHARS],
+        "subject": certificates.name_text(leaf.subject, MAX_FACT_CHARS),
+        "issuer": certificates.name_text(leaf.issuer, MAX_FACT_CHARS),
         "serial": f"{leaf.serial_number:x}",
         "notAfter": _date(certificates.not_after_ms(leaf)),
     }

@@ -152,7 +152,7 @@ def authority_json(authority: Authority, public_url: str) -> dict[str, Any]:
     kind = f"P-{key.curve.key_size}" if isinstance(key, ec.EllipticCurvePublicKey) else "RSA"
     return {
         "id": shapes.entity_id("CERTIFICATE_AUTHORITY", authority.uuid), "name": authority.name,
-        "createdTime": authority.created_ms, "subject": own.subject.rfc4514_string(),
+        "createdTime": authority.created_ms, "subject": certificates.name_text(own.subject),
         "serial": f"{own.serial_number:x}", "fingerprint": certificates.fingerprint(authority.chain[0]).hex(),
         "keyType": kind, "notBefore": certificates.not_before_ms(own), "notAfter": certificates.not_after_ms(own),
         "certificateChain": chain_pem(authority), "crlUrl": crl_url(public_url, authority.uuid) or None,
