@@ -107,8 +107,12 @@ def fingerprint(der: bytes) -> bytes:
 
 def fingerprint_texts(der: bytes) -> tuple[str, ...]:
     """The fingerprint in the ways people write it: hex in both cases, without and with colons."""
-    digest = hashlib.sha256(der).digest()
-    plain, colons = digest.hex(), digest.hex(":")
+    return spellings_of(fingerprint(der))
+
+
+def spellings_of(fingerprint: bytes) -> tuple[str, ...]:
+    """Those of `fingerprint_texts`."""
+    plain, colons = fingerprint.hex(), fingerprint.hex(":")
     return plain, plain.upper(), colons, colons.upper()
 
 

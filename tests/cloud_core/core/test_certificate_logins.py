@@ -11,6 +11,7 @@ from cloud_core.core import trust_faults
 from cloud_core.core.authentication import certificate_ids
 from cloud_core.core.certificate_memory import CertificateMemory
 from cloud_core.core.downlinks import Ending
+from cloud_core.core.holders import holder
 from cloud_core.core.trust import Fault
 from cloud_core.model import Authority, Identity, PresentedChain, PresentedCredentials, Revocation, Role
 from shared import certificates
@@ -53,6 +54,19 @@ def test_a_mere_fingerprint_opens_its_device(factory: Factory, number: int) -> N
     device_id = registered(factory, leaf, text=certificates.fingerprint_texts(leaf.der)[number])
     assert factory.show(leaf).device_id == device_id
     assert factory.show(leaf).device_id == device_id
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_nobody_else_may_have_a_certificate_however_it_is_written(factory: Factory, number: int) -> None:
+    """A mere fingerprint and the certificate itself are the same: the newcomer would get the other's logins."""
+    leaf = factory.pki.self_signed("d")
+    forms = [*certificates.fingerprint_texts(leaf.der), certificates.certificate_text(leaf.der)]
+    device_id = registered(factory, leaf, text=forms.pop(number))
+    for text in forms:
+        found = factory.store.read(lambda tx, text=text: holder(tx, X509Certificate(text), factory.now_ms))
+        assert found == device_id
+    other = X509Certificate(certificates.fingerprint_texts(factory.pki.self_signed("d").der)[0])
+    assert factory.store.read(lambda tx: holder(tx, other, factory.now_ms)) is None
 
 
 def test_the_issuers_certificate_is_nobodys_login(factory: Factory) -> None:
