@@ -16,6 +16,7 @@ from typing import Any
 from cloud_core.core import authorities, signing
 from cloud_core.core.authentication import certificate_ids
 from cloud_core.core.downlinks import Ending
+from cloud_core.core.limits import FailedAttempts
 from cloud_core.core.provisioning import Policy
 from cloud_core.core.signing_requests import read_request, requested_name
 from cloud_core.core.tokens import new_reference
@@ -33,6 +34,7 @@ from cloud_core.storage.interface import Done, ReadTx, Store, Tx
 from shared import certificates
 from shared.credentials import CredentialsType, X509Certificate, credentials_id
 from shared.errors import (
+    FAILED_ATTEMPTS_TEXT,
     DeviceNotFound,
     InvalidCredentials,
     InvalidDeviceName,
@@ -72,11 +74,11 @@ class Renewed:
 class Enrolment:
     """The door for EST on every transport. Answers are DER of certificates.
 
-    `provision`, `refuse`, `authenticate`, `forget_logins`, `device_changed`: of `DeviceApi` and its parts.
+    `provision`, `authenticate`, `forget_logins`, `device_changed`: of `DeviceApi` and its parts.
     """
 
     def __init__(
-        self, *, store: Store, now_ms: Callable[[], int], policy: Policy,
+        self, *, store: Store, now_ms: Callable[[], int], policy: Policy, failed_attempts: FailedAttempts,
         provision: Callable[[ProvisionRequest, Peer, Done[ProvisionResponse]], None],
         authenticate: Callable[[PresentedChain, Peer, Done[Identity]], None],
         forget_logins: Callable[[int], None], device_changed: Callable[[int, Ending], None],
@@ -84,6 +86,7 @@ class Enrolment:
         self._store = store
         self._now_ms = now_ms
         self._policy = policy
+        self._failed_attempts = failed_attempts
         self._provision = provision
         self._authenticate = authenticate
         self._forget_logins = forget_logins
@@ -123,10 +126,17 @@ class Enrolment:
             if isinstance(outcome, PlatformError):
                 done(outcome)
                 return
+            key = f"renewal {outcome.device_id}"
+            wait_s = self._failed_attempts.wait_s(peer.address, key, self._now_ms() / 1000)
+            if wait_s > 0:
+                done(RateLimited(FAILED_ATTEMPTS_TEXT, retry_after_s=wait_s))
+                return
             digest = self._store.digest("renewal", str(outcome.device_id), csr)
             wanted = Wanted(outcome.device_id, chain.leaf, csr, digest, profile_name, peer)
 
             def decided(outcome: Renewed | ProvisionRefused | PlatformError) -> None:
+                if isinstance(outcome, ProvisionRefused):
+                    self._failed_attempts.record(peer.address, key, self._now_ms() / 1000)
                 self._renewed(wanted.device_id, outcome, done)
 
             self._store.submit(renew, (wanted, self._now_ms(), self._policy.public_url), decided)
