@@ -35,7 +35,14 @@ from cloud_core.storage.interface import NewDevice, Tx
 from shared import certificates
 from shared.certificates import MalformedCertificate
 from shared.credentials import AccessToken, X509Certificate, credentials_id, credentials_type
-from shared.errors import DeviceAlreadyExists, DeviceNotFound, PlatformError, ProvisionRefused, QuotaExceeded
+from shared.errors import (
+    CredentialsInUse,
+    DeviceAlreadyExists,
+    DeviceNotFound,
+    PlatformError,
+    ProvisionRefused,
+    QuotaExceeded,
+)
 
 DAY_MS = 86_400_000
 MAX_FACT_CHARS = 300
@@ -96,9 +103,13 @@ def admit(tx: Tx, wanted: Wanted, now_ms: int, policy: Policy) -> Admitted | Ove
     known = tx.certificate(certificates.fingerprint(wanted.der))
     is_revoked = known is not None and known.revoked_ms is not None
     key = credentials_id(wanted.credentials)
-    if profile is None or profile.version != wanted.version or is_revoked or tx.credentials_owner(key) is not None:
+    owner = tx.logins([key])[0]
+    is_registered = owner is not None and isinstance(owner.credentials, X509Certificate)
+    if profile is None or profile.version != wanted.version or is_revoked or is_registered:
         return Overtaken()
     try:
+        if owner is not None:
+            raise _in_use(owner.identity, profile.tenant_id)
         decision = _decide(tx, profile, wanted, now_ms, policy)
     except _Refusal as refusal:
         error = refusal.error
@@ -141,6 +152,13 @@ def _decide(tx: Tx, profile: DeviceProfile, wanted: Wanted, now_ms: int, policy:
 
 def _exists(stage: str, detail: str) -> _Refusal:
     return _Refusal(stage, DeviceAlreadyExists(detail))
+
+
+def _in_use(owner: Identity, tenant_id: int) -> _Refusal:
+    """Ids of credentials are one space, and tokens can be chosen. Nobody learns of the devices of other tenants."""
+    who = f"device '{owner.device_name}'" if owner.tenant_id == tenant_id else "a device of another tenant"
+    detail = f"{who} has a token or user name that is the id of this certificate; give it another one"
+    return _Refusal("credentials", CredentialsInUse(detail))
 
 
 def _is_unused(stored: StoredCredentials) -> bool:

@@ -15,8 +15,9 @@ from cloud_core.core.provisioning import Policy
 from cloud_core.core.tokens import new_secret
 from cloud_core.model import PROVISION_STATE, PROVISIONED, Peer, PresentedChain, Role, Scope, Transport
 from shared import certificates
-from shared.credentials import AccessToken, MqttBasic
+from shared.credentials import AccessToken, MqttBasic, sha3_id
 from shared.errors import (
+    CredentialsInUse,
     DeviceAlreadyExists,
     DeviceNotFound,
     InvalidDeviceName,
@@ -236,6 +237,16 @@ def test_refusals_are_remembered_within_bounds() -> None:
         recent.put((bytes([number % 256]) * (1 + number // 256), ""), UntrustedCertificate(), 0)
     assert recent.get((b"\0", ""), 1) is None
     assert recent.get((b"\1", ""), 1) is not None
+
+
+def test_a_token_that_has_the_certificates_id_is_told_of(sqlite_store: StoreUnderTest) -> None:
+    """Whoever chose it keeps the certificate out, and must not do so unseen."""
+    factory = Factory(sqlite_store)
+    leaf = factory.line.leaf("sensor-1")
+    factory.add_line_device("squatter", AccessToken(sha3_id(certificates.certificate_text(leaf.der))))
+    refusal = factory.show(leaf)
+    assert isinstance(refusal, CredentialsInUse) and "'squatter'" in refusal.detail
+    assert factory.log()[0].stage == "credentials" and factory.device("sensor-1") is None
 
 
 def test_the_log_holds_no_secret(sqlite_store: StoreUnderTest) -> None:
