@@ -27,9 +27,7 @@ MAX_RSA_EXPONENT = 2**32  # above it a signature costs a hundred times as much t
 KEYS = "use an ECDSA key on P-256, P-384 or P-521, RSA of 2048 to 4096 bits, or Ed25519"
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
-_BLOCK = re.compile(
-    r"-----BEGIN (NEW )?CERTIFICATE REQUEST-----(.*?)-----END (NEW )?CERTIFICATE REQUEST-----", re.DOTALL
-)
+_BLOCK = re.compile("-----BEGIN (?:NEW )?CERTIFICATE REQUEST-----([^-]*)-----END (?:NEW )?CERTIFICATE REQUEST-----")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ def requested_name(text: str) -> str:
 
 def _der_of(text: str) -> bytes:
     block = _BLOCK.search(text)
-    body = "".join((block.group(2) if block else text).split())
+    body = "".join((block.group(1) if block else text).split())
     try:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError) as error:

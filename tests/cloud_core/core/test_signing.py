@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -266,3 +267,14 @@ def test_a_bad_request_is_refused_with_what_to_mend(fault: str) -> None:
     assert words in refused.value.detail
     assert text.strip()[:30] not in refused.value.detail or not text.strip()
     assert isinstance(requested_name(text), str)
+
+
+def test_a_request_of_nothing_but_beginnings_costs_little() -> None:
+    """It is looked at before anybody has shown a secret, where everything else waits."""
+    text = ("-----BEGIN CERTIFICATE REQUEST-----" * 500)[:MAX_CSR_CHARS]
+    took_s = []
+    for _ in range(3):
+        began_s = time.perf_counter()
+        assert requested_name(text) == ""
+        took_s.append(time.perf_counter() - began_s)
+    assert min(took_s) < 0.01  # 0.04 with a pattern that goes on from each beginning to the end of all
