@@ -66,6 +66,7 @@ class RecentRefusals:
         return error if at_ms <= now_ms < at_ms + REFUSED_MS else None
 
     def put(self, key: tuple[bytes, str], error: PlatformError, now_ms: int) -> None:
+        error.__traceback__ = error.__context__ = error.__cause__ = None  # they hold the chain that was looked at
         self._refused[key] = (error, now_ms)
         self._refused.move_to_end(key)
         if len(self._refused) > MAX_REFUSED:

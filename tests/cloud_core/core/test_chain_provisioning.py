@@ -231,6 +231,16 @@ def test_a_device_that_asks_with_every_packet_is_one_attempt(sqlite_store: Store
     assert factory.show(leaf).device_id == device_id
 
 
+def test_a_refusal_that_is_remembered_holds_nothing_else(sqlite_store: StoreUnderTest) -> None:
+    """A traceback would keep the whole chain, of up to 64 KiB, and all that was read of it."""
+    factory = Factory(sqlite_store)
+    over = factory.pki.now - timedelta(days=1)
+    for leaf in (factory.line.leaf("sensor-1", not_after=over), factory.line.leaf("a\0b")):
+        refusal = factory.show(leaf)
+        assert factory.show(leaf) is refusal
+        assert (refusal.__traceback__, refusal.__context__, refusal.__cause__) == (None, None, None)
+
+
 def test_refusals_are_remembered_within_bounds() -> None:
     recent = RecentRefusals()
     for number in range(MAX_REFUSED + 1):
