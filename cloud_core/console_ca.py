@@ -210,7 +210,7 @@ def ca_crl(name: str, out: Path | None, url: str | None) -> None:
     if out is None:
         click.echo(text, nl=False)
         return
-    _filed(lambda: out.write_text(text, encoding="ascii"))
+    _filed(lambda: _replace(out, text))
     click.echo(f"Wrote {out}.", err=True)
 
 
@@ -335,10 +335,23 @@ def _check_free(file: Path) -> None:
 
 
 def _write_new(file: Path, text: str, mode: int) -> None:
-    """A file that is not there yet, never readable by more people than `mode` says."""
+    """A file that is not there yet, never readable by more people than `mode` says; whole, or not at all."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="ascii") as opened:
-        opened.write(text)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as opened:
+            opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
+
+
+def _replace(file: Path, text: str) -> None:
+    """Whoever reads it meanwhile gets the old text or the new one, whole."""
+    new = file.with_name(f".{file.name}.{os.getpid()}")
+    _write_new(new, text, 0o644)
+    new.replace(file)
 
 
 def _filed(work: Callable[[], R]) -> R:

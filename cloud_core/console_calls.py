@@ -50,11 +50,16 @@ def call(function: Any) -> Any:
         sys.exit(code)
 
 
+def _plain(text: str) -> str:
+    """Names come from devices: none shall move the cursor or write a line of its own."""
+    return "".join(one if one.isprintable() else "?" for one in text)
+
+
 def show(rows: list[dict[str, Any]], columns: dict[str, str], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    table = [list(columns), *[[str(row.get(member, "") or "") for member in columns.values()] for row in rows]]
+    table = [list(columns), *[[_plain(str(row.get(member, "") or "")) for member in columns.values()] for row in rows]]
     widths = [max(len(line[place]) for line in table) for place in range(len(columns))]
     for line in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

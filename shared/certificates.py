@@ -21,6 +21,7 @@ from shared.credentials import strip_pem
 
 MAX_CERTIFICATE_BYTES = 12_288  # DER; the text of one has then at most MAX_CERTIFICATE_CHARS characters
 MAX_CERTIFICATES = 64  # of one PEM text
+MAX_NAME_CHARS = 1_000
 _BEGIN = "-----BEGIN CERTIFICATE-----"
 _BLOCK = re.compile(_BEGIN + "([^-]*)-----END CERTIFICATE-----")
 
@@ -93,6 +94,12 @@ def common_name(certificate: x509.Certificate) -> str:
     return str(names[0].value) if names else ""
 
 
+def name_text(name: x509.Name, max_chars: int = MAX_NAME_CHARS) -> str:
+    """RFC 4514's form on one line, cut: it stands in logs and on terminals, whoever has made it up."""
+    text = name.rfc4514_string()[:max_chars]
+    return "".join(one if one.isprintable() else "?" for one in text)
+
+
 def fingerprint(der: bytes) -> bytes:
     """SHA-256 over the DER."""
     return hashlib.sha256(der).digest()
@@ -100,8 +107,12 @@ def fingerprint(der: bytes) -> bytes:
 
 def fingerprint_texts(der: bytes) -> tuple[str, ...]:
     """The fingerprint in the ways people write it: hex in both cases, without and with colons."""
-    digest = hashlib.sha256(der).digest()
-    plain, colons = digest.hex(), digest.hex(":")
+    return spellings_of(fingerprint(der))
+
+
+def spellings_of(fingerprint: bytes) -> tuple[str, ...]:
+    """Those of `fingerprint_texts`."""
+    plain, colons = fingerprint.hex(), fingerprint.hex(":")
     return plain, plain.upper(), colons, colons.upper()
 
 

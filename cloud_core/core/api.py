@@ -146,7 +146,8 @@ class DeviceApi:
             presence=self.presence, now_ms=now_ms, options=options.gateway, policy=self._policy,
         )  # fmt: skip
         self.enrolment = Enrolment(
-            store=store, now_ms=now_ms, policy=self._policy, provision=self.provision,
+            store=store, now_ms=now_ms, policy=self._policy, failed_attempts=self.failed_attempts,
+            provision=self.provision,
             authenticate=lambda chain, peer, done: self.certificates.authenticate(chain, peer, done),
             forget_logins=self.forget_logins, device_changed=self.device_changed,
         )  # fmt: skip

@@ -25,9 +25,10 @@ from cloud_core.core import signing
 from cloud_core.core.names import fault_of
 from cloud_core.core.signing_requests import read_request
 from cloud_core.core.tokens import new_uuid
-from cloud_core.model import Authority, DeviceProfile, KnownCertificate
+from cloud_core.model import Authority, Device, DeviceProfile, KnownCertificate
 from cloud_core.storage.interface import ReadTx, Tx
 from shared import certificates
+from shared.credentials import X509Certificate
 from shared.errors import InvalidArgument, InvalidCredentials, NoAuthority, NotFound
 
 E = TypeVar("E", bound=x509.ExtensionType)
@@ -164,7 +165,7 @@ def _extension(one: x509.Certificate, kind: type[E]) -> E | None:
 
 
 def _subject(one: x509.Certificate) -> str:
-    return one.subject.rfc4514_string()[:200]
+    return certificates.name_text(one.subject, 200)
 
 
 def add(tx: Tx, tenant_id: int, name: str, chain: tuple[bytes, ...], key: bytes, now_ms: int) -> Authority:
@@ -303,14 +304,14 @@ def revoke(tx: Tx, tenant_id: int, which: Which, reason: str, now_ms: int) -> li
     """All that are meant, revoked; one that was before keeps its date and reason. Raises: NotFound, InvalidArgument."""
     if reason not in signing.REASONS:
         raise InvalidArgument(f"Validation error: reason must be one of {', '.join(signing.REASONS)}")
-    meant = _meant(tx, tenant_id, which)
+    meant = _meant(tx, tenant_id, which, now_ms)
     for one in meant:
         if one.revoked_ms is None:
             tx.revoke_certificate(one.id, now_ms=now_ms, reason=reason)
     return [known for one in meant if (known := tx.certificate(one.fingerprint))]
 
 
-def _meant(tx: ReadTx, tenant_id: int, which: Which) -> Sequence[KnownCertificate]:
+def _meant(tx: Tx, tenant_id: int, which: Which, now_ms: int) -> Sequence[KnownCertificate]:
     given = [bool(which.serial), bool(which.fingerprint), bool(which.device_name)]
     if sum(given) != 1:
         raise InvalidArgument("Say which certificate: one of serial, fingerprint and deviceName")
@@ -318,16 +319,29 @@ def _meant(tx: ReadTx, tenant_id: int, which: Which) -> Sequence[KnownCertificat
         device = tx.device_by_name(tenant_id, which.device_name)
         if device is None:
             raise NotFound(f"There is no device '{which.device_name}'; a certificate of none is named by its serial")
-        found = tx.certificates_of_device(device.id)
-        if not found:
-            raise NotFound(f"The device '{which.device_name}' has no certificate")
-        return found
+        return _of_device(tx, device, now_ms)
     if which.fingerprint:
         return _existing(tx.certificate(which.fingerprint), tenant_id, "fingerprint")
     issuers = [authority_named(tx, tenant_id, which.authority)] if which.authority else tx.authorities(tenant_id)
     serial = _serial(which.serial)
     matches = [one for issuer in issuers if (one := tx.certificate_by_serial(issuer.id, serial))]
     return _existing(matches[0] if matches else None, tenant_id, "serial")
+
+
+def _of_device(tx: Tx, device: Device, now_ms: int) -> Sequence[KnownCertificate]:
+    """All of them; what it logs in with is kept first, where it comes from an older database."""
+    found, stored = tx.certificates_of_device(device.id), tx.credentials(device.id)
+    if not found and stored is not None and isinstance(stored.credentials, X509Certificate):
+        with suppress(certificates.MalformedCertificate):  # then it is a mere fingerprint
+            der = certificates.der_of(stored.credentials.certificate)
+            tx.record_certificate(der, tenant_id=device.tenant_id, device_id=device.id, now_ms=now_ms)
+            found = tx.certificates_of_device(device.id)
+    if not found:
+        raise NotFound(
+            f"No certificate of the device '{device.name}' is known; what it logs in with is changed by giving it "
+            "other credentials"
+        )
+    return found
 
 
 def _existing(one: KnownCertificate | None, tenant_id: int, how: str) -> Sequence[KnownCertificate]:

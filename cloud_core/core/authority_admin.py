@@ -135,7 +135,7 @@ class AuthoritiesApi(Asking):
     async def crl(self, uuid: UUID) -> Crl:
         """The CA's current revocation list; one is made for all who ask at a time. Raises: NotFound."""
         kept = self._crls.get(uuid)
-        if kept is not None and self._now_ms() - kept.made_ms < CRL_FRESH_MS:
+        if kept is not None and 0 <= self._now_ms() - kept.made_ms < CRL_FRESH_MS:
             return kept
         place = (uuid, self._generation)
         waiting = self._making.get(place)

@@ -208,6 +208,8 @@ class CertificateLogins:
             def confirmed(outcome: PlatformError | None) -> None:
                 if isinstance(outcome, PlatformError):
                     self._end(arrival, outcome)
+                elif arrival.look_up.is_overtaken([login]):
+                    self._again(arrival)  # revoked meanwhile, maybe: the credentials are still the same then
                 else:
                     self._let_in(arrival, login.identity, until_ms)
 

@@ -27,14 +27,21 @@ class CertificateMemory:
         return known[0]
 
     def put(self, fingerprint: bytes, identity: Identity, from_ms: int, until_ms: int) -> None:
+        self._drop(fingerprint)  # it may have been another device's, once
         self._known[fingerprint] = (identity, from_ms, until_ms)
         self._of_device.setdefault(identity.device_id, set()).add(fingerprint)
         if len(self._known) > self._max_entries:
-            oldest, (dropped, _, _) = self._known.popitem(last=False)
-            others = self._of_device[dropped.device_id]
-            others.discard(oldest)
-            if not others:
-                del self._of_device[dropped.device_id]
+            self._drop(next(iter(self._known)))
+
+    def _drop(self, fingerprint: bytes) -> None:
+        known = self._known.pop(fingerprint, None)
+        if known is None:
+            return
+        device_id = known[0].device_id
+        others = self._of_device[device_id]
+        others.discard(fingerprint)
+        if not others:
+            del self._of_device[device_id]
 
     def forget(self, device_id: int) -> None:
         for fingerprint in self._of_device.pop(device_id, ()):
@@ -59,6 +66,7 @@ class RecentRefusals:
         return error if at_ms <= now_ms < at_ms + REFUSED_MS else None
 
     def put(self, key: tuple[bytes, str], error: PlatformError, now_ms: int) -> None:
+        error.__traceback__ = error.__context__ = error.__cause__ = None  # they hold the chain that was looked at
         self._refused[key] = (error, now_ms)
         self._refused.move_to_end(key)
         if len(self._refused) > MAX_REFUSED:

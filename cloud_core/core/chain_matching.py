@@ -138,8 +138,7 @@ def unknown_issuer(leaf: x509.Certificate) -> UntrustedCertificate:
 
 
 def _issuer_of(leaf: x509.Certificate) -> str:
-    text = leaf.issuer.rfc4514_string()[:MAX_ISSUER_CHARS]
-    return "".join(one if one.isprintable() else "?" for one in text)
+    return certificates.name_text(leaf.issuer, MAX_ISSUER_CHARS)
 
 
 def _ambiguous(profiles: Sequence[DeviceProfile], common_name: str) -> InvalidDeviceName:

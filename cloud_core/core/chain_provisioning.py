@@ -35,7 +35,14 @@ from cloud_core.storage.interface import NewDevice, Tx
 from shared import certificates
 from shared.certificates import MalformedCertificate
 from shared.credentials import AccessToken, X509Certificate, credentials_id, credentials_type
-from shared.errors import DeviceAlreadyExists, DeviceNotFound, PlatformError, ProvisionRefused, QuotaExceeded
+from shared.errors import (
+    CredentialsInUse,
+    DeviceAlreadyExists,
+    DeviceNotFound,
+    PlatformError,
+    ProvisionRefused,
+    QuotaExceeded,
+)
 
 DAY_MS = 86_400_000
 MAX_FACT_CHARS = 300
@@ -96,9 +103,13 @@ def admit(tx: Tx, wanted: Wanted, now_ms: int, policy: Policy) -> Admitted | Ove
     known = tx.certificate(certificates.fingerprint(wanted.der))
     is_revoked = known is not None and known.revoked_ms is not None
     key = credentials_id(wanted.credentials)
-    if profile is None or profile.version != wanted.version or is_revoked or tx.credentials_owner(key) is not None:
+    owner = tx.logins([key])[0]
+    is_registered = owner is not None and isinstance(owner.credentials, X509Certificate)
+    if profile is None or profile.version != wanted.version or is_revoked or is_registered:
         return Overtaken()
     try:
+        if owner is not None:
+            raise _in_use(owner.identity, profile.tenant_id)
         decision = _decide(tx, profile, wanted, now_ms, policy)
     except _Refusal as refusal:
         error = refusal.error
@@ -127,7 +138,7 @@ def _decide(tx: Tx, profile: DeviceProfile, wanted: Wanted, now_ms: int, policy:
     if stored is None:
         return _Decision(device.id)
     if isinstance(stored.credentials, X509Certificate):
-        return _renew(profile, device, stored, wanted, now_ms)
+        return _renew(tx, profile, device, stored, wanted, now_ms)
     if _is_unused(stored):
         return _Decision(
             device.id, stored, detail="its generated access token, never used, gave way to the certificate"
@@ -141,6 +152,13 @@ def _decide(tx: Tx, profile: DeviceProfile, wanted: Wanted, now_ms: int, policy:
 
 def _exists(stage: str, detail: str) -> _Refusal:
     return _Refusal(stage, DeviceAlreadyExists(detail))
+
+
+def _in_use(owner: Identity, tenant_id: int) -> _Refusal:
+    """Ids of credentials are one space, and tokens can be chosen. Nobody learns of the devices of other tenants."""
+    who = f"device '{owner.device_name}'" if owner.tenant_id == tenant_id else "a device of another tenant"
+    detail = f"{who} has a token or user name that is the id of this certificate; give it another one"
+    return _Refusal("credentials", CredentialsInUse(detail))
 
 
 def _is_unused(stored: StoredCredentials) -> bool:
@@ -170,33 +188,61 @@ def _create(tx: Tx, profile: DeviceProfile, wanted: Wanted, now_ms: int, policy:
     )  # fmt: skip
 
 
-def _renew(profile: DeviceProfile, device: Device, stored: StoredCredentials, wanted: Wanted, now_ms: int) -> _Decision:
+def _renew(
+    tx: Tx, profile: DeviceProfile, device: Device, stored: StoredCredentials, wanted: Wanted, now_ms: int
+) -> _Decision:
     """Another certificate for the name of a device that has one: taken as the profile's renewal policy says."""
-    renewal = profile.provision.renewal
-    if renewal is Renewal.ALWAYS:
-        return _Decision(
-            device.id, stored, ends_sessions=True, detail="the certificate took the place of the device's former one"
-        )
     assert isinstance(stored.credentials, X509Certificate)
     current = _certificate_of(stored.credentials)
     is_same_key = current is not None and certificates.key_hash(current) == certificates.key_hash(wanted.leaf)
+    if current is not None and is_same_key and _is_revoked(tx, current):
+        raise _exists(
+            "renewal",
+            f"the certificate of device '{device.name}' has been revoked, and this one is of the same key; have the "
+            "device's certificate issued for a new key",
+        )
+    detail = "the certificate took the place of the device's former one"
+    if profile.provision.renewal is Renewal.ALWAYS:
+        return _Decision(device.id, stored, ends_sessions=True, detail=detail)
     end_ms = certificates.not_after_ms(current) if current is not None else None
-    window_ms = profile.provision.renewal_window_days * DAY_MS
-    is_due = renewal is Renewal.SAME_KEY_OR_WINDOW and end_ms is not None and now_ms >= end_ms - window_ms
-    if renewal is Renewal.NEVER or not (is_same_key or is_due):
-        raise _exists("renewal", _why_not(profile, device, is_same_key, end_ms))
+    is_former = _is_former(tx, device, wanted)
+    if not _is_taken(profile, is_same_key, is_former, end_ms, now_ms):
+        raise _exists("renewal", _why_not(profile, device, is_same_key, is_former, end_ms))
     assert end_ms is not None, "of a mere fingerprint nothing is the same, and nothing is due"
     until_ms = min(end_ms, now_ms + profile.provision.overlap_days * DAY_MS)
-    has_overlap = until_ms > now_ms
-    return _Decision(
-        device.id, stored, former_until_ms=until_ms if has_overlap else 0, ends_sessions=not has_overlap,
-        detail="the certificate took the place of the device's former one"
-        + (f", which is taken until {_date(until_ms)}" if has_overlap else ""),
-    )  # fmt: skip
+    if until_ms <= now_ms:
+        return _Decision(device.id, stored, ends_sessions=True, detail=detail)
+    detail += f", which is taken until {_date(until_ms)}"
+    return _Decision(device.id, stored, former_until_ms=until_ms, detail=detail)
 
 
-def _why_not(profile: DeviceProfile, device: Device, is_same_key: bool, end_ms: int | None) -> str:
+def _is_taken(profile: DeviceProfile, is_same_key: bool, is_former: bool, end_ms: int | None, now_ms: int) -> bool:
+    """A former certificate of the device, whose time was over, comes back only when its successor has ended."""
+    renewal = profile.provision.renewal
+    window_ms = 0 if is_former else profile.provision.renewal_window_days * DAY_MS
+    is_due = end_ms is not None and now_ms >= end_ms - window_ms
+    if renewal is Renewal.NEVER:
+        return False
+    return (is_same_key and (is_due or not is_former)) or (is_due and renewal is Renewal.SAME_KEY_OR_WINDOW)
+
+
+def _is_former(tx: Tx, device: Device, wanted: Wanted) -> bool:
+    known = tx.certificate(certificates.fingerprint(wanted.der))
+    return known is not None and known.device_id == device.id and known.until_ms is not None
+
+
+def _is_revoked(tx: Tx, current: x509.Certificate) -> bool:
+    known = tx.certificate(certificates.fingerprint(certificates.der(current)))
+    return known is not None and known.revoked_ms is not None
+
+
+def _why_not(profile: DeviceProfile, device: Device, is_same_key: bool, is_former: bool, end_ms: int | None) -> str:
     provision = profile.provision
+    if is_former and provision.renewal is not Renewal.NEVER and end_ms is not None:
+        return (
+            f"this is a former certificate of the device '{device.name}', which has another one until {_date(end_ms)}; "
+            "give the device this certificate as its credentials if it is right"
+        )
     other = (
         "only its fingerprint is registered" if end_ms is None
         else f"it is of {'the same' if is_same_key else 'another'} key and ends {_date(end_ms)}"
@@ -224,6 +270,10 @@ def _certificate_of(credentials: X509Certificate) -> x509.Certificate | None:
 
 
 def _write(tx: Tx, profile: DeviceProfile, decision: _Decision, wanted: Wanted, now_ms: int) -> None:
+    if decision.former_until_ms and decision.stored is not None:  # one from an older database is not kept yet
+        assert isinstance(decision.stored.credentials, X509Certificate)
+        former = certificates.der_of(decision.stored.credentials.certificate)
+        tx.record_certificate(former, tenant_id=profile.tenant_id, device_id=decision.device_id, now_ms=now_ms)
     tx.put_credentials(
         decision.device_id, wanted.credentials, now_ms=now_ms, issued_ms=now_ms, is_new_device=decision.is_new,
         former_until_ms=decision.former_until_ms,
@@ -250,8 +300,8 @@ def facts(leaf: x509.Certificate | None) -> dict[str, Any]:
     if leaf is None:
         return {}
     return {
-        "subject": leaf.subject.rfc4514_string()[:MAX_FACT_CHARS],
-        "issuer": leaf.issuer.rfc4514_string()[:MAX_FACT_CHARS],
+        "subject": certificates.name_text(leaf.subject, MAX_FACT_CHARS),
+        "issuer": certificates.name_text(leaf.issuer, MAX_FACT_CHARS),
         "serial": f"{leaf.serial_number:x}",
         "notAfter": _date(certificates.not_after_ms(leaf)),
     }

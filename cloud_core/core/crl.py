@@ -24,7 +24,7 @@ from cloud_core.core import trust_faults
 MAX_LISTS = 16  # in one PEM file
 SKEW = timedelta(minutes=5)  # a list may be as much younger than our clock
 UNSTATED = timedelta(days=1)  # so long a list without an end is believed
-_BLOCK = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
+_BLOCK = re.compile(rb"-----BEGIN X509 CRL-----[^-]*-----END X509 CRL-----")
 _LOW = (1 << 64) - 1
 _UNDERSTOOD = frozenset((x509.IssuingDistributionPoint.oid, x509.CRLNumber.oid, x509.AuthorityKeyIdentifier.oid))
 

@@ -16,6 +16,7 @@ from typing import Any
 from cloud_core.core import authorities, signing
 from cloud_core.core.authentication import certificate_ids
 from cloud_core.core.downlinks import Ending
+from cloud_core.core.limits import FailedAttempts
 from cloud_core.core.provisioning import Policy
 from cloud_core.core.signing_requests import read_request, requested_name
 from cloud_core.core.tokens import new_reference
@@ -33,6 +34,7 @@ from cloud_core.storage.interface import Done, ReadTx, Store, Tx
 from shared import certificates
 from shared.credentials import CredentialsType, X509Certificate, credentials_id
 from shared.errors import (
+    FAILED_ATTEMPTS_TEXT,
     DeviceNotFound,
     InvalidCredentials,
     InvalidDeviceName,
@@ -72,11 +74,11 @@ class Renewed:
 class Enrolment:
     """The door for EST on every transport. Answers are DER of certificates.
 
-    `provision`, `refuse`, `authenticate`, `forget_logins`, `device_changed`: of `DeviceApi` and its parts.
+    `provision`, `authenticate`, `forget_logins`, `device_changed`: of `DeviceApi` and its parts.
     """
 
     def __init__(
-        self, *, store: Store, now_ms: Callable[[], int], policy: Policy,
+        self, *, store: Store, now_ms: Callable[[], int], policy: Policy, failed_attempts: FailedAttempts,
         provision: Callable[[ProvisionRequest, Peer, Done[ProvisionResponse]], None],
         authenticate: Callable[[PresentedChain, Peer, Done[Identity]], None],
         forget_logins: Callable[[int], None], device_changed: Callable[[int, Ending], None],
@@ -84,6 +86,7 @@ class Enrolment:
         self._store = store
         self._now_ms = now_ms
         self._policy = policy
+        self._failed_attempts = failed_attempts
         self._provision = provision
         self._authenticate = authenticate
         self._forget_logins = forget_logins
@@ -123,10 +126,17 @@ class Enrolment:
             if isinstance(outcome, PlatformError):
                 done(outcome)
                 return
+            key = f"renewal {outcome.device_id}"
+            wait_s = self._failed_attempts.wait_s(peer.address, key, self._now_ms() / 1000)
+            if wait_s > 0:
+                done(RateLimited(FAILED_ATTEMPTS_TEXT, retry_after_s=wait_s))
+                return
             digest = self._store.digest("renewal", str(outcome.device_id), csr)
             wanted = Wanted(outcome.device_id, chain.leaf, csr, digest, profile_name, peer)
 
             def decided(outcome: Renewed | ProvisionRefused | PlatformError) -> None:
+                if isinstance(outcome, ProvisionRefused):
+                    self._failed_attempts.record(peer.address, key, self._now_ms() / 1000)
                 self._renewed(wanted.device_id, outcome, done)
 
             self._store.submit(renew, (wanted, self._now_ms(), self._policy.public_url), decided)
@@ -193,7 +203,7 @@ def renew(tx: Tx, wanted: Wanted, now_ms: int, public_url: str) -> Renewed | Pro
         refusal.ref = new_reference()
         tx.log_attempt(_line(device, profile, wanted, now_ms, refusal.reason.value, refusal.detail, refusal.ref))
         return refusal
-    return _put(tx, device, profile, issued, wanted, now_ms)
+    return _put(tx, device, stored, profile, issued, wanted, now_ms)
 
 
 def _holder(tx: ReadTx, wanted: Wanted, now_ms: int) -> tuple[Device, StoredCredentials]:
@@ -201,14 +211,16 @@ def _holder(tx: ReadTx, wanted: Wanted, now_ms: int) -> tuple[Device, StoredCred
     device, stored = tx.device_by_id(wanted.device_id), tx.credentials(wanted.device_id)
     if device is None or stored is None:
         raise NotAuthenticated
-    ids = certificate_ids(wanted.leaf)
     known = tx.certificate(certificates.fingerprint(wanted.leaf))
-    is_current = credentials_id(stored.credentials) in ids
     is_former = known is not None and known.device_id == device.id and (known.until_ms or 0) > now_ms
     is_revoked = known is not None and known.revoked_ms is not None
-    if is_revoked or not (is_current or is_former):
+    if is_revoked or not (_is_current(stored, wanted) or is_former):
         raise NotAuthenticated
     return device, stored
+
+
+def _is_current(stored: StoredCredentials, wanted: Wanted) -> bool:
+    return credentials_id(stored.credentials) in certificate_ids(wanted.leaf)
 
 
 def _is_asked_again(stored: StoredCredentials, wanted: Wanted) -> bool:
@@ -243,11 +255,13 @@ def _check_name(device: Device, wanted: Wanted) -> None:
 
 
 def _put(
-    tx: Tx, device: Device, profile: DeviceProfile, issued: authorities.Issued, wanted: Wanted, now_ms: int
-) -> Renewed:
+    tx: Tx, device: Device, stored: StoredCredentials, profile: DeviceProfile, issued: authorities.Issued,
+    wanted: Wanted, now_ms: int,
+) -> Renewed:  # fmt: skip
     overlap_ms = profile.provision.overlap_days * DAY_MS
-    # The one shown may be a former one already, of which the answer with its successor was lost: it counts anew.
-    tx.record_certificate(wanted.leaf, tenant_id=device.tenant_id, device_id=device.id, now_ms=now_ms)
+    if stored.confirmed_ms is None or _is_current(stored, wanted):
+        # A former one whose successor nobody has used counts anew: the answer with the successor was lost.
+        tx.record_certificate(wanted.leaf, tenant_id=device.tenant_id, device_id=device.id, now_ms=now_ms)
     tx.put_credentials(
         device.id, X509Certificate(certificates.certificate_text(issued.certificate)), now_ms=now_ms,
         issued_ms=now_ms, request_digest=wanted.digest, authority_id=issued.authority_id,

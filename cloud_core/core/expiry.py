@@ -69,7 +69,7 @@ def _ending(kind: Kind, name: str, der: bytes) -> OtherCertificate:
     loaded = certificates.load(der)
     return OtherCertificate(
         kind=kind, name=name, not_after_ms=certificates.not_after_ms(loaded),
-        subject=loaded.subject.rfc4514_string(), fingerprint=certificates.fingerprint(der).hex(),
+        subject=certificates.name_text(loaded.subject), fingerprint=certificates.fingerprint(der).hex(),
     )  # fmt: skip
 
 

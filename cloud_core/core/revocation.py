@@ -217,7 +217,7 @@ class RevocationChecker:
     def _failure(self, question: _Question, now_ms: int) -> str | None:
         for what in (question, question.url):
             until_ms, why = self._failures.get(what, (0, ""))
-            if now_ms < until_ms:
+            if until_ms - FAILURE_MS <= now_ms < until_ms:
                 return why
         return None
 

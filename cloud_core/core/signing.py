@@ -144,12 +144,13 @@ def make_crl(
 ) -> x509.CertificateRevocationList:
     """Version 2 list of `revoked`, the `number`-th of this CA."""
     now = at(now_ms)
-    builder = x509.CertificateRevocationListBuilder().issuer_name(signer.certificate.subject)
+    builder = x509.CertificateRevocationListBuilder(
+        issuer_name=signer.certificate.subject,
+        revoked_certificates=[_entry(one, now_ms) for one in revoked],  # one by one each would copy all before it
+    )
     builder = builder.last_update(now - SLOW_CLOCK).next_update(now + CRL_LIFE)
     builder = builder.add_extension(x509.CRLNumber(number), critical=False)
     builder = builder.add_extension(signer.key_id, critical=False)
-    for one in revoked:
-        builder = builder.add_revoked_certificate(_entry(one, now_ms))
     return builder.sign(signer.key, signer.hash)
 
 

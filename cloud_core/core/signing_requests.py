@@ -27,9 +27,7 @@ MAX_RSA_EXPONENT = 2**32  # above it a signature costs a hundred times as much t
 KEYS = "use an ECDSA key on P-256, P-384 or P-521, RSA of 2048 to 4096 bits, or Ed25519"
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
-_BLOCK = re.compile(
-    r"-----BEGIN (NEW )?CERTIFICATE REQUEST-----(.*?)-----END (NEW )?CERTIFICATE REQUEST-----", re.DOTALL
-)
+_BLOCK = re.compile("-----BEGIN (?:NEW )?CERTIFICATE REQUEST-----([^-]*)-----END (?:NEW )?CERTIFICATE REQUEST-----")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +47,7 @@ def read_request(text: str) -> SigningRequest:
     if len(text) > MAX_CSR_CHARS:
         raise InvalidCredentials(f"the csr is above {MAX_CSR_CHARS} characters; send one request without attributes")
     csr = _loaded(_der_of(text))
+    common_name = _common_name(csr)
     public_key = _acceptable_key(csr)
     if public_key is None:
         raise InvalidCredentials(f"the key of the csr is too weak or of a kind that is not taken; {KEYS}")
@@ -57,7 +56,7 @@ def read_request(text: str) -> SigningRequest:
             "the signature of the csr does not fit its key: whoever sends it must have the private key; sign the csr "
             "with that key and SHA-256"
         )
-    return SigningRequest(public_key, _common_name(csr), csr.subject)
+    return SigningRequest(public_key, common_name, csr.subject)
 
 
 def requested_name(text: str) -> str:
@@ -70,7 +69,7 @@ def requested_name(text: str) -> str:
 
 def _der_of(text: str) -> bytes:
     block = _BLOCK.search(text)
-    body = "".join((block.group(2) if block else text).split())
+    body = "".join((block.group(1) if block else text).split())
     try:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -114,6 +113,6 @@ def _is_signed_by_its_key(csr: x509.CertificateSigningRequest) -> bool:
 def _common_name(csr: x509.CertificateSigningRequest) -> str:
     try:
         names = csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError as error:
+    except Exception as error:  # of several kinds, by what is wrong with the name: it is read late
         raise InvalidCredentials("the subject of the csr cannot be read") from error
     return str(names[0].value) if names else ""

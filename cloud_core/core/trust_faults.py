@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from shared import certificates
 from shared.errors import UntrustedCertificate
 
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
@@ -70,7 +71,7 @@ def refusal(fault: Fault, detail: str) -> UntrustedCertificate:
 
 def of(certificate: x509.Certificate) -> str:
     """How a sentence calls a certificate: its subject, on one line and not too long."""
-    text = "".join(one if one.isprintable() and one != '"' else "?" for one in certificate.subject.rfc4514_string())
+    text = certificates.name_text(certificate.subject).replace('"', "?")
     if len(text) > MAX_SUBJECT_CHARS:
         text = text[:MAX_SUBJECT_CHARS] + "…"
     return f'"{text}"' if text else f"without a subject (serial {certificate.serial_number:x})"

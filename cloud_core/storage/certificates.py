@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from cryptography import x509
 from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 
 from cloud_core.model import Authority, DeviceProfile, KnownCertificate, Login, Page, ProvisionConfiguration
@@ -182,7 +181,7 @@ class WritesCertificates(ReadsCertificates):
         self._write(
             self._once(_put_certificate), tenant_id=tenant_id, device_id=device_id, authority_id=authority_id,
             fingerprint=certificates.fingerprint(der), serial=f"{known.serial_number:x}",
-            subject=_name(known.subject), issuer=_name(known.issuer),
+            subject=certificates.name_text(known.subject), issuer=certificates.name_text(known.issuer),
             not_before_ms=certificates.not_before_ms(known), not_after_ms=certificates.not_after_ms(known),
             created_ms=now_ms, until_ms=None, revoked_ms=None, revocation_reason="",
         )  # fmt: skip
@@ -232,10 +231,6 @@ class WritesCertificates(ReadsCertificates):
                 self._once(_put_anchor), name_hash=certificates.name_hash(one.subject),
                 fingerprint=certificates.fingerprint(certificates.der(one)), profile_id=profile_id,
             )  # fmt: skip
-
-
-def _name(name: x509.Name) -> str:
-    return name.rfc4514_string()[:1_000]
 
 
 def _known(row: Any) -> KnownCertificate | None:

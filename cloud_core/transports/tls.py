@@ -63,7 +63,7 @@ class _Pair:
     def shown(self) -> ServerCertificate:
         own = self.chain[0]
         return ServerCertificate(
-            own.subject.rfc4514_string(), certificates.not_before_ms(own), certificates.not_after_ms(own)
+            certificates.name_text(own.subject), certificates.not_before_ms(own), certificates.not_after_ms(own)
         )
 
 

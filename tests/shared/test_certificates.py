@@ -7,6 +7,7 @@ import hashlib
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,6 +98,12 @@ def test_a_renewed_certificate_of_one_key_has_the_same_key_hash() -> None:
 def test_a_certificate_without_a_common_name_has_an_empty_one() -> None:
     """Its subject may be empty."""
     assert certificates.common_name(OTHER.leaf("", subject=x509.Name([])).certificate) == ""
+
+
+def test_a_name_stands_on_one_line_whatever_it_holds() -> None:
+    """It is for logs and terminals; a long one is cut."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a\nb\x1b[31m\u202e" + "x" * 40)])
+    assert certificates.name_text(name, 20) == "CN=a?b?[31m?xxxxxxxx"
 
 
 def test_several_certificates_come_in_their_order() -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from cloud_core.core import authorities
+from cloud_core.core.authorities import Which
+from cloud_core.core.downlinks import Ending
 from cloud_core.model import Attempt, Peer, PresentedChain, ProvisionStrategy, Transport
 from shared import certificates
-from shared.credentials import sha3_id
+from shared.credentials import X509Certificate, sha3_id
 from tests.support.api import ApiUnderTest
 from tests.support.pki import Ca, Holder, Pki
-from tests.support.stores import StoreUnderTest
+from tests.support.stores import TENANT, StoreUnderTest
 
 NOW_S = 1_700_000_000  # as `ApiUnderTest` has it
 DAY_S = 86_400
@@ -55,6 +58,11 @@ class Factory(ApiUnderTest):
         self.store.reactor.run_until(lambda: len(answers) == len(leaves))
         return [answers[number] for number in range(len(leaves))]
 
+    def revoke(self, leaf: Holder) -> None:
+        """In the store alone; nobody is told."""
+        which = Which(fingerprint=certificates.fingerprint(leaf.der))
+        self.store.run(authorities.revoke, TENANT, which, "keyCompromise", self.now_ms)
+
     def log(self) -> list[Attempt]:
         """Newest first."""
         found: list[Attempt] = self.store.run(lambda tx: tx.attempts())
@@ -68,3 +76,14 @@ class Factory(ApiUnderTest):
 
     def add_line_device(self, name: str, credentials: Any) -> int:
         return self.store.add_device(name, self.profile_id, credentials)
+
+
+def text_of(leaf: Holder) -> X509Certificate:
+    return X509Certificate(certificates.certificate_text(leaf.der))
+
+
+def ended(factory: Factory) -> list[tuple[int, Ending]]:
+    """What the core ends from now on."""
+    calls: list[tuple[int, Ending]] = []
+    factory.api.downlinks.end = lambda device_id, why: calls.append((device_id, why))  # type: ignore[method-assign]
+    return calls

@@ -87,5 +87,11 @@ class StoreUnderTest:
         return int(self.run(insert))
 
 
+def forget_certificates(tx: Any) -> None:
+    """As a database is that comes from the step before: the credentials of devices alone are there."""
+    tx.connection.cursor().execute("DELETE FROM certificate")
+    tx.writes += 1
+
+
 def open_store(url: str) -> StoreUnderTest:
     return StoreUnderTest(url, InlineReactor())

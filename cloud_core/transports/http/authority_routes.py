@@ -6,7 +6,6 @@ Revocation lists and CA certificates are for everybody (RFC 5280 section 4.2.1.1
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import unquote
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -80,7 +79,7 @@ class AuthorityRoutes(CallSupport):
     @app.route("/api/ca/<which>", methods=["GET"])
     @answers
     async def find(self, request: Request, which: str) -> Any:
-        return self._shaped(await self._authorities.find(self.operator(request), unquote(which)))
+        return self._shaped(await self._authorities.find(self.operator(request), which))
 
     @app.route("/api/ca/<which>/issue", methods=["POST"])
     @answers
@@ -88,7 +87,7 @@ class AuthorityRoutes(CallSupport):
         """`name`, `csr` (PEM or base64 of DER), `days`: a certificate for a device that need not exist yet."""
         operator, body = self.operator(request), json_object(request)
         days = _number(body, "days", DEFAULT_DAYS)
-        issued = await self._authorities.issue(operator, unquote(which), _text(body, "csr"), _text(body, "name"), days)
+        issued = await self._authorities.issue(operator, which, _text(body, "csr"), _text(body, "name"), days)
         return {
             "certificate": certificates.pem(certificates.load(issued.certificate)),
             "certificateChain": issued.chain_pem, "serial": issued.serial, "notAfter": issued.not_after_ms,
@@ -153,7 +152,7 @@ def authority_json(authority: Authority, public_url: str) -> dict[str, Any]:
     kind = f"P-{key.curve.key_size}" if isinstance(key, ec.EllipticCurvePublicKey) else "RSA"
     return {
         "id": shapes.entity_id("CERTIFICATE_AUTHORITY", authority.uuid), "name": authority.name,
-        "createdTime": authority.created_ms, "subject": own.subject.rfc4514_string(),
+        "createdTime": authority.created_ms, "subject": certificates.name_text(own.subject),
         "serial": f"{own.serial_number:x}", "fingerprint": certificates.fingerprint(authority.chain[0]).hex(),
         "keyType": kind, "notBefore": certificates.not_before_ms(own), "notAfter": certificates.not_after_ms(own),
         "certificateChain": chain_pem(authority), "crlUrl": crl_url(public_url, authority.uuid) or None,

@@ -24,7 +24,7 @@ from cloud_core.core.enrolment import Enrolment, explained
 from cloud_core.core.line_ration import LineRation
 from cloud_core.core.signing import certificates_only
 from cloud_core.model import Peer, PresentedChain, Transport
-from cloud_core.transports.http.calls import address_of, raw_body
+from cloud_core.transports.http.calls import address_of, header_text, raw_body
 from cloud_core.transports.http.errors import STATUS, retry_after
 from shared import errors
 from shared.errors import NotAuthenticated, PlatformError
@@ -194,8 +194,7 @@ def _csr(request: Any) -> str:  # Any: as in `_text`
 
 def _basic(request: Any) -> tuple[str, str] | None:  # Any: as in `_text`
     """(user name, password); None where none are sent that can be read."""
-    header = request.getHeader("authorization") or ""
-    scheme, _, value = header.partition(" ")
+    scheme, _, value = header_text(request, b"authorization").partition(" ")
     if scheme.lower() != "basic":
         return None
     try:

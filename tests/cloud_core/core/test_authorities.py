@@ -16,7 +16,7 @@ from shared.credentials import X509Certificate
 from shared.errors import InvalidArgument, InvalidCredentials, NoAuthority, NotFound
 from tests.support.authorities import KEY, NOW_MS, add_authority, csr
 from tests.support.pki import Ca, Pki
-from tests.support.stores import TENANT, StoreUnderTest
+from tests.support.stores import TENANT, StoreUnderTest, forget_certificates
 
 DAY_MS = 86_400_000
 PKI = Pki()
@@ -271,6 +271,17 @@ def test_all_certificates_of_a_device_are_revoked_together(sqlite_store: StoreUn
     assert [(one.revoked_ms, one.revocation_reason) for one in revoked] == [
         (5, "superseded"), (NOW_MS, "keyCompromise"),
     ]  # fmt: skip
+
+
+def test_the_certificate_of_a_device_from_an_older_database_is_revoked_too(store: StoreUnderTest) -> None:
+    """Its credentials are there; nothing else has been kept of it yet."""
+    leaf = ROOT.leaf("SN-1")
+    text = X509Certificate(certificates.certificate_text(leaf.der))
+    device_id = store.add_device("SN-1", store.add_profile(), text)
+    store.run(forget_certificates)
+    (known,) = revoke(store, device_name="SN-1")
+    assert (known.device_id, known.revoked_ms) == (device_id, NOW_MS)
+    assert known.fingerprint == certificates.fingerprint(leaf.der)
 
 
 def test_what_is_not_known_is_not_revoked(sqlite_store: StoreUnderTest) -> None:

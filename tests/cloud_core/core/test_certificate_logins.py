@@ -11,6 +11,7 @@ from cloud_core.core import trust_faults
 from cloud_core.core.authentication import certificate_ids
 from cloud_core.core.certificate_memory import CertificateMemory
 from cloud_core.core.downlinks import Ending
+from cloud_core.core.holders import holder
 from cloud_core.core.trust import Fault
 from cloud_core.model import Authority, Identity, PresentedChain, PresentedCredentials, Revocation, Role
 from shared import certificates
@@ -53,6 +54,19 @@ def test_a_mere_fingerprint_opens_its_device(factory: Factory, number: int) -> N
     device_id = registered(factory, leaf, text=certificates.fingerprint_texts(leaf.der)[number])
     assert factory.show(leaf).device_id == device_id
     assert factory.show(leaf).device_id == device_id
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_nobody_else_may_have_a_certificate_however_it_is_written(factory: Factory, number: int) -> None:
+    """A mere fingerprint and the certificate itself are the same: the newcomer would get the other's logins."""
+    leaf = factory.pki.self_signed("d")
+    forms = [*certificates.fingerprint_texts(leaf.der), certificates.certificate_text(leaf.der)]
+    device_id = registered(factory, leaf, text=forms.pop(number))
+    for text in forms:
+        found = factory.store.read(lambda tx, text=text: holder(tx, X509Certificate(text), factory.now_ms))
+        assert found == device_id
+    other = X509Certificate(certificates.fingerprint_texts(factory.pki.self_signed("d").der)[0])
+    assert factory.store.read(lambda tx: holder(tx, other, factory.now_ms)) is None
 
 
 def test_the_issuers_certificate_is_nobodys_login(factory: Factory) -> None:
@@ -103,13 +117,7 @@ def test_a_revoked_certificate_opens_nothing(store: StoreUnderTest) -> None:
     factory = Factory(store)
     leaf = factory.line.leaf("d")
     device_id = factory.show(leaf).device_id
-
-    def revoke(tx: Any) -> None:
-        tx.revoke_certificate(
-            tx.certificate(certificates.fingerprint(leaf.der)).id, now_ms=factory.now_ms, reason="keyCompromise"
-        )
-
-    store.run(revoke)
+    factory.revoke(leaf)
     factory.api.device_changed(device_id, Ending.CREDENTIALS_CHANGED)
     assert factory.api.certificates.known(leaf.der) is None
     refusal = factory.show(leaf)
@@ -162,6 +170,38 @@ def test_a_change_during_the_look_up_is_not_overlooked(factory: Factory) -> None
     inner.read = late  # type: ignore[method-assign]
     assert isinstance(factory.show(leaf), UntrustedCertificate)
     assert len(reads) == 2 and factory.api.certificates.known(leaf.der) is None
+
+
+def test_what_is_revoked_while_its_first_login_is_confirmed_stays_outside(factory: Factory) -> None:
+    """The confirmation compares credentials, and these have not changed."""
+    leaf = factory.pki.self_signed("d")
+    device_id = registered(factory, leaf)
+    inner, submit = factory.store.store, factory.store.store.submit
+
+    def late(work: Any, args: Any, done: Any) -> None:
+        def answered(outcome: Any) -> None:
+            inner.submit = submit  # type: ignore[method-assign]
+            factory.revoke(leaf)
+            factory.api.device_changed(device_id, Ending.CREDENTIALS_CHANGED)
+            done(outcome)
+
+        submit(work, args, answered)
+
+    inner.submit = late  # type: ignore[method-assign]
+    refusal = factory.show(leaf)
+    assert isinstance(refusal, UntrustedCertificate) and refusal.fault == Fault.REVOKED
+
+
+def test_the_memory_follows_a_certificate_that_is_another_devices_now() -> None:
+    """The former of two devices has an old entry of it, and both are forgotten without a fault."""
+    memory = CertificateMemory()
+    former, present = (Identity(Role.DEVICE, 1, number, uuid4(), "d", 1) for number in (1, 2))
+    memory.put(b"a", former, 0, 10)
+    memory.put(b"a", present, 10, 99)
+    memory.forget(1)
+    assert memory.get(b"a", 20) == present
+    memory.forget(2)
+    assert memory.get(b"a", 20) is None
 
 
 def test_the_memory_is_bounded_and_forgets_by_device() -> None:

@@ -13,10 +13,11 @@ from cloud_core.core.downlinks import Ending
 from cloud_core.core.limits import AttemptRations, Ration
 from cloud_core.core.provisioning import Policy
 from cloud_core.core.tokens import new_secret
-from cloud_core.model import PROVISION_STATE, PROVISIONED, Peer, PresentedChain, Renewal, Role, Scope, Transport
+from cloud_core.model import PROVISION_STATE, PROVISIONED, Peer, PresentedChain, Role, Scope, Transport
 from shared import certificates
-from shared.credentials import AccessToken, MqttBasic, X509Certificate
+from shared.credentials import AccessToken, MqttBasic, sha3_id
 from shared.errors import (
+    CredentialsInUse,
     DeviceAlreadyExists,
     DeviceNotFound,
     InvalidDeviceName,
@@ -25,22 +26,10 @@ from shared.errors import (
     Reason,
     UntrustedCertificate,
 )
-from tests.support.chains import DAY_S, PEER, Factory
-from tests.support.pki import Holder, generate
+from tests.support.chains import PEER, Factory, text_of
 from tests.support.stores import StoreUnderTest
 
 FEW = AttemptRations(per_source_and_key=Ration(3, 5.0), per_source=Ration(5, 5.0))
-
-
-def text_of(leaf: Holder) -> X509Certificate:
-    return X509Certificate(certificates.certificate_text(leaf.der))
-
-
-def ended(factory: Factory) -> list[tuple[int, Ending]]:
-    """What the core ends from now on."""
-    calls: list[tuple[int, Ending]] = []
-    factory.api.downlinks.end = lambda device_id, why: calls.append((device_id, why))  # type: ignore[method-assign]
-    return calls
 
 
 # -- create ---------------------------------------------------------------------------------------
@@ -166,87 +155,6 @@ def test_a_device_of_another_profile_is_left_alone(sqlite_store: StoreUnderTest)
     assert factory.log()[0].stage == "profile"
 
 
-# -- renewal --------------------------------------------------------------------------------------
-
-
-def test_the_same_key_renews_and_the_former_one_overlaps(store: StoreUnderTest) -> None:
-    """Both open the door for the overlap, the sessions stay; then only the new one does (X2)"""
-    factory = Factory(store)
-    old = factory.line.leaf("sensor-1")
-    device_id = factory.show(old).device_id
-    calls = ended(factory)
-    new = factory.line.leaf("sensor-1", key=old.key)
-    assert factory.show(new).device_id == device_id
-    assert factory.credentials("sensor-1").credentials == text_of(new)
-    assert calls == []
-    assert factory.api.certificates.known(old.der) is None  # until its overlap is known
-    assert factory.show(old).device_id == factory.show(new).device_id == device_id
-    factory.now_s += 7 * DAY_S - 1
-    assert factory.api.certificates.known(old.der) is not None
-    factory.now_s += 1
-    assert factory.api.certificates.known(old.der) is None
-    assert factory.show(new).device_id == device_id
-    assert "which is taken until" in factory.log()[0].detail
-
-
-RENEWALS = [
-    (Renewal.SAME_KEY_OR_WINDOW, False, 0, False), (Renewal.SAME_KEY_OR_WINDOW, True, 0, True),
-    (Renewal.SAME_KEY_OR_WINDOW, False, 334, False), (Renewal.SAME_KEY_OR_WINDOW, False, 336, True),
-    (Renewal.SAME_KEY_OR_WINDOW, False, 400, True), (Renewal.SAME_KEY, True, 0, True),
-    (Renewal.SAME_KEY, False, 400, False), (Renewal.NEVER, True, 400, False), (Renewal.ALWAYS, False, 0, True),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("renewal", "is_same_key", "days", "is_taken"), RENEWALS)
-def test_another_certificate_is_taken_as_the_policy_says(
-    sqlite_store: StoreUnderTest, renewal: Renewal, is_same_key: bool, days: int, is_taken: bool
-) -> None:
-    """`days` after the first one, which is valid for a year (X2)"""
-    factory = Factory(sqlite_store, profile={"renewal": renewal})
-    old = factory.line.leaf("sensor-1")
-    factory.show(old)
-    factory.now_s += days * DAY_S
-    key = old.key if is_same_key else generate("p256")
-    new = factory.line.leaf("sensor-1", key=key, not_after=factory.pki.now + timedelta(days=900))
-    outcome = factory.show(new)
-    assert isinstance(outcome, DeviceAlreadyExists) is not is_taken
-    assert factory.credentials("sensor-1").credentials == text_of(new if is_taken else old)
-    if not is_taken:
-        assert factory.log()[0].stage == "renewal" and renewal.value in factory.log()[0].detail
-
-
-def test_always_is_as_in_thingsboard(sqlite_store: StoreUnderTest) -> None:
-    """The newest certificate of the name wins, the old one's session ends, there is no overlap (X2)"""
-    factory = Factory(sqlite_store, profile={"renewal": Renewal.ALWAYS})
-    old = factory.line.leaf("sensor-1")
-    device_id = factory.show(old).device_id
-    calls = ended(factory)
-    factory.show(factory.line.leaf("sensor-1"))
-    assert calls == [(device_id, Ending.CREDENTIALS_CHANGED)]
-    assert factory.api.certificates.known(old.der) is None
-    factory.show(old)  # takes its turn again: that is what this policy means
-    assert factory.credentials("sensor-1").credentials == text_of(old)
-
-
-def test_without_overlap_the_session_of_the_former_one_ends(sqlite_store: StoreUnderTest) -> None:
-    factory = Factory(sqlite_store, profile={"overlap_days": 0, "renewal": Renewal.SAME_KEY})
-    old = factory.line.leaf("sensor-1")
-    device_id = factory.show(old).device_id
-    calls = ended(factory)
-    factory.show(factory.line.leaf("sensor-1", key=old.key))
-    assert calls == [(device_id, Ending.CREDENTIALS_CHANGED)]
-
-
-@pytest.mark.parametrize("renewal", [Renewal.SAME_KEY_OR_WINDOW, Renewal.ALWAYS])
-def test_a_mere_fingerprint_counts_as_an_unknown_key(sqlite_store: StoreUnderTest, renewal: Renewal) -> None:
-    factory = Factory(sqlite_store, profile={"renewal": renewal})
-    factory.add_line_device("sensor-1", X509Certificate("ab" * 32))
-    outcome = factory.show(factory.line.leaf("sensor-1"))
-    assert isinstance(outcome, DeviceAlreadyExists) is (renewal is not Renewal.ALWAYS)
-    if renewal is not Renewal.ALWAYS:
-        assert "only its fingerprint is registered" in factory.log()[0].detail
-
-
 # -- refusals -------------------------------------------------------------------------------------
 
 
@@ -323,12 +231,32 @@ def test_a_device_that_asks_with_every_packet_is_one_attempt(sqlite_store: Store
     assert factory.show(leaf).device_id == device_id
 
 
+def test_a_refusal_that_is_remembered_holds_nothing_else(sqlite_store: StoreUnderTest) -> None:
+    """A traceback would keep the whole chain, of up to 64 KiB, and all that was read of it."""
+    factory = Factory(sqlite_store)
+    over = factory.pki.now - timedelta(days=1)
+    for leaf in (factory.line.leaf("sensor-1", not_after=over), factory.line.leaf("a\0b")):
+        refusal = factory.show(leaf)
+        assert factory.show(leaf) is refusal
+        assert (refusal.__traceback__, refusal.__context__, refusal.__cause__) == (None, None, None)
+
+
 def test_refusals_are_remembered_within_bounds() -> None:
     recent = RecentRefusals()
     for number in range(MAX_REFUSED + 1):
         recent.put((bytes([number % 256]) * (1 + number // 256), ""), UntrustedCertificate(), 0)
     assert recent.get((b"\0", ""), 1) is None
     assert recent.get((b"\1", ""), 1) is not None
+
+
+def test_a_token_that_has_the_certificates_id_is_told_of(sqlite_store: StoreUnderTest) -> None:
+    """Whoever chose it keeps the certificate out, and must not do so unseen."""
+    factory = Factory(sqlite_store)
+    leaf = factory.line.leaf("sensor-1")
+    factory.add_line_device("squatter", AccessToken(sha3_id(certificates.certificate_text(leaf.der))))
+    refusal = factory.show(leaf)
+    assert isinstance(refusal, CredentialsInUse) and "'squatter'" in refusal.detail
+    assert factory.log()[0].stage == "credentials" and factory.device("sensor-1") is None
 
 
 def test_the_log_holds_no_secret(sqlite_store: StoreUnderTest) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.enrolment import MAX_ISSUED, explained
+from cloud_core.core.limits import AttemptRations, Ration
 from cloud_core.model import Peer, PresentedChain, ProvisionStrategy, Transport
 from shared import certificates
 from shared.certificates import certificate_text
@@ -29,9 +30,9 @@ FACTORY = Pki(datetime.fromtimestamp(NOW_S, UTC)).root("Factory")
 class Enrolling:
     """The door with what it told `DeviceApi`."""
 
-    def __init__(self, store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
         self.store = store
-        self.api = ApiUnderTest(store)
+        self.api = ApiUnderTest(store, **options)
         self.told: list[tuple[Any, ...]] = []
         door = self.api.api
         monkeypatch.setattr(door.enrolment, "_forget_logins", self._listened(door.forget_logins, "forget"))
@@ -153,6 +154,18 @@ def test_a_device_that_never_hears_the_answer_is_not_locked_out(est: Enrolling) 
     assert est.known(old).until_ms == int(est.api.now_s * 1000) + 2 * DAY_S * 1000
 
 
+def test_the_overlap_of_a_former_certificate_ends_when_it_was_said_once_its_successor_is_in_use(est: Enrolling) -> None:
+    """Whoever has kept its key must not prolong it for ever."""
+    old = est.first(overlap_days=7)
+    est.renewed(old, csr("SN-1", generate("p256")))
+    until_ms = est.known(old).until_ms
+    device = est.store.read(lambda tx: tx.device_by_name(TENANT, "SN-1"))
+    est.store.run(lambda tx: tx.mark_confirmed(device.id, now_ms=1))
+    est.api.now_s += 5 * DAY_S
+    est.renewed(old, csr("SN-1", generate("p256")))
+    assert est.known(old).until_ms == until_ms
+
+
 def test_a_former_certificate_renews_nothing_once_its_time_is_over(est: Enrolling) -> None:
     """Nor does one that is nobody's."""
     old = est.first(overlap_days=1)
@@ -179,6 +192,20 @@ def test_renewals_are_rationed(est: Enrolling) -> None:
     assert limited.reason.value == "RATE_LIMITED" and limited.retry_after_s > DAY_S - 10
     est.api.now_s += DAY_S
     est.renewed(shown, csr("SN-1", generate("p256")))
+
+
+def test_bad_requests_of_a_device_are_rationed(sqlite_store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each leaves a line in the log, whoever sends it; one that is in order goes through as long as there are few."""
+    few = AttemptRations(per_source_and_key=Ration(3, 5.0), per_source=Ration(50, 5.0))
+    est = Enrolling(sqlite_store, monkeypatch, rations=few)
+    old = est.first()
+    reasons = [est.renew(old, "nonsense").reason.value for _ in range(5)]
+    assert reasons == ["INVALID_CREDENTIALS"] * 3 + ["RATE_LIMITED"] * 2
+    assert [line.outcome for line in est.store.read(lambda tx: tx.attempts(9))] == [
+        "INVALID_CREDENTIALS", "INVALID_CREDENTIALS", "INVALID_CREDENTIALS", "SUCCESS",
+    ]  # fmt: skip
+    est.api.now_s += 5
+    est.renewed(old, csr("SN-1"))
 
 
 def test_the_label_must_be_the_devices_profile(est: Enrolling) -> None:

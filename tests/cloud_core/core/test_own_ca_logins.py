@@ -16,10 +16,6 @@ from tests.support.authorities import NOW_MS, add_authority, csr
 from tests.support.pki import generate
 from tests.support.stores import TENANT, StoreUnderTest
 
-pytest.importorskip("cloud_core.core.chain_provisioning", reason="logins by certificate are not there")
-
-pytest.importorskip("cloud_core.core.chain_provisioning", reason="logins by certificate are not there")
-
 PEER = Peer(Transport.MQTT, "192.0.2.1")
 BY_CHAIN = ProvisionStrategy.X509_CERTIFICATE_CHAIN
 

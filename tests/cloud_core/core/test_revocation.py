@@ -258,6 +258,14 @@ def test_a_failure_is_remembered_for_a_short_time(checked: Checked) -> None:
     assert checked.outcome(CRL, NOW_MS + revocation.FAILURE_MS) is None
 
 
+def test_a_failure_is_not_remembered_by_a_clock_that_was_put_back(checked: Checked) -> None:
+    """Nobody would be asked until it is where it was."""
+    pages, checked.web.pages = checked.web.pages, {}
+    assert checked.outcome(CRL, NOW_MS + 60_000) is not None
+    checked.web.pages = pages
+    assert checked.outcome(CRL, NOW_MS) is None
+
+
 def test_what_an_address_says_wrongly_of_one_ca_does_not_count_for_another(checked: Checked) -> None:
     """Somebody's policy that points to a list of somebody else's harms nobody."""
     policy = Revocation(crl=True, crl_url=ROOT_CRL)

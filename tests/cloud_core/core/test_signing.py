@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -213,6 +214,12 @@ def of_another_key() -> str:
     return base64.b64encode(der_of(request).replace(own, theirs.public_bytes(*point))).decode()
 
 
+def with_bits_for_a_name() -> str:
+    """The CN is a BIT STRING, which the library does not take for a name."""
+    text, bits = bytes.fromhex("06035504030c04"), bytes.fromhex("06035504030304")
+    return base64.b64encode(der_of(csr("SN-1")).replace(text, bits)).decode()
+
+
 def with_sha1() -> str:
     """The algorithm's name says SHA-1 (1.2.840.10045.4.1)."""
     der = der_of(csr())
@@ -240,6 +247,7 @@ BAD = {
     "dsa": (with_dsa, "too weak"),
     "p192": (lambda: with_curve(ec.SECP192R1()), "too weak"),
     "secp256k1": (lambda: with_curve(ec.SECP256K1()), "too weak"),
+    "bits for a name": (with_bits_for_a_name, "subject of the csr cannot be read"),
     "no base64": (lambda: "hello, world!", "neither PEM nor base64"),
     "no request": (lambda: base64.b64encode(b"0\x03\x02\x01\x00").decode(), "no PKCS#10"),
     "empty": (lambda: " ", "no PKCS#10"),
@@ -259,3 +267,14 @@ def test_a_bad_request_is_refused_with_what_to_mend(fault: str) -> None:
     assert words in refused.value.detail
     assert text.strip()[:30] not in refused.value.detail or not text.strip()
     assert isinstance(requested_name(text), str)
+
+
+def test_a_request_of_nothing_but_beginnings_costs_little() -> None:
+    """It is looked at before anybody has shown a secret, where everything else waits."""
+    text = ("-----BEGIN CERTIFICATE REQUEST-----" * 500)[:MAX_CSR_CHARS]
+    took_s = []
+    for _ in range(3):
+        began_s = time.perf_counter()
+        assert requested_name(text) == ""
+        took_s.append(time.perf_counter() - began_s)
+    assert min(took_s) < 0.01  # 0.04 with a pattern that goes on from each beginning to the end of all

@@ -184,6 +184,11 @@ def constrained(constraint: x509.NameConstraints) -> Callable[[], Case]:
     return case
 
 
+def old_below_constrained() -> Case:
+    ca = ROOT.intermediate("Constrained", extra=[(x509.NameConstraints([ACME], None), True)])
+    return ca.leaf("device", is_version_1=True), [ca], ROOT
+
+
 def old_below(**options: object) -> Case:
     return below(is_version_1=True, **options)
 
@@ -289,6 +294,7 @@ BAD = {
     "directory names constrained": (
         constrained(x509.NameConstraints([ACME], None)), Fault.NAME_NOT_PERMITTED, "Constrained",
     ),
+    "version 1, names constrained": (old_below_constrained, Fault.NAME_NOT_PERMITTED, "Constrained"),
     "version 1, expired": (lambda: old_below(not_after=PKI.now - DAY), Fault.EXPIRED, "device"),
     "version 1, weak key": (lambda: old_below(key="rsa1024"), Fault.WEAK_KEY, "device"),
     "version 1, another issuer of that name": (old_namesake, Fault.BAD_SIGNATURE, "device"),

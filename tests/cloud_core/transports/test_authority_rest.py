@@ -67,6 +67,24 @@ def test_a_ca_is_made_listed_and_found(rest: Rest) -> None:
     assert "PRIVATE" not in str(made) and not {"key", "privateKey"} & set(made)
 
 
+def test_a_name_with_a_percent_sign_is_that_name(rest: Rest) -> None:
+    """And never the name that its signs would stand for in a path."""
+    rest.made("/api/ca", {"name": "plantA"})
+    rest.made("/api/ca", {"name": "plant%41"})
+    assert got(rest, "/api/ca/plant%2541")["name"] == "plant%41"
+    issued = rest.made("/api/ca/plant%2541/issue", {"name": "SN-1", "csr": csr()})
+    assert issued["authority"] == "plant%41"
+
+
+def test_a_list_is_made_anew_when_the_clock_was_put_back(rest: Rest) -> None:
+    """It would be served until the clock is where it was, and be from the future for whoever reads it."""
+    made = rest.made("/api/ca", {"name": "plant"})
+    fetched_crl(rest, made)
+    rest.api.now_s -= 3_600
+    older = fetched_crl(rest, made)
+    assert older.last_update_utc.timestamp() < rest.api.now_s
+
+
 def test_a_ca_is_taken_over(rest: Rest) -> None:
     """Its chain comes back; a fault is the client's."""
     body = {"name": "old", "chain": ROOT.pem, "key": ROOT.key_pem}

@@ -150,6 +150,16 @@ def test_a_stranger_is_asked_to_authenticate(est: Est) -> None:
         assert text_of(response, 401)
 
 
+@pytest.mark.parametrize("path", [f"{EST}/simpleenroll", "/api/ca"])
+def test_a_header_that_is_no_text_is_one_that_cannot_be_read(est: Est, path: str) -> None:
+    """Anybody can send one: it is no fault of the server's, and leaves no trace of it in the log."""
+    peer = est.peer()
+    peer.send(
+        f"POST {path} HTTP/1.1\r\nHost: h\r\n".encode() + b"Authorization: Basic \xff\r\nContent-Length: 0\r\n\r\n"
+    )
+    assert peer.responses()[0][0] == 401
+
+
 def test_a_renewal_needs_a_certificate(est: Est) -> None:
     """Whoever knows a fleet's secret must not take over one of its devices; nor may a certificate of nobody."""
     est.first()
