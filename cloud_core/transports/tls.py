@@ -71,7 +71,10 @@ class ServerTls:
     """The server's key pair, and every context made from it."""
 
     def __init__(self, *, certificate: Path, private_key: Path, is_strict: bool = False) -> None:
-        """`is_strict`: clients show no certificate, or one that leads to one of the anchors given to `trust`."""
+        """`is_strict`: clients show no certificate, or one that leads to one of the anchors given to `trust`.
+
+        They show it with each connection: strict servers resume no session.
+        """
         self.certificate = certificate
         self.private_key = private_key
         self.is_strict = is_strict
@@ -176,6 +179,8 @@ class ServerTls:
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # tickets: the client keeps what it wants to resume
         context.set_timeout(RESUMABLE_S)
         if self.is_strict:
+            # A resumed session passes unlooked at, by tickets of the first context, whatever has changed since.
+            context.set_options(SSL.OP_NO_TICKET)
             self._verify(context)
         else:
             context.set_verify_depth(0)  # no work on signatures that nobody asks about

@@ -259,6 +259,18 @@ def test_anchors_may_change_while_it_runs(strict: Site) -> None:
     assert (before.application.received, after.application) == ([b"still here"], None)
 
 
+@VERSIONS
+def test_strict_looks_at_the_certificate_each_time(strict: Site, newest: int) -> None:
+    """A session of before, which TLS would resume unseen, opens nothing once its CA is trusted no more."""
+    listener = TlsListener(strict.tls)
+    strict.tls.trust([strict.factory_root.der])
+    before = TlsClient(listener, strict.device, newest=newest).shake_hands()
+    assert before.application is not None
+    strict.tls.trust([])
+    after = TlsClient(listener, context=before.context, session=before.ssl.get_session()).shake_hands()
+    assert after.application is None
+
+
 def test_an_anchor_that_is_no_certificate_does_not_count(strict: Site) -> None:
     """The others do."""
     strict.tls.trust([b"nonsense", strict.factory_root.der])
