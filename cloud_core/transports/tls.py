@@ -33,6 +33,9 @@ SESSION_CONTEXT = b"muster"  # sessions are resumed within one program only
 RESUMABLE_S = 7_200  # how long after its handshake a session may be resumed
 # Forward secrecy and authenticated encryption alone (TLS 1.2 and DTLS 1.2; TLS 1.3 has nothing else).
 CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
+# Small devices often have AES in hardware, and CCM instead of GCM. (CCM_8, which RFC 7252 section 9.1.3.3 names, has
+# tags of 64 bits and would lower OpenSSL's security level for everybody.)
+DTLS_CIPHERS = CIPHERS + b":ECDHE-ECDSA-AES128-CCM:ECDHE-ECDSA-AES256-CCM"
 GROUPS = b"X25519:P-256:P-384"
 MAX_PATH = 10  # certificates above the leaf, where we have OpenSSL verify
 EXPIRES_SOON_MS = 30 * 86_400_000
@@ -173,7 +176,7 @@ class ServerTls:
             context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-        context.set_cipher_list(CIPHERS)
+        context.set_cipher_list(CIPHERS if method == SSL.TLS_SERVER_METHOD else DTLS_CIPHERS)
         _set_groups(context)
         context.set_session_id(SESSION_CONTEXT)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # tickets: the client keeps what it wants to resume

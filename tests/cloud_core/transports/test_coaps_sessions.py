@@ -219,6 +219,15 @@ def test_small_devices_have_a_cipher(it: DtlsUnderTest, device: Leaf, name: byte
     assert it.connect(context).connection.get_cipher_name() == name.decode()
 
 
+def test_small_devices_have_their_cipher_after_new_files_too(tmp_path: Path, device: Leaf) -> None:
+    tls = server_tls(tmp_path)
+    it = DtlsUnderTest(tls)
+    assert tls.reload()
+    context = client_context(device)
+    context.set_cipher_list(b"ECDHE-ECDSA-AES128-CCM")
+    assert it.connect(context).connection.get_cipher_name() == "ECDHE-ECDSA-AES128-CCM"
+
+
 def test_a_client_without_common_cipher_is_refused(it: DtlsUnderTest) -> None:
     """By an alert, with the reason told."""
     old = client_context()
