@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from OpenSSL import SSL, crypto
 from twisted.logger import Logger
@@ -221,7 +222,11 @@ def _read(certificate: Path, private_key: Path) -> _Pair:
         raise TlsFailed(f"The private key {private_key} is encrypted; store it without a password.") from error
     except Exception as error:  # of several kinds, by what is wrong with the bytes
         raise TlsFailed(f"{private_key} holds no PEM private key that can be used.") from error
-    if _spki(key.public_key()) != _spki(chain[0].public_key()):
+    try:
+        is_pair = _spki(key.public_key()) == _spki(chain[0].public_key())
+    except (UnsupportedAlgorithm, ValueError) as error:
+        raise TlsFailed(f"{certificate} has a kind of key that cannot be used here; take one for P-256.") from error
+    if not is_pair:
         raise TlsFailed(
             f"The key {private_key} does not belong to the certificate {certificate}"
             " (the server's own must stand first in it)."

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, PublicFormat
 from OpenSSL import SSL
 from twisted.logger import formatEvent, globalLogPublisher
 
@@ -20,6 +21,9 @@ from tests.support.pki import SERVER, Leaf
 from tests.support.tls import Site, TlsClient, TlsListener, client_context
 
 DAY_MS = 86_400_000
+UNCOMPRESSED = PublicFormat.UncompressedPoint
+OID_P256, OID_SM2 = "06082a8648ce3d030107", "06082a811ccf5501822d"
+SPKI_P256 = "301306072a8648ce3d0201" + OID_P256 + "034200"
 
 
 @pytest.fixture
@@ -189,6 +193,16 @@ def test_files_that_cannot_be_used_are_named_with_what_is_wrong(site: Site, tmp_
     secret = BestAvailableEncryption(b"secret")
     bad.write_bytes(site.server.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, secret))
     assert "encrypted; store it without a password" in _failure(certificate, bad)
+
+
+def test_a_certificate_with_a_key_of_an_unknown_kind_is_refused(site: Site, tmp_path: Path) -> None:
+    """Cryptography does not know its curve (Chinese SM2)."""
+    der = bytes.fromhex(SPKI_P256) + site.server.key.public_key().public_bytes(Encoding.X962, UNCOMPRESSED)
+    other = site.server.der.replace(der, der.replace(bytes.fromhex(OID_P256), bytes.fromhex(OID_SM2)))
+    assert len(other) == len(site.server.der) and other != site.server.der
+    file = tmp_path / "sm2.pem"
+    file.write_text(ssl.DER_cert_to_PEM_cert(other))
+    assert "kind of key" in _failure(file, site.tls.private_key)
 
 
 def test_a_certificate_that_openssl_finds_too_weak_is_refused(site: Site, tmp_path: Path) -> None:
