@@ -12,9 +12,11 @@ Source: wire-contract.md sections 1.8, 2.6 and 4.5; engineering.md section 3.4.
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ GROUPS = b"X25519:P-256:P-384"
 MAX_PATH = 10  # certificates above the leaf, where we have OpenSSL verify
 EXPIRES_SOON_MS = 30 * 86_400_000
 MAX_FILE_BYTES = 1_048_576
+MAX_REMEMBERED_BYTES = 16 << 20  # of what is kept for resumed sessions: about ten thousand devices
+MAX_REMEMBERED_BYTES_OF_ONE = 16_384
 
 
 class TlsFailed(Exception):
@@ -298,14 +302,52 @@ def _as_openssl_says(
     return bool(is_ok)
 
 
+class Intermediates:
+    """What devices show beside their own certificate, for the sessions that they resume: TLS leaves it out there.
+
+    Without it a resumed session would not lead to a CA that the full handshake led to. By leaf, bounded in bytes,
+    what was used least lately goes first; who is forgotten has its leaf alone.
+    """
+
+    def __init__(self, max_bytes: int = MAX_REMEMBERED_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._by_leaf: OrderedDict[bytes, tuple[bytes, ...]] = OrderedDict()
+
+    def remember(self, leaf: bytes, others: tuple[bytes, ...]) -> None:
+        """Of a full handshake."""
+        key = sha256(leaf).digest()
+        self._bytes -= sum(map(len, self._by_leaf.pop(key, ())))
+        if not others or (size := sum(map(len, others))) > MAX_REMEMBERED_BYTES_OF_ONE:
+            return
+        self._by_leaf[key] = others
+        self._bytes += size
+        while self._bytes > self._max_bytes:
+            self._bytes -= sum(map(len, self._by_leaf.popitem(last=False)[1]))
+
+    def of(self, leaf: bytes) -> tuple[bytes, ...]:
+        key = sha256(leaf).digest()
+        if key not in self._by_leaf:
+            return ()
+        self._by_leaf.move_to_end(key)
+        return self._by_leaf[key]
+
+
+_intermediates = Intermediates()  # one for all ports, as sessions are
+
+
 def chain_of(connection: SSL.Connection) -> PresentedChain | None:
-    """What the peer of a finished handshake showed; None when it showed no certificate."""
+    """What the peer of a finished handshake showed, now or when the session began; None without a certificate."""
     leaf = connection.get_peer_certificate()
     if leaf is None:
         return None
     der = _der(leaf)
-    others = [_der(one) for one in connection.get_peer_cert_chain() or ()]
-    return PresentedChain(der, tuple(one for one in others if one != der))
+    shown = connection.get_peer_cert_chain()
+    if shown is None:  # resumed
+        return PresentedChain(der, _intermediates.of(der))
+    others = tuple(other for one in shown if (other := _der(one)) != der)
+    _intermediates.remember(der, others)
+    return PresentedChain(der, others)
 
 
 def _der(certificate: crypto.X509) -> bytes:

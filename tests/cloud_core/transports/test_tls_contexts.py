@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from OpenSSL import SSL
 from twisted.logger import formatEvent, globalLogPublisher
 
-from cloud_core.transports.tls import ServerTls, TlsFailed
+from cloud_core.transports.tls import Intermediates, ServerTls, TlsFailed
 from cloud_core.transports.tls import now_ms as server_now_ms
 from shared import certificates
 from tests.support.pki import SERVER, Leaf
-from tests.support.tls import Site, TlsClient, TlsListener, client_context
+from tests.support.tls import Site, TlsClient, TlsListener, client_context, is_resumed
 
 DAY_MS = 86_400_000
 UNCOMPRESSED = PublicFormat.UncompressedPoint
@@ -108,8 +108,8 @@ def test_sessions_are_resumed_across_new_files(site: Site) -> None:
     site.tls.reload()
     after = TlsClient(listener, context=before.context, session=before.ssl.get_session()).shake_hands()
     presented = after.connection.presented()
-    assert presented is not None
-    assert (presented.leaf, presented.others) == (site.device.der, ())  # a full handshake would bring the chain
+    assert presented is not None and is_resumed(after.ssl)
+    assert (presented.leaf, presented.others) == (site.device.der, ())  # nobody had asked for the chain before
 
 
 def test_another_kind_of_key_takes_the_place_of_the_former(site: Site) -> None:
@@ -299,6 +299,22 @@ def test_strict_shows_new_files_too(strict: Site) -> None:
     assert strict.tls.reload()
     client = TlsClient(listener, context=client_context(strict.device)).shake_hands()
     assert (client.application is not None, shown_to(client)) == (True, "renewed")
+
+
+# -- what resumed sessions leave out --------------------------------------------------------------
+
+
+def test_what_is_remembered_for_resumed_sessions_is_bounded() -> None:
+    """In bytes, the least lately used goes first; too much of one device is not kept at all."""
+    kept = Intermediates(max_bytes=300)
+    for leaf in (b"1", b"2", b"3"):
+        kept.remember(leaf, (bytes(60), bytes(40)))
+    assert kept.of(b"1") == (bytes(60), bytes(40))
+    kept.remember(b"4", (bytes(100),))
+    assert [len(kept.of(leaf)) for leaf in (b"1", b"2", b"3", b"4")] == [2, 0, 2, 1]
+    kept.remember(b"4", ())
+    kept.remember(b"5", (bytes(16_385),))
+    assert [len(kept.of(leaf)) for leaf in (b"1", b"3", b"4", b"5")] == [2, 2, 0, 0]
 
 
 # -- the end of a certificate ---------------------------------------------------------------------
