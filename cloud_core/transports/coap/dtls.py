@@ -28,6 +28,8 @@ from cloud_core.transports.coap.dtls_hello import (
     hello_verify_request,
     is_client_hello,
     is_framed,
+    is_moderate,
+    is_protected,
     read_hello,
 )
 from cloud_core.transports.coap.dtls_session import Association, AssociationFailed
@@ -195,6 +197,11 @@ class DtlsServer:
         self._go_on(handshake, b"", now_s)
 
     def _go_on(self, handshake: Association, datagram: bytes, now_s: float) -> None:
+        if not is_moderate(datagram):
+            self._fail(handshake, "a message is too large, as a chain of certificates may be")
+            return
+        if datagram and is_protected(datagram) and not handshake.takes_early():
+            return
         handshake.heard_s = now_s
         self._handshakes.move_to_end(handshake.peer)
         self._handshakes_of_host[handshake.peer[0]].move_to_end(handshake.peer)

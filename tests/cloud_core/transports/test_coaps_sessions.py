@@ -22,6 +22,7 @@ from cloud_core.transports.coap.dtls_hello import (
     is_framed,
     read_hello,
 )
+from cloud_core.transports.coap.dtls_session import MAX_EARLY
 from cloud_core.transports.tls import ServerTls
 from tests.support.coap import PEER
 from tests.support.dtls import DtlsClient, DtlsUnderTest, client_context, peer_at, server_tls
@@ -379,6 +380,36 @@ def test_handshakes_are_bounded(tls: ServerTls, context: SSL.Context) -> None:
         it.taken()
     assert it.failures[1:] == [(peer_at(1), "too many handshakes are under way")]
     assert it.server.handshake_count == 3
+
+
+def fragment(number: int, length: int, sequence: int) -> bytes:
+    """One byte of a Certificate message that is said to be so long, as an unprotected record."""
+    body = b"\x0b" + length.to_bytes(3, "big") + number.to_bytes(2, "big") + bytes(5) + b"\x01z"
+    return b"\x16\xfe\xfd\0\0" + sequence.to_bytes(6, "big") + len(body).to_bytes(2, "big") + body
+
+
+@pytest.mark.parametrize(("number", "length"), [(2, 100_000), (2, 32_769), (8, 100)])
+def test_messages_that_are_announced_beyond_reason_end_the_handshake(
+    it: DtlsUnderTest, context: SSL.Context, number: int, length: int
+) -> None:
+    """OpenSSL would set memory aside for each: a megabyte for ten kilobytes of datagrams."""
+    it.receive(it.confirmed_hello(DtlsClient(context)))
+    it.receive(fragment(2, 32_768, 5) + fragment(7, 100, 6))
+    assert it.server.handshake_count == 1
+    it.receive(fragment(3, 100, 7) + fragment(number, length, 8))
+    assert it.server.handshake_count == 0 and "too large" in it.failures[0][1]
+
+
+def test_protected_records_ahead_of_the_handshake_are_bounded(it: DtlsUnderTest, context: SSL.Context) -> None:
+    """OpenSSL keeps up to a hundred of them, each with a buffer of its own."""
+    it.receive(it.confirmed_hello(DtlsClient(context)))
+    (handshake,) = it.server._handshakes.values()
+    heard: set[float] = set()
+    for sequence in range(100):
+        it.now_s += 0.01
+        it.receive(b"\x17\xfe\xfd\0\1" + sequence.to_bytes(6, "big") + b"\0\1z")
+        heard.add(handshake.heard_s)
+    assert len(heard) == MAX_EARLY
 
 
 def test_sessions_are_bounded(tls: ServerTls, context: SSL.Context) -> None:
