@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import resource
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -142,6 +143,7 @@ def _run(config: Config) -> int:
     reactor: Any = installed  # mypy reads nothing from zope interfaces
     start_logging(config.log.format, config.log.level)
     _raise_file_limit()
+    signal.signal(signal.SIGHUP, lambda *_: None)  # has new certificates read where there are any; ends nothing
     exit_code = 0
 
     async def start() -> None:

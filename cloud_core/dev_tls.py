@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
@@ -91,7 +92,17 @@ def _is_good(files: DevelopmentFiles, issuer: _Issuer, names: list[x509.GeneralN
     certificate = x509.load_pem_x509_certificate(files.certificate.read_bytes())
     named = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     is_lasting = certificate.not_valid_after_utc - RENEWED_BEFORE > now
-    return is_lasting and certificate.issuer == issuer.certificate.subject and set(names) <= set(named)
+    return is_lasting and set(names) <= set(named) and _fits(certificate, files.private_key, issuer)
+
+
+def _fits(certificate: x509.Certificate, key_file: Path, issuer: _Issuer) -> bool:
+    """Whether its key is there, and its CA the present one: a start may have been cut off between the files."""
+    try:
+        certificate.verify_directly_issued_by(issuer.certificate)
+    except (InvalidSignature, ValueError):
+        return False
+    key = load_pem_private_key(key_file.read_bytes(), None)
+    return key.public_key() == certificate.public_key()
 
 
 def _make_server(files: DevelopmentFiles, issuer: _Issuer, names: list[x509.GeneralName], now: datetime) -> None:

@@ -24,6 +24,7 @@ from shared.errors import PlatformError
 log = Logger()
 LOOK_S = 5.0  # how often the files are looked at
 REPORT_S = 86_400.0
+RETRY_S = 5.0  # when anchors could not be read
 
 
 class AnchorSource(Protocol):
@@ -63,7 +64,9 @@ class TlsService:
         self._handshake_s = handshake_s
         self._context: SSL.Context | None = None
         self._anchors: AnchorSource | None = None
-        self._look = LoopingCall(tls.reload_if_changed)
+        self._is_asking = self._is_asked_anew = self._is_stopped = False
+        self._retry: Any = None  # twisted's IDelayedCall
+        self._look = LoopingCall(self._look_at_files)
         self._report = LoopingCall(self._report_now)
         for repeated in (self._look, self._report):
             repeated.clock = reactor
@@ -89,22 +92,40 @@ class TlsService:
             signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.tls.reload))
 
     def stop(self) -> None:
+        self._is_stopped = True
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
         for repeated in (self._look, self._report):
             if repeated.running:
                 repeated.stop()
 
+    def _look_at_files(self) -> None:
+        try:
+            self.tls.reload_if_changed()
+        except Exception:  # it would be the end of the watch
+            log.failure("The files of the server certificate could not be looked at")
+
     def _ask_anchors(self, known: Deferred[None] | None = None) -> None:
+        """One question at a time: answers cannot overtake each other, and a thousand changes cost two."""
+        if self._is_asking or self._is_stopped:
+            self._is_asked_anew = True
+            return
         assert self._anchors is not None
+        self._is_asking, self._is_asked_anew = True, False
+        self._anchors.anchors(lambda outcome: self._found(outcome, known))
 
-        def found(outcome: list[bytes] | PlatformError) -> None:
-            if isinstance(outcome, PlatformError):
-                log.error("The CAs that TLS is to trust could not be read: {error}", error=str(outcome))
-            else:
-                self.tls.trust(outcome)
-            if known is not None:
-                known.callback(None)
-
-        self._anchors.anchors(found)
+    def _found(self, outcome: list[bytes] | PlatformError, known: Deferred[None] | None) -> None:
+        self._is_asking = False
+        if isinstance(outcome, PlatformError):
+            log.error("The CAs that TLS is to trust could not be read, tried again: {error}", error=str(outcome))
+            if not self._is_stopped:
+                self._retry = self._reactor.callLater(RETRY_S, self._ask_anchors)
+        else:
+            self.tls.trust(outcome)
+            if self._is_asked_anew:
+                self._ask_anchors()
+        if known is not None:
+            known.callback(None)
 
     def _report_now(self) -> None:
         self.tls.report(int(time.time() * 1000))

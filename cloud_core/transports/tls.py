@@ -12,13 +12,16 @@ Source: wire-contract.md sections 1.8, 2.6 and 4.5; engineering.md section 3.4.
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from OpenSSL import SSL, crypto
 from twisted.logger import Logger
@@ -33,10 +36,15 @@ SESSION_CONTEXT = b"muster"  # sessions are resumed within one program only
 RESUMABLE_S = 7_200  # how long after its handshake a session may be resumed
 # Forward secrecy and authenticated encryption alone (TLS 1.2 and DTLS 1.2; TLS 1.3 has nothing else).
 CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
+# Small devices often have AES in hardware, and CCM instead of GCM. (CCM_8, which RFC 7252 section 9.1.3.3 names, has
+# tags of 64 bits and would lower OpenSSL's security level for everybody.)
+DTLS_CIPHERS = CIPHERS + b":ECDHE-ECDSA-AES128-CCM:ECDHE-ECDSA-AES256-CCM"
 GROUPS = b"X25519:P-256:P-384"
 MAX_PATH = 10  # certificates above the leaf, where we have OpenSSL verify
 EXPIRES_SOON_MS = 30 * 86_400_000
 MAX_FILE_BYTES = 1_048_576
+MAX_REMEMBERED_BYTES = 16 << 20  # of what is kept for resumed sessions: about ten thousand devices
+MAX_REMEMBERED_BYTES_OF_ONE = 16_384
 
 
 class TlsFailed(Exception):
@@ -71,7 +79,10 @@ class ServerTls:
     """The server's key pair, and every context made from it."""
 
     def __init__(self, *, certificate: Path, private_key: Path, is_strict: bool = False) -> None:
-        """`is_strict`: clients show no certificate, or one that leads to one of the anchors given to `trust`."""
+        """`is_strict`: clients show no certificate, or one that leads to one of the anchors given to `trust`.
+
+        They show it with each connection: strict servers resume no session.
+        """
         self.certificate = certificate
         self.private_key = private_key
         self.is_strict = is_strict
@@ -170,12 +181,14 @@ class ServerTls:
             context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-        context.set_cipher_list(CIPHERS)
+        context.set_cipher_list(CIPHERS if method == SSL.TLS_SERVER_METHOD else DTLS_CIPHERS)
         _set_groups(context)
         context.set_session_id(SESSION_CONTEXT)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # tickets: the client keeps what it wants to resume
         context.set_timeout(RESUMABLE_S)
         if self.is_strict:
+            # A resumed session passes unlooked at, by tickets of the first context, whatever has changed since.
+            context.set_options(SSL.OP_NO_TICKET)
             self._verify(context)
         else:
             context.set_verify_depth(0)  # no work on signatures that nobody asks about
@@ -213,7 +226,11 @@ def _read(certificate: Path, private_key: Path) -> _Pair:
         raise TlsFailed(f"The private key {private_key} is encrypted; store it without a password.") from error
     except Exception as error:  # of several kinds, by what is wrong with the bytes
         raise TlsFailed(f"{private_key} holds no PEM private key that can be used.") from error
-    if _spki(key.public_key()) != _spki(chain[0].public_key()):
+    try:
+        is_pair = _spki(key.public_key()) == _spki(chain[0].public_key())
+    except (UnsupportedAlgorithm, ValueError) as error:
+        raise TlsFailed(f"{certificate} has a kind of key that cannot be used here; take one for P-256.") from error
+    if not is_pair:
         raise TlsFailed(
             f"The key {private_key} does not belong to the certificate {certificate}"
             " (the server's own must stand first in it)."
@@ -285,14 +302,52 @@ def _as_openssl_says(
     return bool(is_ok)
 
 
+class Intermediates:
+    """What devices show beside their own certificate, for the sessions that they resume: TLS leaves it out there.
+
+    Without it a resumed session would not lead to a CA that the full handshake led to. By leaf, bounded in bytes,
+    what was used least lately goes first; who is forgotten has its leaf alone.
+    """
+
+    def __init__(self, max_bytes: int = MAX_REMEMBERED_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._by_leaf: OrderedDict[bytes, tuple[bytes, ...]] = OrderedDict()
+
+    def remember(self, leaf: bytes, others: tuple[bytes, ...]) -> None:
+        """Of a full handshake."""
+        key = sha256(leaf).digest()
+        self._bytes -= sum(map(len, self._by_leaf.pop(key, ())))
+        if not others or (size := sum(map(len, others))) > MAX_REMEMBERED_BYTES_OF_ONE:
+            return
+        self._by_leaf[key] = others
+        self._bytes += size
+        while self._bytes > self._max_bytes:
+            self._bytes -= sum(map(len, self._by_leaf.popitem(last=False)[1]))
+
+    def of(self, leaf: bytes) -> tuple[bytes, ...]:
+        key = sha256(leaf).digest()
+        if key not in self._by_leaf:
+            return ()
+        self._by_leaf.move_to_end(key)
+        return self._by_leaf[key]
+
+
+_intermediates = Intermediates()  # one for all ports, as sessions are
+
+
 def chain_of(connection: SSL.Connection) -> PresentedChain | None:
-    """What the peer of a finished handshake showed; None when it showed no certificate."""
+    """What the peer of a finished handshake showed, now or when the session began; None without a certificate."""
     leaf = connection.get_peer_certificate()
     if leaf is None:
         return None
     der = _der(leaf)
-    others = [_der(one) for one in connection.get_peer_cert_chain() or ()]
-    return PresentedChain(der, tuple(one for one in others if one != der))
+    shown = connection.get_peer_cert_chain()
+    if shown is None:  # resumed
+        return PresentedChain(der, _intermediates.of(der))
+    others = tuple(other for one in shown if (other := _der(one)) != der)
+    _intermediates.remember(der, others)
+    return PresentedChain(der, others)
 
 
 def _der(certificate: crypto.X509) -> bytes:

@@ -86,8 +86,3 @@ def plain_text(data: bytes) -> str | None:
     if data[:1].isalpha() and data[:1].isupper():
         return "it speaks HTTP without TLS: have it use https://, or the plain HTTP port"
     return "it does not speak TLS"
-
-
-def is_tls(data: bytes) -> bool:
-    """Whether the first bytes on a plain port are a TLS client's greeting."""
-    return data.startswith(b"\x16\x03")

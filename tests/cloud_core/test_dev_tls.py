@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from cloud_core import dev_tls
 from cloud_core.dev_tls import DevelopmentFiles, prepare
@@ -59,6 +60,18 @@ def test_what_is_near_its_end_is_renewed(tmp_path: Path, monkeypatch: pytest.Mon
         after = [path.read_bytes() for path in (files.authority, files.certificate)]
         assert [one != other for one, other in zip(before, after, strict=True)] == changed
     certificate(files.certificate).verify_directly_issued_by(certificate(files.authority))
+
+
+@pytest.mark.parametrize("interrupted", ["server.key", "ca"])
+def test_a_start_that_was_cut_off_while_it_renewed_is_made_good(tmp_path: Path, interrupted: str) -> None:
+    """The pair does not fit, or is of the former CA, which had the same name."""
+    other, files = prepare(tmp_path / "other", BINDS), prepare(tmp_path / "dev-tls", BINDS)
+    for name in ("ca.key", "ca.pem") if interrupted == "ca" else (interrupted,):
+        (tmp_path / "dev-tls" / name).write_bytes((other.authority.parent / name).read_bytes())
+    prepare(tmp_path / "dev-tls", BINDS)
+    certificate(files.certificate).verify_directly_issued_by(certificate(files.authority))
+    key = load_pem_private_key(files.private_key.read_bytes(), None)
+    assert key.public_key() == certificate(files.certificate).public_key()
 
 
 def test_damaged_files_are_one_sentence(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 
 from cloud_core.config import load
 from cloud_core.service import StartFailed, open_tls
-from cloud_core.tls_service import LOOK_S, REPORT_S, TlsService, server_tls
+from cloud_core.tls_service import LOOK_S, REPORT_S, RETRY_S, TlsService, server_tls
 from shared.errors import Unavailable
 from tests.support.pki import SERVER
 from tests.support.tls import RecorderFactory, Site, TlsClient, TlsListener
@@ -125,6 +125,61 @@ def test_anchors_that_cannot_be_read_stay_as_they_were(tmp_path: Path) -> None:
     anchors.changed[0]()
     anchors.answer(Unavailable())
     assert TlsClient(TlsListener(site.tls), site.device).shake_hands().application is not None
+
+
+def test_anchors_that_could_not_be_read_are_asked_for_again(tmp_path: Path) -> None:
+    """Also at start: without them nobody would get in until the next change."""
+    site, anchors = Site(tmp_path, is_strict=True), AnchorsFake()
+    service, reactor = serving(site)
+    fired: list[Any] = []
+    service.trusting(anchors).addCallback(fired.append)
+    anchors.answer(Unavailable())
+    assert fired == [None]
+    reactor.advance(RETRY_S)
+    anchors.answer([site.factory_root.der])
+    assert TlsClient(TlsListener(site.tls), site.device).shake_hands().application is not None
+    assert reactor.getDelayedCalls() == [] and anchors.waiting == []
+
+
+def test_many_changes_of_the_anchors_are_one_question_at_a_time(tmp_path: Path) -> None:
+    """The last answer is to a question behind the last change."""
+    site, anchors = Site(tmp_path, is_strict=True), AnchorsFake()
+    service, _ = serving(site)
+    service.trusting(anchors)
+    for _change in range(3):
+        anchors.changed[0]()
+    assert len(anchors.waiting) == 1
+    anchors.answer([site.factory_root.der])
+    anchors.answer([])
+    assert anchors.waiting == []
+    assert TlsClient(TlsListener(site.tls), site.device).shake_hands().application is None
+
+
+def test_nothing_is_asked_when_the_core_has_stopped(tmp_path: Path) -> None:
+    site, anchors = Site(tmp_path, is_strict=True), AnchorsFake()
+    service, reactor = serving(site)
+    service.trusting(anchors)
+    anchors.answer(Unavailable())
+    service.stop()
+    anchors.changed[0]()
+    assert reactor.getDelayedCalls() == [] and anchors.waiting == []
+
+
+def test_an_error_of_ours_does_not_end_the_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files are looked at again the next time."""
+    site = Site(tmp_path)
+    looks: list[None] = []
+
+    def broken() -> bool:
+        looks.append(None)
+        raise RuntimeError("of ours")
+
+    monkeypatch.setattr(site.tls, "reload_if_changed", broken)
+    service, reactor = serving(site)
+    service.start()
+    reactor.pump([LOOK_S] * 2)
+    assert len(looks) == 2
+    service.stop()
 
 
 def test_without_a_certificate_there_is_no_tls(tmp_path: Path) -> None:

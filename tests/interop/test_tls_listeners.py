@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import need
 from tests.support.pki import SERVER, Ca, Leaf, Pki
-from tests.support.server import CoreProcess
+from tests.support.server import PASSWORD, USERNAME, CoreProcess
 
 WAIT_S = 15.0
 
@@ -367,3 +367,13 @@ def test_a_certificate_that_cannot_be_used_stops_the_start_with_one_sentence(tmp
     )
     with pytest.raises(AssertionError, match=r"Cannot read .*none\.pem: No such file or directory"):
         core.start()
+
+
+def test_a_hang_up_without_tls_ends_nothing(tmp_path: Path) -> None:
+    """Who sends it after each renewal of certificates need not know who serves TLS."""
+    core = CoreProcess(tmp_path / "plain").start()
+    try:
+        os.kill(core.pid, signal.SIGHUP)
+        assert core.rest.login(USERNAME, PASSWORD)
+    finally:
+        assert core.stop() == 0

@@ -186,6 +186,12 @@ def client_context(
     return context
 
 
+def is_resumed(ssl: SSL.Connection) -> bool:
+    """Whether the client's handshake was a short one; pyOpenSSL has no public way to ask."""
+    library: Any = SSL._lib  # type: ignore[attr-defined]
+    return bool(library.SSL_session_reused(ssl._ssl))
+
+
 def outgoing(ssl: SSL.Connection) -> bytes:
     pieces = []
     try:

@@ -28,18 +28,15 @@ from cloud_core.transports.coap.dtls_hello import (
     hello_verify_request,
     is_client_hello,
     is_framed,
+    is_moderate,
+    is_protected,
     read_hello,
 )
 from cloud_core.transports.coap.dtls_session import Association, AssociationFailed
 from cloud_core.transports.coap.outbox import Address, Ancillary
-from cloud_core.transports.tls import CIPHERS
 
 SWEEP_S = 0.25  # how often `sweep` wants to be called while handshakes are under way
 IDLE_CHECK_S = 60.0  # and `drop_idle` while there are sessions
-
-# Small devices often have AES in hardware, and CCM instead of GCM. (CCM_8, which RFC 7252 section 9.1.3.3 names, has
-# tags of 64 bits and would lower OpenSSL's security level for everybody.)
-DTLS_CIPHERS = CIPHERS + b":ECDHE-ECDSA-AES128-CCM:ECDHE-ECDSA-AES256-CCM"
 
 Datagram = Callable[[bytes, Ancillary, Address], None]
 
@@ -70,7 +67,6 @@ class DtlsServer:
     ) -> None:
         """`ended` gets the address of a session's messages, `failed` a peer and why its handshake came to nothing."""
         context.set_options(SSL.OP_NO_QUERY_MTU)
-        context.set_cipher_list(DTLS_CIPHERS)
         # Asked of by OpenSSL once more, after `_hello` has looked.
         context.set_cookie_generate_callback(lambda _connection: b"-")
         context.set_cookie_verify_callback(lambda _connection, _cookie: True)
@@ -201,6 +197,11 @@ class DtlsServer:
         self._go_on(handshake, b"", now_s)
 
     def _go_on(self, handshake: Association, datagram: bytes, now_s: float) -> None:
+        if not is_moderate(datagram):
+            self._fail(handshake, "a message is too large, as a chain of certificates may be")
+            return
+        if datagram and is_protected(datagram) and not handshake.takes_early():
+            return
         handshake.heard_s = now_s
         self._handshakes.move_to_end(handshake.peer)
         self._handshakes_of_host[handshake.peer[0]].move_to_end(handshake.peer)

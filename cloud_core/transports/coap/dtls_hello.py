@@ -21,6 +21,8 @@ _MESSAGE_HEADER_BYTES = 12
 _CLIENT_HELLO, _HELLO_VERIFY_REQUEST = 1, 3
 _RANDOM_BYTES = 32
 _DTLS_1_0 = b"\xfe\xff"  # what every version understands (RFC 6347 section 4.2.1)
+MAX_MESSAGE_BYTES = 32_768  # of a client's handshake message: room for a chain of ten large certificates
+MAX_MESSAGE_NUMBER = 7  # two ClientHello, Certificate, ClientKeyExchange, CertificateVerify; Finished is protected
 COOKIE_BYTES = 16
 COOKIE_PERIOD_S = 60.0  # a cookie is good for this period and the next
 
@@ -110,6 +112,29 @@ def datagrams(flight: bytes, mtu_bytes: int) -> list[bytes]:
     if start < len(flight):
         packed.append(flight[start:])
     return packed
+
+
+def is_moderate(datagram: bytes) -> bool:
+    """Whether no unprotected handshake message in whole records claims a size or a number that no client needs.
+
+    OpenSSL sets aside what a first fragment announces, up to ten messages ahead, for whoever has shown an address.
+    """
+    at, size = 0, len(datagram)
+    while at + RECORD_HEADER_BYTES <= size:
+        end = at + RECORD_HEADER_BYTES + int.from_bytes(datagram[at + 11 : at + 13], "big")
+        message = at + RECORD_HEADER_BYTES
+        while datagram[at] == HANDSHAKE and not is_protected(datagram, at) and message + _MESSAGE_HEADER_BYTES <= end:
+            length, number = datagram[message + 1 : message + 4], datagram[message + 4 : message + 6]
+            if int.from_bytes(length, "big") > MAX_MESSAGE_BYTES or int.from_bytes(number, "big") > MAX_MESSAGE_NUMBER:
+                return False
+            message += _MESSAGE_HEADER_BYTES + int.from_bytes(datagram[message + 9 : message + 12], "big")
+        at = end
+    return True
+
+
+def is_protected(datagram: bytes, at: int = 0) -> bool:
+    """Whether the record there is of a later epoch than the first."""
+    return datagram[at + 3 : at + 5] != b"\0\0"
 
 
 def is_framed(datagram: bytes) -> bool:

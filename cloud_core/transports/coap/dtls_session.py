@@ -17,6 +17,7 @@ from cloud_core.transports.tls import chain_of
 
 MTU_BYTES = 1_200  # of handshake flights: below what any path of today carries
 _EXPANSION_BYTES = 128  # of a record: header, nonce and tag, with room
+MAX_EARLY = 32  # datagrams of protected records in a handshake: of Finished, its copies, and messages behind it
 _MAX_FLIGHT_BYTES = 65_536
 _MAX_MESSAGE_BYTES = 16_384  # of a record
 
@@ -29,8 +30,8 @@ class Association:
     """A peer's handshake, and then its session. `address` is that of its CoAP messages (see `dtls`)."""
 
     __slots__ = (
-        "_connection", "address", "ancillary", "began_s", "chain", "heard_s", "hello", "is_identified", "is_over",
-        "peer",
+        "_connection", "_early_count", "address", "ancillary", "began_s", "chain", "heard_s", "hello",
+        "is_identified", "is_over", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -43,6 +44,7 @@ class Association:
         self.began_s = self.heard_s = now_s
         self.chain: PresentedChain | None = None
         self.is_identified = self.is_over = False
+        self._early_count = 0
         connection = SSL.Connection(context)
         connection.set_accept_state()
         connection.set_ciphertext_mtu(MTU_BYTES)
@@ -72,6 +74,11 @@ class Association:
             raise AssociationFailed(reason_of(error)) from error
         self.chain = chain_of(self._connection)
         return True
+
+    def takes_early(self) -> bool:
+        """Whether one more datagram of protected records may come in the handshake, where OpenSSL may keep it."""
+        self._early_count += 1
+        return self._early_count <= MAX_EARLY
 
     def retransmit(self) -> None:
         """Writes the last flight again if OpenSSL finds it due. Raises: AssociationFailed."""

@@ -240,7 +240,7 @@ class Front(Protocol):
             self._poll_answered()
         self.idle_sweeps += 1
         if self.idle_sweeps > limit:
-            is_in_work = self._buffer or self._poll is not None
+            is_in_work = self._buffer or self._poll is not None or self._unsent_bytes()
             self.transport.abortConnection() if is_in_work else self.transport.loseConnection()
 
     # -- inside -----------------------------------------------------------------------------------

@@ -22,10 +22,12 @@ from cloud_core.transports.coap.dtls_hello import (
     is_framed,
     read_hello,
 )
+from cloud_core.transports.coap.dtls_session import MAX_EARLY
 from cloud_core.transports.tls import ServerTls
 from tests.support.coap import PEER
 from tests.support.dtls import DtlsClient, DtlsUnderTest, client_context, peer_at, server_tls
 from tests.support.pki import Leaf, Pki
+from tests.support.tls import is_resumed
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +189,7 @@ def test_a_lost_flight_is_repeated_without_being_asked(it: DtlsUnderTest, contex
 
 
 def test_a_session_is_resumed(it: DtlsUnderTest, device: Leaf, context: SSL.Context) -> None:
-    """With less work, and with the leaf alone."""
+    """With less work, and with the chain of the full handshake."""
     former = it.connect(context)
     session = former.connection.get_session()
     client = it.connect(context, session=session)  # from the same port, which ends the former session
@@ -195,7 +197,8 @@ def test_a_session_is_resumed(it: DtlsUnderTest, device: Leaf, context: SSL.Cont
     client.send(b"x")
     it.exchange(client, peer_at(1))
     chain = it.shown(it.delivered[0][1])
-    assert chain is not None and (chain.leaf, chain.others) == (device.der, ())
+    assert is_resumed(client.connection)
+    assert chain is not None and (chain.leaf, len(chain.others)) == (device.der, 1)
 
 
 def test_a_handshake_that_is_refused_is_told(it: DtlsUnderTest) -> None:
@@ -217,6 +220,15 @@ def test_small_devices_have_a_cipher(it: DtlsUnderTest, device: Leaf, name: byte
     context = client_context(device)
     context.set_cipher_list(name)
     assert it.connect(context).connection.get_cipher_name() == name.decode()
+
+
+def test_small_devices_have_their_cipher_after_new_files_too(tmp_path: Path, device: Leaf) -> None:
+    tls = server_tls(tmp_path)
+    it = DtlsUnderTest(tls)
+    assert tls.reload()
+    context = client_context(device)
+    context.set_cipher_list(b"ECDHE-ECDSA-AES128-CCM")
+    assert it.connect(context).connection.get_cipher_name() == "ECDHE-ECDSA-AES128-CCM"
 
 
 def test_a_client_without_common_cipher_is_refused(it: DtlsUnderTest) -> None:
@@ -368,6 +380,36 @@ def test_handshakes_are_bounded(tls: ServerTls, context: SSL.Context) -> None:
         it.taken()
     assert it.failures[1:] == [(peer_at(1), "too many handshakes are under way")]
     assert it.server.handshake_count == 3
+
+
+def fragment(number: int, length: int, sequence: int) -> bytes:
+    """One byte of a Certificate message that is said to be so long, as an unprotected record."""
+    body = b"\x0b" + length.to_bytes(3, "big") + number.to_bytes(2, "big") + bytes(5) + b"\x01z"
+    return b"\x16\xfe\xfd\0\0" + sequence.to_bytes(6, "big") + len(body).to_bytes(2, "big") + body
+
+
+@pytest.mark.parametrize(("number", "length"), [(2, 100_000), (2, 32_769), (8, 100)])
+def test_messages_that_are_announced_beyond_reason_end_the_handshake(
+    it: DtlsUnderTest, context: SSL.Context, number: int, length: int
+) -> None:
+    """OpenSSL would set memory aside for each: a megabyte for ten kilobytes of datagrams."""
+    it.receive(it.confirmed_hello(DtlsClient(context)))
+    it.receive(fragment(2, 32_768, 5) + fragment(7, 100, 6))
+    assert it.server.handshake_count == 1
+    it.receive(fragment(3, 100, 7) + fragment(number, length, 8))
+    assert it.server.handshake_count == 0 and "too large" in it.failures[0][1]
+
+
+def test_protected_records_ahead_of_the_handshake_are_bounded(it: DtlsUnderTest, context: SSL.Context) -> None:
+    """OpenSSL keeps up to a hundred of them, each with a buffer of its own."""
+    it.receive(it.confirmed_hello(DtlsClient(context)))
+    (handshake,) = it.server._handshakes.values()
+    heard: set[float] = set()
+    for sequence in range(100):
+        it.now_s += 0.01
+        it.receive(b"\x17\xfe\xfd\0\1" + sequence.to_bytes(6, "big") + b"\0\1z")
+        heard.add(handshake.heard_s)
+    assert len(heard) == MAX_EARLY
 
 
 def test_sessions_are_bounded(tls: ServerTls, context: SSL.Context) -> None:

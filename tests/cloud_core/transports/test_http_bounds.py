@@ -111,6 +111,16 @@ def test_who_does_not_read_its_answers_is_no_longer_read_from(front: HttpPeer) -
     assert front.transport.producerState == "paused"  # type: ignore[attr-defined]
 
 
+def test_who_does_not_read_its_answers_is_cut_in_the_end(front: HttpPeer) -> None:
+    """A connection that is closed once all is sent would stay for as long as the peer likes."""
+    front.send(ONE)
+    assert front.responses()
+    front.transport.unsent_bytes = 40  # type: ignore[attr-defined]
+    for _ in range(22):
+        front.clock.advance(1.0)
+    assert front.transport.disconnected
+
+
 @pytest.mark.parametrize("path", ["/api/device", "/api/v1/tok/telemetry"])
 def test_a_declared_body_above_the_bound_is_refused_unread(http: HttpPeer, path: str) -> None:
     http.send(f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {MAX_REST_BODY_BYTES + 1}\r\n\r\nx".encode())

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, PublicFormat
 from OpenSSL import SSL
 from twisted.logger import formatEvent, globalLogPublisher
 
-from cloud_core.transports.tls import ServerTls, TlsFailed
+from cloud_core.transports.tls import Intermediates, ServerTls, TlsFailed
 from cloud_core.transports.tls import now_ms as server_now_ms
 from shared import certificates
 from tests.support.pki import SERVER, Leaf
-from tests.support.tls import Site, TlsClient, TlsListener, client_context
+from tests.support.tls import Site, TlsClient, TlsListener, client_context, is_resumed
 
 DAY_MS = 86_400_000
+UNCOMPRESSED = PublicFormat.UncompressedPoint
+OID_P256, OID_SM2 = "06082a8648ce3d030107", "06082a811ccf5501822d"
+SPKI_P256 = "301306072a8648ce3d0201" + OID_P256 + "034200"
 
 
 @pytest.fixture
@@ -104,8 +108,8 @@ def test_sessions_are_resumed_across_new_files(site: Site) -> None:
     site.tls.reload()
     after = TlsClient(listener, context=before.context, session=before.ssl.get_session()).shake_hands()
     presented = after.connection.presented()
-    assert presented is not None
-    assert (presented.leaf, presented.others) == (site.device.der, ())  # a full handshake would bring the chain
+    assert presented is not None and is_resumed(after.ssl)
+    assert (presented.leaf, presented.others) == (site.device.der, ())  # nobody had asked for the chain before
 
 
 def test_another_kind_of_key_takes_the_place_of_the_former(site: Site) -> None:
@@ -191,6 +195,16 @@ def test_files_that_cannot_be_used_are_named_with_what_is_wrong(site: Site, tmp_
     assert "encrypted; store it without a password" in _failure(certificate, bad)
 
 
+def test_a_certificate_with_a_key_of_an_unknown_kind_is_refused(site: Site, tmp_path: Path) -> None:
+    """Cryptography does not know its curve (Chinese SM2)."""
+    der = bytes.fromhex(SPKI_P256) + site.server.key.public_key().public_bytes(Encoding.X962, UNCOMPRESSED)
+    other = site.server.der.replace(der, der.replace(bytes.fromhex(OID_P256), bytes.fromhex(OID_SM2)))
+    assert len(other) == len(site.server.der) and other != site.server.der
+    file = tmp_path / "sm2.pem"
+    file.write_text(ssl.DER_cert_to_PEM_cert(other))
+    assert "kind of key" in _failure(file, site.tls.private_key)
+
+
 def test_a_certificate_that_openssl_finds_too_weak_is_refused(site: Site, tmp_path: Path) -> None:
     leaf = site.server_root.leaf("weak", key="rsa1024")
     assert "too small" in _failure(*leaf.write(tmp_path))
@@ -259,6 +273,18 @@ def test_anchors_may_change_while_it_runs(strict: Site) -> None:
     assert (before.application.received, after.application) == ([b"still here"], None)
 
 
+@VERSIONS
+def test_strict_looks_at_the_certificate_each_time(strict: Site, newest: int) -> None:
+    """A session of before, which TLS would resume unseen, opens nothing once its CA is trusted no more."""
+    listener = TlsListener(strict.tls)
+    strict.tls.trust([strict.factory_root.der])
+    before = TlsClient(listener, strict.device, newest=newest).shake_hands()
+    assert before.application is not None
+    strict.tls.trust([])
+    after = TlsClient(listener, context=before.context, session=before.ssl.get_session()).shake_hands()
+    assert after.application is None
+
+
 def test_an_anchor_that_is_no_certificate_does_not_count(strict: Site) -> None:
     """The others do."""
     strict.tls.trust([b"nonsense", strict.factory_root.der])
@@ -273,6 +299,22 @@ def test_strict_shows_new_files_too(strict: Site) -> None:
     assert strict.tls.reload()
     client = TlsClient(listener, context=client_context(strict.device)).shake_hands()
     assert (client.application is not None, shown_to(client)) == (True, "renewed")
+
+
+# -- what resumed sessions leave out --------------------------------------------------------------
+
+
+def test_what_is_remembered_for_resumed_sessions_is_bounded() -> None:
+    """In bytes, the least lately used goes first; too much of one device is not kept at all."""
+    kept = Intermediates(max_bytes=300)
+    for leaf in (b"1", b"2", b"3"):
+        kept.remember(leaf, (bytes(60), bytes(40)))
+    assert kept.of(b"1") == (bytes(60), bytes(40))
+    kept.remember(b"4", (bytes(100),))
+    assert [len(kept.of(leaf)) for leaf in (b"1", b"2", b"3", b"4")] == [2, 0, 2, 1]
+    kept.remember(b"4", ())
+    kept.remember(b"5", (bytes(16_385),))
+    assert [len(kept.of(leaf)) for leaf in (b"1", b"3", b"4", b"5")] == [2, 2, 0, 0]
 
 
 # -- the end of a certificate ---------------------------------------------------------------------
