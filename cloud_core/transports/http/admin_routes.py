@@ -11,7 +11,6 @@ from werkzeug import exceptions as routing
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.permissions import Act
-from cloud_core.model import NIL_CUSTOMER
 from cloud_core.transports.http import shapes
 from cloud_core.transports.http.authority_routes import AuthorityRoutes
 from cloud_core.transports.http.calls import (
@@ -167,12 +166,9 @@ class AdminRoutes(CallSupport):
     @app.route("/api/auth/user", methods=["GET"])
     @answers
     async def user(self, request: Request) -> Any:
+        """Who one is."""
         operator = self.operator(request, Act.USE_OWN_LOGIN)
-        return {
-            "id": shapes.entity_id("USER", operator.user_uuid), "email": operator.username, "name": operator.username,
-            "authority": operator.authority, "tenantId": shapes.entity_id("TENANT", operator.tenant_uuid),
-            "customerId": shapes.entity_id("CUSTOMER", operator.customer_uuid or NIL_CUSTOMER),
-        }  # fmt: skip
+        return shapes.user_json(await self._admin.user(operator), operator.tenant_uuid, operator.customer_uuid)
 
     # -- provisioning log -------------------------------------------------------------------------
 
