@@ -272,6 +272,18 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFilter:
+    """Which devices a list is to show; what is empty or None asks for nothing."""
+
+    profile_name: str = ""
+    profile_uuid: UUID | None = None
+    is_active: bool | None = None
+
+
+EVERY_DEVICE = DeviceFilter()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class User:
     """A person or program that administers a tenant."""
 

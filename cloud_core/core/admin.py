@@ -9,7 +9,7 @@ from uuid import UUID
 
 from twisted.internet.threads import deferToThread
 
-from cloud_core.core import chain_profiles, device_credentials, inventory, relations
+from cloud_core.core import chain_profiles, device_credentials, histories, inventory, relations
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.asking import Asking
 from cloud_core.core.asking import answered as answered  # others find it here
@@ -17,14 +17,18 @@ from cloud_core.core.attributes import check_writable
 from cloud_core.core.authority_admin import AuthoritiesApi
 from cloud_core.core.customers import CustomersApi
 from cloud_core.core.downlinks import Ending
+from cloud_core.core.histories import AggregateQuery, Removal
 from cloud_core.core.logins import Operator, Tokens, hash_password, is_password_right
 from cloud_core.core.names import MAX_NAME_CHARS
 from cloud_core.core.relations import DeviceSearch
+from cloud_core.core.unique_names import REFUSE, Naming
 from cloud_core.model import (
+    EVERY_DEVICE,
     Attempt,
     AttributeEntry,
     Customer,
     Device,
+    DeviceFilter,
     DeviceProfile,
     Page,
     ProvisionConfiguration,
@@ -111,6 +115,10 @@ class AdminApi(Asking):
             raise NotAuthenticated("The user of this token does not exist any more")
         return self._tokens.issue(_operator_of(*known), int(time.time()))
 
+    async def user(self, operator: Operator) -> User:
+        """As it is stored. Raises: NotFound."""
+        return inventory.found(await self._read(inventory.user, operator.username), "User", operator.user_uuid)
+
     def operator(self, token: str) -> Operator:
         """Who this token stands for. Raises: NotAuthenticated."""
         return self._tokens.operator(token)
@@ -144,8 +152,15 @@ class AdminApi(Asking):
             await self._read(inventory.default_profile, operator.tenant_id), "Default device profile", ""
         )
 
-    async def profiles(self, operator: Operator, page: Page) -> tuple[list[DeviceProfile], int]:
-        return await self._read(inventory.profiles, operator.tenant_id, page)
+    async def profiles(self, operator: Operator, page: Page, transport: str = "") -> tuple[list[DeviceProfile], int]:
+        return await self._read(inventory.profiles, operator.tenant_id, page, transport)
+
+    async def profile_names(self, operator: Operator, *, is_used: bool = False) -> list[tuple[UUID, str]]:
+        """Uuid and name of every profile, or of those that have devices, by name."""
+        return await self._read(inventory.profile_names, operator.tenant_id, is_used)
+
+    async def make_default_profile(self, operator: Operator, uuid: UUID) -> DeviceProfile:
+        return await self._decide(inventory.make_default, operator.tenant_id, uuid)
 
     async def delete_profile(self, operator: Operator, uuid: UUID) -> None:
         await self._decide(inventory.delete_profile, operator.tenant_id, uuid)
@@ -160,10 +175,13 @@ class AdminApi(Asking):
         access_token: str = "",
         *,
         credentials: Credentials | None = None,
+        naming: Naming = REFUSE,
     ) -> Device:
         """Creates or updates from REST members (`id`, `name`, `type`, `label`, `deviceProfileId`, …)."""
         brought = credentials or (AccessToken(access_token) if access_token else None)
-        saved = await self._decide(inventory.write_device, operator.tenant_id, members, brought, self._api.now_ms())
+        saved = await self._decide(
+            inventory.write_device, operator.tenant_id, members, brought, self._api.now_ms(), naming
+        )
         self._api.attributes.changed(saved.device.id, saved.news)
         if saved.ends_sessions:
             self._api.device_changed(saved.device.id, Ending.DEVICE_CHANGED)
@@ -186,8 +204,14 @@ class AdminApi(Asking):
     async def device_by_name(self, operator: Operator, name: str) -> Device:
         return inventory.found(await self._read(inventory.device_by_name, operator.tenant_id, name), "Device", name)
 
-    async def devices(self, operator: Operator, page: Page, kind: str = "") -> tuple[list[Device], int]:
-        return await self._read(inventory.devices, operator.tenant_id, page, kind)
+    async def devices(
+        self, operator: Operator, page: Page, wanted: DeviceFilter = EVERY_DEVICE
+    ) -> tuple[list[Device], int]:
+        return await self._read(inventory.devices, operator.tenant_id, page, wanted)
+
+    async def devices_by_ids(self, operator: Operator, uuids: Sequence[UUID]) -> list[Device]:
+        """Those that exist, in the order given."""
+        return await self._read(inventory.devices_by_ids, operator.tenant_id, uuids)
 
     async def delete_device(self, operator: Operator, uuid: UUID) -> None:
         deleted = await self._decide(inventory.delete_device, operator.tenant_id, uuid, self._api.now_ms())
@@ -244,6 +268,19 @@ class AdminApi(Asking):
     ) -> dict[str, list[tuple[int, Value]]]:
         device = await self.device(operator, uuid)
         return await self._read(inventory.history, device.id, query)
+
+    async def aggregated(
+        self, operator: Operator, uuid: UUID, query: AggregateQuery
+    ) -> dict[str, list[tuple[int, Value]]]:
+        device = await self.device(operator, uuid)
+        return await self._read(histories.aggregated, device.id, query)
+
+    async def remove_samples(self, operator: Operator, uuid: UUID, removal: Removal) -> None:
+        """Part by part, so that devices are served in between."""
+        device = await self.device(operator, uuid)
+        from_ms: int | None = removal.start_ms
+        while from_ms is not None:
+            from_ms = await self._decide(histories.remove, device.id, removal, from_ms)
 
     async def attributes(
         self, operator: Operator, uuid: UUID, scopes: Sequence[Scope], keys: Sequence[str] | None

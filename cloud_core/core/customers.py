@@ -8,7 +8,7 @@ Source: wire-contract.md sections 6.1 and 6.3; ThingsBoard's CustomerController 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ from cloud_core.core.logins import Operator, hash_password
 from cloud_core.core.names import fault_of
 from cloud_core.core.permissions import CUSTOMER_USER, TENANT_ADMIN
 from cloud_core.core.tokens import new_secret, new_uuid
-from cloud_core.model import Customer, Device, Page, Scope, User
+from cloud_core.model import Customer, Device, DeviceFilter, Page, Scope, User
 from cloud_core.storage.interface import ReadTx, Store, Tx
 from shared.errors import InvalidArgument, NotAuthorized, VersionConflict
 
@@ -105,6 +105,12 @@ class CustomersApi(Asking):
         info = found(await self._read(device_info, operator.tenant_id, uuid), "Device", uuid)
         operator.check_owner(info.device)
         return info
+
+    async def device_infos(
+        self, operator: Operator, page: Page, wanted: DeviceFilter
+    ) -> tuple[Sequence[DeviceInfo], int]:
+        """A page of the tenant's devices and what a list shows beside them."""
+        return await self._read(device_infos, operator.tenant_id, page, wanted)
 
     async def list(self, operator: Operator, page: Page) -> tuple[list[Customer], int]:
         return await self._read(customers, operator.tenant_id, page)
@@ -228,7 +234,13 @@ def take_device_back(tx: Tx, tenant_id: int, device_uuid: UUID) -> Device:
 
 def devices(tx: ReadTx, tenant_id: int, uuid: UUID, page: Page, kind: str) -> tuple[list[Device], int]:
     owner = found(tx.customer(tenant_id, uuid), "Customer", uuid)
-    return tx.devices(tenant_id, page, kind, customer_id=owner.id)
+    return tx.devices(tenant_id, page, DeviceFilter(profile_name=kind), customer_id=owner.id)
+
+
+def device_infos(tx: ReadTx, tenant_id: int, page: Page, wanted: DeviceFilter) -> tuple[list[DeviceInfo], int]:
+    rows, total = tx.devices(tenant_id, page, wanted)
+    places = zip(rows, tx.device_places(rows), strict=True)
+    return [DeviceInfo(device, owner, is_active) for device, (owner, is_active) in places], total
 
 
 def device_info(tx: ReadTx, tenant_id: int, uuid: UUID) -> DeviceInfo | None:

@@ -12,12 +12,14 @@ from cloud_core.core.assignments import MEMBERS, Wanted, assign, entity_uuid, te
 from cloud_core.core.holders import holder
 from cloud_core.core.names import fault_of
 from cloud_core.core.tokens import new_secret, new_uuid
+from cloud_core.core.unique_names import REFUSE, Naming, named
 from cloud_core.model import (
     DEFAULT_TENANT,
     Attempt,
     AttributeEntry,
     Customer,
     Device,
+    DeviceFilter,
     DeviceProfile,
     Page,
     ProvisionConfiguration,
@@ -92,8 +94,20 @@ def default_profile(tx: ReadTx, tenant_id: int) -> DeviceProfile | None:
     return tx.default_profile(tenant_id)
 
 
-def profiles(tx: ReadTx, tenant_id: int, page: Page) -> tuple[list[DeviceProfile], int]:
-    return tx.profiles(tenant_id, page)
+def profiles(tx: ReadTx, tenant_id: int, page: Page, transport: str) -> tuple[list[DeviceProfile], int]:
+    return tx.profiles(tenant_id, page, transport)
+
+
+def profile_names(tx: ReadTx, tenant_id: int, is_used: bool) -> list[tuple[UUID, str]]:
+    return tx.profile_names(tenant_id, is_used=is_used)
+
+
+def make_default(tx: Tx, tenant_id: int, uuid: UUID) -> DeviceProfile:
+    """The tenant's default profile from now on, in place of the one before."""
+    profile = found(tx.profile(tenant_id, uuid), "Device profile", uuid)
+    if not profile.is_default:
+        tx.set_default_profile(tenant_id, profile.id)
+    return found(tx.profile(tenant_id, uuid), "Device profile", uuid)
 
 
 def save_profile(
@@ -165,8 +179,13 @@ def device_by_name(tx: ReadTx, tenant_id: int, name: str) -> Device | None:
     return tx.device_by_name(tenant_id, name)
 
 
-def devices(tx: ReadTx, tenant_id: int, page: Page, kind: str) -> tuple[list[Device], int]:
-    return tx.devices(tenant_id, page, kind)
+def devices(tx: ReadTx, tenant_id: int, page: Page, wanted: DeviceFilter) -> tuple[list[Device], int]:
+    return tx.devices(tenant_id, page, wanted)
+
+
+def devices_by_ids(tx: ReadTx, tenant_id: int, uuids: Sequence[UUID]) -> list[Device]:
+    """Those that exist, in the order given."""
+    return [device for uuid in uuids if (device := tx.device(tenant_id, uuid)) is not None]
 
 
 def _text(members: dict[str, Any], name: str) -> str:
@@ -217,9 +236,11 @@ class Deleted(NamedTuple):
 
 
 def write_device(
-    tx: Tx, tenant_id: int, members: dict[str, Any], credentials: Credentials | None, now_ms: int
-) -> SavedDevice:
+    tx: Tx, tenant_id: int, members: dict[str, Any], credentials: Credentials | None, now_ms: int,
+    naming: Naming = REFUSE,
+) -> SavedDevice:  # fmt: skip
     """All checks before the first write, but for packages of a profile that this very call makes."""
+    members = named(tx, tenant_id, members, naming)
     name, kind, label = (_text(members, one) for one in ("name", "type", "label"))
     _check_texts(name, kind, label)
     uuid = entity_uuid(members.get("id"), "id")

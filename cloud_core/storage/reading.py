@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Dialect
+from sqlalchemy import JSON, Dialect, cast, func
 
 from cloud_core.model import (
     PRESENCE_KEYS,
@@ -37,6 +37,7 @@ from cloud_core.storage.certificates import ReadsCertificates
 from cloud_core.storage.claims import ReadsClaims
 from cloud_core.storage.commands import ReadsCommands
 from cloud_core.storage.customers import ReadsCustomers
+from cloud_core.storage.device_lists import ReadsDeviceLists, device_of
 from cloud_core.storage.documents import (
     decode_document,
     decode_value,
@@ -48,9 +49,9 @@ from cloud_core.storage.presence import ReadsPresence
 from cloud_core.storage.schema import BUCKET_MS
 from cloud_core.storage.statements import (
     Statements,
-    device_rows,
     profile_rows,
 )
+from cloud_core.storage.time_series import ReadsTimeSeries
 from cloud_core.storage.vault import Vault
 from shared.credentials import AccessToken, Credentials, MqttBasic, X509Certificate
 from shared.messages import Value
@@ -61,13 +62,6 @@ FORMER = X509Certificate("")  # stands for a former certificate, of which only t
 _KIND = {"t": AccessToken, "m": MqttBasic, "x": X509Certificate}
 _KEY_CACHE_ENTRIES = 200_000
 _PROFILE_SORT = {"createdTime": schema.device_profile.c.created_ms, "name": schema.device_profile.c.name}
-_DEVICE_SORT = {
-    "createdTime": schema.device.c.created_ms,
-    "name": schema.device.c.name,
-    "label": schema.device.c.label,
-    "type": schema.device_profile.c.name,
-    "deviceProfileName": schema.device_profile.c.name,
-}
 
 
 def unseal_credentials(vault: Vault, sealed: bytes) -> Credentials:
@@ -78,7 +72,15 @@ def unseal_credentials(vault: Vault, sealed: bytes) -> Credentials:
 
 
 class SqlReadTx(
-    ReadsCustomers, ReadsCommands, ReadsClaims, ReadsPackages, ReadsGateways, ReadsPresence, ReadsCertificates
+    ReadsDeviceLists,
+    ReadsTimeSeries,
+    ReadsCustomers,
+    ReadsCommands,
+    ReadsClaims,
+    ReadsPackages,
+    ReadsGateways,
+    ReadsPresence,
+    ReadsCertificates,
 ):
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 
@@ -87,6 +89,7 @@ class SqlReadTx(
         self._s = statements
         self._profiles: dict[bytes, ProvisionConfiguration] = {}
         self._options: dict[str, ProfileOptions] = {}
+        self._totals = {}
 
     # -- tenants and users ------------------------------------------------------------------------
 
@@ -121,9 +124,18 @@ class SqlReadTx(
     def default_profile(self, tenant_id: int) -> DeviceProfile | None:
         return self._profile(self._row(self._s.default_profile, tenant_id=tenant_id))
 
-    def profiles(self, tenant_id: int, page: Page) -> tuple[list[DeviceProfile], int]:
+    def profiles(self, tenant_id: int, page: Page, transport: str = "") -> tuple[list[DeviceProfile], int]:
         c = schema.device_profile.c
-        rows, total = self._page(profile_rows.where(c.tenant_id == tenant_id), page, _PROFILE_SORT, [c.name])
+        wanted = profile_rows.where(c.tenant_id == tenant_id)
+        if transport:
+            is_postgresql = self._dialect.name == "postgresql"
+            said = (
+                cast(c.document, JSON).op("->>")("transportType")
+                if is_postgresql
+                else func.json_extract(c.document, "$.transportType")
+            )
+            wanted = wanted.where(func.coalesce(said, "DEFAULT") == transport)
+        rows, total = self._page(wanted, page, _PROFILE_SORT, [c.name])
         return [profile for row in rows if (profile := self._profile(row))], total
 
     def profile_users(self, profile_id: int) -> int:
@@ -169,18 +181,6 @@ class SqlReadTx(
     def device_count(self, tenant_id: int) -> int:
         count: int = self._row(self._s.device_count, tenant_id=tenant_id)[0]
         return count
-
-    def devices(
-        self, tenant_id: int, page: Page, profile_name: str = "", *, customer_id: int | None = None
-    ) -> tuple[list[Device], int]:
-        c = schema.device.c
-        wanted = device_rows.where(c.tenant_id == tenant_id)
-        if profile_name:
-            wanted = wanted.where(schema.device_profile.c.name == profile_name)
-        if customer_id is not None:
-            wanted = wanted.where(c.customer_id == customer_id)
-        rows, total = self._page(wanted, page, _DEVICE_SORT, [c.name, c.label, schema.device_profile.c.name])
-        return [device for row in rows if (device := _device(row))], total
 
     # -- credentials ------------------------------------------------------------------------------
 
@@ -281,14 +281,7 @@ class SqlReadTx(
 
 
 def _device(row: Any) -> Device | None:
-    if row is None:
-        return None
-    return Device(
-        id=row[0], uuid=UUID(bytes=bytes(row[1])), tenant_id=row[2], profile_id=row[3],
-        profile_uuid=UUID(bytes=bytes(row[4])), type=row[5], name=row[6], label=row[7],
-        is_gateway=bool(row[8]), document=msgspec.json.decode(row[9]), created_ms=row[10], version=row[11],
-        customer_id=row[12], customer_uuid=None if row[13] is None else UUID(bytes=bytes(row[13])),
-    )  # fmt: skip
+    return None if row is None else device_of(row)
 
 
 def _attempt(row: Any) -> Attempt:

@@ -23,6 +23,7 @@ from cloud_core.storage.presence import WritesPresence
 from cloud_core.storage.reading import SqlReadTx
 from cloud_core.storage.schema import BUCKET_MS
 from cloud_core.storage.statements import Statements
+from cloud_core.storage.time_series import WritesTimeSeries
 from cloud_core.storage.vault import Vault
 from shared.credentials import AccessToken, Credentials, MqttBasic, X509Certificate, credentials_id
 from shared.errors import VersionConflict
@@ -45,8 +46,8 @@ def seal_credentials(vault: Vault, credentials: Credentials) -> bytes:
 
 
 class SqlTx(
-    SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPackages, WritesGateways, WritesPresence,
-    WritesCertificates,
+    SqlReadTx, WritesTimeSeries, WritesCustomers, WritesCommands, WritesClaims, WritesPackages, WritesGateways,
+    WritesPresence, WritesCertificates,
 ):  # fmt: skip
     """A decision's view of the database, and the batch of samples that goes with it."""
 

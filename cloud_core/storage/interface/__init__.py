@@ -30,9 +30,11 @@ from cloud_core.storage.interface.certificates import ReadCertificates, WriteCer
 from cloud_core.storage.interface.claims import ReadClaims, WriteClaims
 from cloud_core.storage.interface.commands import ReadCommands, WriteCommands
 from cloud_core.storage.interface.customers import ReadCustomers, WriteCustomers
+from cloud_core.storage.interface.device_lists import ReadDeviceLists
 from cloud_core.storage.interface.gateways import ReadGateways, WriteGateways
 from cloud_core.storage.interface.packages import ReadPackages, WritePackages
 from cloud_core.storage.interface.presence import ReadPresence, WritePresence
+from cloud_core.storage.interface.time_series import ReadTimeSeries, WriteTimeSeries
 from shared.credentials import Credentials
 from shared.errors import PlatformError
 from shared.messages import Attributes, Sample, Value
@@ -84,7 +86,16 @@ class TimeSeriesQuery:
 
 
 class ReadTx(
-    ReadCustomers, ReadCommands, ReadClaims, ReadPackages, ReadGateways, ReadPresence, ReadCertificates, Protocol
+    ReadDeviceLists,
+    ReadTimeSeries,
+    ReadCustomers,
+    ReadCommands,
+    ReadClaims,
+    ReadPackages,
+    ReadGateways,
+    ReadPresence,
+    ReadCertificates,
+    Protocol,
 ):
     """Look-ups, in a consistent state of the database."""
 
@@ -101,18 +112,13 @@ class ReadTx(
     def profile_users(self, profile_id: int) -> int:
         """How many devices have this profile."""
 
-    def profiles(self, tenant_id: int, page: Page) -> tuple[list[DeviceProfile], int]:
-        """One page and the number of all that match."""
+    def profiles(self, tenant_id: int, page: Page, transport: str = "") -> tuple[list[DeviceProfile], int]:
+        """One page and the number of all that match; with `transport` of this transport type."""
 
     def device(self, tenant_id: int, uuid: UUID) -> Device | None: ...
     def device_by_id(self, device_id: int) -> Device | None: ...
     def device_by_name(self, tenant_id: int, name: str) -> Device | None: ...
     def device_count(self, tenant_id: int) -> int: ...
-    def devices(
-        self, tenant_id: int, page: Page, profile_name: str = "", *, customer_id: int | None = None
-    ) -> tuple[list[Device], int]:
-        """One page and the number of all that match; with `customer_id` of this customer's."""
-
     def credentials(self, device_id: int) -> StoredCredentials | None: ...
     def credentials_owner(self, credentials_id: str) -> int | None:
         """The device that holds credentials of this id, over all tenants and kinds."""
@@ -135,8 +141,8 @@ class ReadTx(
 
 
 class Tx(
-    ReadTx, WriteCustomers, WriteCommands, WriteClaims, WritePackages, WriteGateways, WritePresence, WriteCertificates,
-    Protocol,
+    ReadTx, WriteTimeSeries, WriteCustomers, WriteCommands, WriteClaims, WritePackages, WriteGateways, WritePresence,
+    WriteCertificates, Protocol,
 ):  # fmt: skip
     """Everything a decision may do. Constraint violations surface when the batch is replayed."""
 

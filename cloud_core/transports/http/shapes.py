@@ -106,6 +106,7 @@ def user_json(user: User, tenant: UUID, customer: UUID | None) -> dict[str, Any]
         "id": entity_id("USER", user.uuid), "createdTime": user.created_ms, "tenantId": entity_id("TENANT", tenant),
         "customerId": entity_id("CUSTOMER", customer or NIL_CUSTOMER), "email": user.username, "name": user.username,
         "authority": user.authority, "firstName": None, "lastName": None, "phone": None, "additionalInfo": None,
+        "customMenuId": None, "version": 1,
     }  # fmt: skip
 
 

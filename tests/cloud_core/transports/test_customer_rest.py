@@ -289,6 +289,7 @@ OPEN_TO_CUSTOMERS = {
     ("DELETE", "/api/customer/device/<name>/claim"),
     ("GET", "/api/plugins/telemetry/DEVICE/<uuid>/keys/timeseries"),
     ("GET", "/api/plugins/telemetry/DEVICE/<uuid>/values/timeseries"),
+    ("GET", "/api/plugins/telemetry/DEVICE/<uuid>/values/timeseries/history"),
     ("GET", "/api/plugins/telemetry/DEVICE/<uuid>/keys/attributes"),
     ("GET", "/api/plugins/telemetry/DEVICE/<uuid>/keys/attributes/<scope>"),
     ("GET", "/api/plugins/telemetry/DEVICE/<uuid>/values/attributes"),
@@ -327,7 +328,7 @@ def test_a_customers_user_is_refused_wherever_it_is_not_expected(rest: Rest) -> 
             lambda found, c=is_customers: values.get(found[1], id_of(customer if c else device)),
             rule,
         )
-        status, error = rest.call(method, path + "?pageSize=1&page=0", {}, by=user)
+        status, error = rest.call(method, path + "?pageSize=1&page=0&startTs=0&endTs=1", {}, by=user)
         if status == 403:
             assert error["errorCode"] == 20, rule
             refused.add((method, rule))

@@ -1,0 +1,179 @@
+"""Pages of devices at the price of an index, also far into a large fleet.
+
+A page is found as numbers in an index first, and only its own rows are read. Text is looked for in one pass over
+the fleet: the numbers of a few matches are sorted here, many matches are met soon in the order of an index.
+Names, labels and types are compared by code point and without regard to the case of ASCII letters.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import ColumnElement, Select, bindparam, exists, func, literal_column, or_, select
+
+from cloud_core.model import EVERY_DEVICE, Customer, Device, DeviceFilter, Page
+from cloud_core.storage.customers import ReadsCustomers
+from cloud_core.storage.schema import device, device_profile, presence
+from cloud_core.storage.statements import device_rows
+from shared.errors import InvalidArgument
+
+FEW_MATCHES = 2_000
+TOTAL_GOOD_FOR_S = 10.0
+DEAR_TOTAL_S = 0.005  # a count that takes less is never kept
+MAX_TOTALS = 1_000
+_ROWS_AT_ONCE = 500  # parameters of one statement
+
+p = bindparam
+_c = device.c
+_TYPE = "type"
+_SORT: dict[str, Any] = {
+    "createdTime": _c.created_ms, "name": _c.name, "label": _c.label, _TYPE: _c.profile_id,
+    "deviceProfileName": _c.profile_id,
+}  # fmt: skip
+_of_tenant = device_profile.c.tenant_id == p("tenant_id")
+_names = select(device_profile.c.id, device_profile.c.uuid, device_profile.c.name).where(_of_tenant)
+_used_names = _names.where(exists().where(device.c.profile_id == device_profile.c.id))
+
+
+class ReadsDeviceLists(ReadsCustomers):
+    """`ReadDeviceLists` of the interface."""
+
+    _totals: dict[Any, tuple[float, int]]
+
+    def devices(
+        self, tenant_id: int, page: Page, wanted: DeviceFilter = EVERY_DEVICE, *, customer_id: int | None = None
+    ) -> tuple[list[Device], int]:
+        if page.sort_property not in _SORT:
+            raise InvalidArgument(f"Unknown sort property '{page.sort_property}'; use one of {sorted(_SORT)}")
+        names = self._profile_names(tenant_id)
+        profiles = {
+            number for number, (uuid, name) in names.items()
+            if (not wanted.profile_name or name == wanted.profile_name) and wanted.profile_uuid in (None, uuid)
+        }  # fmt: skip
+        rows = select(_c.id).where(_c.tenant_id == tenant_id)
+        if len(profiles) < len(names) or not names:
+            if len(profiles) != 1:
+                return [], 0
+            rows = rows.where(_c.profile_id == next(iter(profiles)))
+        if customer_id is not None:
+            rows = rows.where(_c.customer_id == customer_id)
+        if wanted.is_active is not None:
+            active = _c.id.in_(select(presence.c.device_id).where(presence.c.is_active.is_(True)))
+            rows = rows.where(active if wanted.is_active else ~active)
+        by_name = {number: name for number, (_, name) in names.items()}
+        order = sorted(profiles, key=lambda one: by_name[one], reverse=page.descending)
+        numbers, total = self._numbers(rows, page, by_name, order, (tenant_id, wanted, customer_id, page.text_search))
+        return self._devices_of(numbers), total
+
+    def device_places(self, devices: list[Device]) -> list[tuple[Customer | None, bool]]:
+        owners = {number: self.customer_by_id(number) for one in devices if (number := one.customer_id) is not None}
+        c, active = presence.c, set()
+        for part in _parts([one.id for one in devices]):
+            active |= {
+                row[0] for row in self._query(select(c.device_id).where(_one_of(c.device_id, part), c.is_active))
+            }
+        return [(owners.get(one.customer_id or 0), one.id in active) for one in devices]
+
+    def profile_names(self, tenant_id: int, *, is_used: bool = False) -> list[tuple[UUID, str]]:
+        return sorted(self._profile_names(tenant_id, is_used=is_used).values(), key=lambda one: one[1])
+
+    def _profile_names(self, tenant_id: int, *, is_used: bool = False) -> dict[int, tuple[UUID, str]]:
+        rows = self._rows(self._once(_used_names if is_used else _names), tenant_id=tenant_id)
+        return {number: (UUID(bytes=bytes(uuid)), name) for number, uuid, name in rows}
+
+    def _numbers(
+        self, rows: Select[Any], page: Page, names: dict[int, str], order: list[int], key: Any
+    ) -> tuple[list[int], int]:
+        if page.text_search:
+            rows = rows.where(self._match(page.text_search, names))
+            found = self._query(rows.add_columns(_SORT[page.sort_property]).limit(FEW_MATCHES + 1))
+            if len(found) <= FEW_MATCHES:
+                return _sorted_page(found, page, names), len(found)
+        if _SORT[page.sort_property] is _c.profile_id:
+            return self._by_profile(rows, page, order)
+        column = _SORT[page.sort_property]
+        ordered = rows.order_by(*((column.desc(), _c.id.desc()) if page.descending else (column, _c.id)))
+        first = page.page * page.size
+        numbers = [row[0] for row in self._query(ordered.limit(page.size).offset(first))]
+        if len(numbers) < page.size and (numbers or first == 0):
+            return numbers, first + len(numbers)  # the last page: it says itself how many there are
+        return numbers, max(self._total(rows, key), first + len(numbers) if numbers else 0)
+
+    def _by_profile(self, rows: Select[Any], page: Page, order: list[int]) -> tuple[list[int], int]:
+        """By the names of the profiles, of which there are few: counted each, and walked in their order."""
+        counts = self._query(rows.with_only_columns(_c.profile_id, func.count()).group_by(_c.profile_id))
+        of_profile: dict[int, int] = dict(counts)
+        skip = page.page * page.size
+        numbers: list[int] = []
+        for profile in order:
+            count, missing = of_profile.get(profile, 0), page.size - len(numbers)
+            if missing > 0 and skip < count:
+                part = rows.where(_c.profile_id == profile).order_by(_c.id.desc() if page.descending else _c.id)
+                numbers += [row[0] for row in self._query(part.limit(missing).offset(skip))]
+            skip = max(0, skip - count)
+        return numbers, sum(of_profile.values())
+
+    def _match(self, text: str, names: dict[int, str]) -> ColumnElement[bool]:
+        lowered = text.lower()
+        profiles = [number for number, name in names.items() if lowered in name.lower()]
+        parts: list[ColumnElement[bool]] = [self._contains(column, text) for column in (_c.name, _c.label)]
+        return or_(*parts, _one_of(_c.profile_id, profiles)) if profiles else or_(*parts)
+
+    def _contains(self, column: Any, text: str) -> ColumnElement[bool]:
+        """SQLite's LIKE disregards the case of ASCII letters by itself, at half the price of lowering both sides."""
+        pattern = "%" + text.replace("/", "//").replace("%", "/%").replace("_", "/_") + "%"
+        is_postgresql = self._dialect.name == "postgresql"
+        found: ColumnElement[bool] = (column.ilike if is_postgresql else column.like)(pattern, escape="/")
+        return found
+
+    def _total(self, rows: Select[Any], key: Any) -> int:
+        now_s = time.monotonic()
+        until_s, total = self._totals.get(key, (0.0, 0))
+        if now_s < until_s:
+            return total
+        counted: int = self._query(rows.with_only_columns(func.count()))[0][0]
+        self._totals.pop(key, None)
+        if time.monotonic() - now_s > DEAR_TOTAL_S:
+            if len(self._totals) >= MAX_TOTALS:
+                self._totals.clear()
+            self._totals[key] = (now_s + TOTAL_GOOD_FOR_S, counted)
+        return counted
+
+    def _devices_of(self, numbers: list[int]) -> list[Device]:
+        """In the order of the numbers."""
+        found: dict[int, Device] = {}
+        for part in _parts(numbers):
+            for row in self._query(device_rows.where(_one_of(_c.id, part))):
+                found[row[0]] = device_of(row)
+        return [found[number] for number in numbers]
+
+
+def device_of(row: Any) -> Device:
+    """Of a row of `device_rows`."""
+    return Device(
+        id=row[0], uuid=UUID(bytes=bytes(row[1])), tenant_id=row[2], profile_id=row[3],
+        profile_uuid=UUID(bytes=bytes(row[4])), type=row[5], name=row[6], label=row[7],
+        is_gateway=bool(row[8]), document=msgspec.json.decode(row[9]), created_ms=row[10], version=row[11],
+        customer_id=row[12], customer_uuid=None if row[13] is None else UUID(bytes=bytes(row[13])),
+    )  # fmt: skip
+
+
+def _sorted_page(found: list[Any], page: Page, names: dict[int, str]) -> list[int]:
+    is_by_profile = _SORT[page.sort_property] is _c.profile_id
+    keyed = [(names[value] if is_by_profile else value, number) for number, value in found]
+    keyed.sort(reverse=page.descending)
+    return [number for _, number in keyed[page.page * page.size :][: page.size]]
+
+
+def _one_of(column: Any, numbers: Sequence[int]) -> ColumnElement[bool]:
+    """Numbers of rows, which the text of a statement may hold as they are."""
+    found: ColumnElement[bool] = column.in_([literal_column(str(int(one))) for one in numbers])
+    return found
+
+
+def _parts(numbers: Sequence[int]) -> list[Sequence[int]]:
+    return [numbers[first : first + _ROWS_AT_ONCE] for first in range(0, len(numbers), _ROWS_AT_ONCE)]

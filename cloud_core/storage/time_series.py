@@ -1,0 +1,103 @@
+"""Histories read or removed as a whole; samples one by one are written by `SqlTx`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, delete, select
+
+from cloud_core.storage.connected import Connected
+from cloud_core.storage.documents import decode_document, encode_document, encode_value
+from cloud_core.storage.schema import BUCKET_MS, latest, telemetry, telemetry_bucket, ts_key
+from shared.messages import Value
+
+p = bindparam
+_key = select(ts_key.c.id).where(ts_key.c.name == p("name"))
+_buckets = (
+    select(telemetry_bucket.c.bucket)
+    .where(telemetry_bucket.c.bucket >= p("first"), telemetry_bucket.c.bucket <= p("last"))
+    .order_by(telemetry_bucket.c.bucket)
+)
+_one = (telemetry.c.bucket == p("b_bucket"), telemetry.c.device_id == p("b_device_id"))
+_documents = (
+    select(telemetry.c.ts, telemetry.c.document)
+    .where(*_one, telemetry.c.ts >= p("start"), telemetry.c.ts < p("end"))
+    .order_by(telemetry.c.ts)
+)
+_some_documents = _documents.limit(p("at_most"))
+_at = (*_one, telemetry.c.ts == p("b_ts"))
+_delete = delete(telemetry).where(*_at)
+_update = telemetry.update().where(*_at).values(document=p("document"))
+_delete_latest = delete(latest).where(latest.c.device_id == p("b_device_id"), latest.c.key_id == p("b_key_id"))
+
+
+def _put_latest(upsert: Any) -> Any:
+    put = upsert(latest).values({name: p(name) for name in ("device_id", "key_id", "ts", "value")})
+    return put.on_conflict_do_update(
+        index_elements=[latest.c.device_id, latest.c.key_id],
+        set_={"ts": put.excluded.ts, "value": put.excluded.value},
+    )
+
+
+class ReadsTimeSeries(Connected):
+    """`ReadTimeSeries` of the interface."""
+
+    def samples(
+        self, device_id: int, keys: Sequence[str], start_ms: int, end_ms: int
+    ) -> Iterator[tuple[int, dict[str, Value]]]:
+        names = self._numbers_of(keys)
+        for bucket in self._buckets_between(start_ms, end_ms) if names else ():
+            rows = self._rows(
+                self._once(_documents), b_bucket=bucket, b_device_id=device_id, start=start_ms, end=end_ms
+            )
+            for ts, document in rows:
+                values = {names[one]: value for one, value in decode_document(document).items() if one in names}
+                if values:
+                    yield ts, values
+
+    def _numbers_of(self, keys: Sequence[str]) -> dict[int, str]:
+        return {row[0]: key for key in keys if (row := self._row(self._once(_key), name=key))}
+
+    def _buckets_between(self, start_ms: int, end_ms: int) -> list[int]:
+        first, last = start_ms // BUCKET_MS, end_ms // BUCKET_MS
+        return [row[0] for row in self._rows(self._once(_buckets), first=first, last=last)]
+
+
+class WritesTimeSeries(ReadsTimeSeries):
+    """`WriteTimeSeries` of the interface."""
+
+    def _flush_samples(self) -> None:
+        raise NotImplementedError  # `SqlTx` writes what this transaction has gathered
+
+    def delete_samples(
+        self, device_id: int, keys: Sequence[str], start_ms: int, end_ms: int, *, at_most: int
+    ) -> int | None:
+        self._flush_samples()  # what came before in this very commit goes too
+        names, left = self._numbers_of(keys), at_most
+        for bucket in self._buckets_between(start_ms, end_ms) if names else ():
+            place = {"b_bucket": bucket, "b_device_id": device_id}
+            rows = self._rows(self._once(_some_documents), **place, start=start_ms, end=end_ms, at_most=left)
+            for ts, document in rows:
+                values = decode_document(document)
+                kept = {one: value for one, value in values.items() if one not in names}
+                if not kept:
+                    self._write(self._once(_delete), **place, b_ts=ts)
+                elif len(kept) < len(values):
+                    self._write(self._once(_update), **place, b_ts=ts, document=encode_document(kept))
+            left -= len(rows)
+            if left <= 0:
+                return int(rows[-1][0]) + 1
+        return None
+
+    def delete_latest_of(self, device_id: int, key: str) -> None:
+        self._flush_samples()
+        for number in self._numbers_of([key]):
+            self._write(self._once(_delete_latest), b_device_id=device_id, b_key_id=number)
+
+    def rewrite_latest(self, device_id: int, key: str, ts_ms: int, value: Value) -> None:
+        self._flush_samples()
+        for number in self._numbers_of([key]):
+            self._write(
+                self._once(_put_latest), device_id=device_id, key_id=number, ts=ts_ms, value=encode_value(value)
+            )

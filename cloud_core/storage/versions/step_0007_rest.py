@@ -1,0 +1,21 @@
+"""Indexes for pages of devices by creation and by label.
+
+A database that begins here has them from the first step already, so each is made where it is missing.
+"""
+
+from alembic import op
+
+from cloud_core.storage import schema
+
+revision = "0007"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    connection = op.get_bind()
+    for index in (schema.device_by_creation, schema.device_by_label):
+        index.create(connection, checkfirst=True)
+
+
+def downgrade() -> None:
+    raise RuntimeError("There is no way back to a database without these indexes; restore a backup.")

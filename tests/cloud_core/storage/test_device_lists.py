@@ -1,0 +1,114 @@
+"""Pages of devices on both databases: order, search, filters and totals."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from cloud_core.model import DeviceFilter, DevicePresence, Page
+from cloud_core.storage import device_lists
+from cloud_core.storage.interface import NewDevice
+from shared.errors import InvalidArgument
+from tests.support.stores import TENANT, StoreUnderTest
+
+FLEET = [("b", "y", 3), ("a", "x", 1), ("d", "", 2), ("c", "X-ray", 2)]  # name, label, created
+
+
+def fill(store: StoreUnderTest) -> dict[str, int]:
+    """Devices of two profiles; name -> number."""
+    profiles = {name: store.add_profile(name) for name in ("pump", "Meter")}
+
+    def insert(tx: Any) -> dict[str, int]:
+        return {
+            name: tx.insert_device(
+                NewDevice(
+                    uuid=uuid4(), tenant_id=TENANT, profile_id=profiles["pump" if name < "c" else "Meter"],
+                    name=name, label=label, created_ms=created_ms,
+                )
+            )
+            for name, label, created_ms in FLEET
+        }  # fmt: skip
+
+    numbers: dict[str, int] = store.run(insert)
+    return numbers
+
+
+def listed(store: StoreUnderTest, wanted: DeviceFilter = DeviceFilter(), **page: Any) -> tuple[str, int]:
+    devices, total = store.read(lambda tx: tx.devices(TENANT, Page(**page), wanted))
+    return "".join(one.name for one in devices), total
+
+
+@pytest.mark.parametrize("few", [0, 2_000], ids=["many matches", "few matches"])
+@pytest.mark.parametrize(
+    ("property_", "ascending"),  # devices that do not differ stand by their number
+    [("createdTime", "adcb"), ("name", "abcd"), ("label", "dcab"), ("type", "dcba"), ("deviceProfileName", "dcba")],
+)
+def test_every_order_both_ways_and_page_by_page(
+    store: StoreUnderTest, property_: str, ascending: str, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a search that all match and without one the pages are the same."""
+    monkeypatch.setattr(device_lists, "FEW_MATCHES", few)
+    fill(store)
+    for is_descending in (False, True):
+        order = ascending[::-1] if is_descending else ascending
+        for text in ("", "m"):
+            paged = {"sort_property": property_, "descending": is_descending, "size": 3, "text_search": text}
+            pages = [listed(store, page=number, **paged) for number in (0, 1, 2)]
+            assert pages == [(order[:3], 4), (order[3:], 4), ("", 4)]
+
+
+@pytest.mark.parametrize("few", [0, 2_000], ids=["many matches", "few matches"])
+def test_text_is_found_in_name_label_and_type(store: StoreUnderTest, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the case; what means something to LIKE is looked for as it is."""
+    monkeypatch.setattr(device_lists, "FEW_MATCHES", few)
+    fill(store)
+    search = {"sort_property": "name"}
+    assert listed(store, text_search="x", **search) == ("ac", 2)
+    assert listed(store, text_search="RAY", **search) == ("c", 1)
+    assert listed(store, text_search="meter", **search) == ("cd", 2)
+    assert listed(store, text_search="m", descending=True, size=3, page=1, **search) == ("a", 4)
+    assert listed(store, text_search="m", size=3, sort_property="label") == ("dca", 4)
+    assert listed(store, text_search="m", size=3, sort_property="type", page=1)[1] == 4
+    for text in ("%", "_", "/", "a%"):
+        assert listed(store, text_search=text, **search) == ("", 0)
+
+
+def test_filters(store: StoreUnderTest) -> None:
+    numbers = fill(store)
+    seen = [DevicePresence(device_id=numbers["a"], is_active=True), DevicePresence(device_id=numbers["b"])]
+    store.run(lambda tx: tx.put_presence(seen))
+    profiles = {name: uuid for uuid, name in store.read(lambda tx: tx.profile_names(TENANT))}
+    assert listed(store, DeviceFilter(profile_name="pump"), sort_property="name") == ("ab", 2)
+    assert listed(store, DeviceFilter(profile_uuid=profiles["Meter"]), sort_property="name") == ("cd", 2)
+    assert listed(store, DeviceFilter(profile_uuid=profiles["Meter"], profile_name="pump")) == ("", 0)
+    assert listed(store, DeviceFilter(is_active=True)) == ("a", 1)
+    assert listed(store, DeviceFilter(is_active=False), sort_property="name") == ("bcd", 3)
+    assert listed(store, DeviceFilter(is_active=False, profile_name="pump"), text_search="b") == ("b", 1)
+    assert listed(store, DeviceFilter(profile_name="none")) == ("", 0)
+
+
+def test_a_tenant_without_profiles_has_an_empty_list(store: StoreUnderTest) -> None:
+    assert listed(store) == ("", 0)
+    assert listed(store, sort_property="type", text_search="x") == ("", 0)
+
+
+def test_an_unknown_property_is_refused(store: StoreUnderTest) -> None:
+    with pytest.raises(InvalidArgument, match="Unknown sort property 'uuid'"):
+        listed(store, sort_property="uuid")
+
+
+def test_a_total_that_was_dear_is_counted_again_only_later(
+    store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then it is shown as it was; the last page corrects it, and a cheap one is always counted."""
+    fill(store)
+    assert listed(store, size=2) == ("ad", 4)
+    monkeypatch.setattr(device_lists, "DEAR_TOTAL_S", 0.0)
+    assert listed(store, size=2)[1] == 4
+    store.add_device("e", store.add_profile("other"))
+    assert listed(store, size=2)[1] == 4
+    assert listed(store, size=2, page=2)[1] == 5
+    monkeypatch.setattr(device_lists.time, "monotonic", lambda: 1e12)
+    assert listed(store, size=2)[1] == 5
