@@ -67,6 +67,14 @@ class Role(Enum):
     GATEWAY = "gateway"
 
 
+class UserRole(StrEnum):
+    """What a user of a tenant may do there; `core.permissions` maps it to acts."""
+
+    ADMINISTRATOR = "ADMINISTRATOR"
+    OPERATOR = "OPERATOR"
+    VIEWER = "VIEWER"
+
+
 class Transport(StrEnum):
     """Which door a request came through, as written to the provisioning log."""
 
@@ -283,6 +291,9 @@ class User:
     authority: str  # TENANT_ADMIN or CUSTOMER_USER
     created_ms: int
     customer_id: int | None = None
+    role: UserRole = UserRole.ADMINISTRATOR  # means something for TENANT_ADMIN alone
+    generation: int = 0  # grows with whatever ends all logins of the user; theirs carry the number
+    document: dict[str, Any] = field(default_factory=dict)  # JSON: REST members kept as given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -288,5 +288,5 @@ def _operator_of(user: User, tenant: UUID | None, customer: Customer | None) -> 
     assert tenant is not None, "a user's tenant exists"
     return Operator(
         user.username, user.authority, user.tenant_id, tenant, user.uuid, user.customer_id,
-        customer.uuid if customer is not None else None,
+        customer.uuid if customer is not None else None, user.role,
     )  # fmt: skip

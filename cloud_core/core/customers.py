@@ -22,7 +22,7 @@ from cloud_core.core.logins import Operator, hash_password
 from cloud_core.core.names import fault_of
 from cloud_core.core.permissions import CUSTOMER_USER, TENANT_ADMIN
 from cloud_core.core.tokens import new_secret, new_uuid
-from cloud_core.model import Customer, Device, Page, Scope, User
+from cloud_core.model import Customer, Device, Page, Scope, User, UserRole
 from cloud_core.storage.interface import ReadTx, Store, Tx
 from shared.errors import InvalidArgument, NotAuthorized, VersionConflict
 
@@ -46,6 +46,7 @@ class NewUser:
     email: str
     authority: str
     customer_uuid: UUID | None
+    role: UserRole
     password_hash: str = field(repr=False)
 
 
@@ -79,10 +80,11 @@ class CustomersApi(Asking):
     async def make_user(self, operator: Operator, members: dict[str, Any]) -> MadeUser:
         """A user from REST members; without `password` one is generated. InvalidArgument."""
         email, authority, customer_uuid = user_members(members)
+        role = role_of(members.get("role"))
         given = members.get("password")
         password = new_secret() if given is None else checked_password(given)
         hashed = await deferToThread(hash_password, password)
-        new = NewUser(email, authority, customer_uuid, hashed)
+        new = NewUser(email, authority, customer_uuid, role, hashed)
         user = await self._decide(make_user, operator.tenant_id, new, self._now_ms())
         return MadeUser(user, customer_uuid, password if given is None else "")
 
@@ -181,6 +183,15 @@ def user_members(members: dict[str, Any]) -> tuple[str, str, UUID | None]:
     return email, authority, customer_uuid if authority == CUSTOMER_USER else None
 
 
+def role_of(value: object) -> UserRole:
+    """ADMINISTRATOR where none is given. Raises: InvalidArgument."""
+    if value is None:
+        return UserRole.ADMINISTRATOR
+    if not isinstance(value, str) or value not in set(UserRole):
+        raise InvalidArgument(f"User role must be one of {', '.join(UserRole)}!")
+    return UserRole(value)
+
+
 def checked_password(password: object) -> str:
     """Raises: InvalidArgument, which does not repeat it."""
     if not isinstance(password, str) or not MIN_PASSWORD_CHARS <= len(password) <= MAX_PASSWORD_CHARS:
@@ -200,7 +211,7 @@ def make_user(tx: Tx, tenant_id: int, new: NewUser, now_ms: int) -> User:
     tx.insert_user(
         User(
             id=0, uuid=new_uuid(now_ms), tenant_id=tenant_id, username=new.email, password_hash=new.password_hash,
-            authority=new.authority, created_ms=now_ms, customer_id=customer_id,
+            authority=new.authority, created_ms=now_ms, customer_id=customer_id, role=new.role,
         )
     )  # fmt: skip
     return found(tx.user_by_name(new.email), "User", new.email)

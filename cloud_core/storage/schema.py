@@ -51,6 +51,9 @@ admin_user = _numbered(
     Column("authority", Text, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("customer_id", Id, ForeignKey("customer.id", ondelete="CASCADE")),
+    Column("role", Text, nullable=False, server_default="ADMINISTRATOR"),  # `UserRole`
+    Column("generation", BigInteger, nullable=False, server_default="0"),
+    Column("document", Text, nullable=False, server_default="{}"),  # JSON: REST members kept as given
 )
 
 customer = _numbered(

@@ -24,7 +24,6 @@ from cloud_core.model import (
     ProvisionConfiguration,
     Scope,
     StoredCredentials,
-    User,
 )
 from cloud_core.storage.interface.certificates import ReadCertificates, WriteCertificates
 from cloud_core.storage.interface.claims import ReadClaims, WriteClaims
@@ -32,6 +31,7 @@ from cloud_core.storage.interface.commands import ReadCommands, WriteCommands
 from cloud_core.storage.interface.customers import ReadCustomers, WriteCustomers
 from cloud_core.storage.interface.gateways import ReadGateways, WriteGateways
 from cloud_core.storage.interface.packages import ReadPackages, WritePackages
+from cloud_core.storage.interface.people import ReadPeople, WritePeople
 from cloud_core.storage.interface.presence import ReadPresence, WritePresence
 from shared.credentials import Credentials
 from shared.errors import PlatformError
@@ -84,13 +84,13 @@ class TimeSeriesQuery:
 
 
 class ReadTx(
-    ReadCustomers, ReadCommands, ReadClaims, ReadPackages, ReadGateways, ReadPresence, ReadCertificates, Protocol
-):
+    ReadCustomers, ReadCommands, ReadClaims, ReadPackages, ReadGateways, ReadPresence, ReadCertificates, ReadPeople,
+    Protocol,
+):  # fmt: skip
     """Look-ups, in a consistent state of the database."""
 
     def tenant_id(self, uuid: UUID) -> int | None: ...
     def tenant_uuid(self, tenant_id: int) -> UUID | None: ...
-    def user_by_name(self, username: str) -> User | None: ...
 
     def profile_by_key(self, provision_key: str) -> DeviceProfile | None:
         """The profile whose provision key this is, over all tenants."""
@@ -136,7 +136,7 @@ class ReadTx(
 
 class Tx(
     ReadTx, WriteCustomers, WriteCommands, WriteClaims, WritePackages, WriteGateways, WritePresence, WriteCertificates,
-    Protocol,
+    WritePeople, Protocol,
 ):  # fmt: skip
     """Everything a decision may do. Constraint violations surface when the batch is replayed."""
 
@@ -189,9 +189,6 @@ class Tx(
     def drop_buckets(self, before_ms: int) -> int:
         """Retention: removes the oldest history buckets that ended before `before_ms`, a day of them at once
         so that nobody waits long; returns how many."""
-
-    def insert_user(self, user: User) -> None: ...
-    def update_password(self, username: str, password_hash: str) -> None: ...
 
 
 class Store(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from klein import Klein
@@ -160,7 +161,8 @@ class AdminRoutes(CallSupport):
         operator = self.operator(request, Act.USE_OWN_LOGIN)
         return {
             "id": shapes.entity_id("USER", operator.user_uuid), "email": operator.username, "name": operator.username,
-            "authority": operator.authority, "tenantId": shapes.entity_id("TENANT", operator.tenant_uuid),
+            "authority": operator.authority, "role": operator.shown_role,
+            "tenantId": shapes.entity_id("TENANT", operator.tenant_uuid),
             "customerId": shapes.entity_id("CUSTOMER", operator.customer_uuid or NIL_CUSTOMER),
         }  # fmt: skip
 
@@ -169,7 +171,7 @@ class AdminRoutes(CallSupport):
     @app.route("/api/deviceProfile", methods=["POST"])
     @answers
     async def save_profile(self, request: Request) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.ADMINISTER)
         body = json_object(request)
         name, provision, document = shapes.profile_parts(body)
         uuid = uuid_of(body["id"].get("id")) if isinstance(body.get("id"), dict) else None
@@ -180,18 +182,20 @@ class AdminRoutes(CallSupport):
     @app.route("/api/deviceProfile/<uuid>", methods=["GET"])
     @answers
     async def profile(self, request: Request, uuid: str) -> Any:
-        operator = self.operator(request)
-        return shapes.profile_json(await self._admin.profile(operator, uuid_of(uuid)), operator.tenant_uuid)
+        operator = self.operator(request, Act.READ)
+        found = await self._admin.profile(operator, uuid_of(uuid))
+        return shapes.profile_json(found, operator.tenant_uuid, reveals=operator.may(Act.READ_PROFILE_SECRETS))
 
     @app.route("/api/deviceProfile/<uuid>", methods=["DELETE"])
     @answers
     async def delete_profile(self, request: Request, uuid: str) -> Any:
-        await self._admin.delete_profile(self.operator(request), uuid_of(uuid))
+        await self._admin.delete_profile(self.operator(request, Act.ADMINISTER), uuid_of(uuid))
 
     @app.route("/api/deviceProfiles", methods=["GET"])
     @answers
     async def profiles(self, request: Request) -> Any:
-        return await self._profile_page(request, shapes.profile_json)
+        reveals = self.operator(request, Act.READ).may(Act.READ_PROFILE_SECRETS)
+        return await self._profile_page(request, partial(shapes.profile_json, reveals=reveals))
 
     @app.route("/api/deviceProfileInfos", methods=["GET"])
     @answers
@@ -199,20 +203,20 @@ class AdminRoutes(CallSupport):
         return await self._profile_page(request, shapes.profile_info_json)
 
     async def _profile_page(self, request: Request, shape: Any) -> dict[str, Any]:
-        operator, page = self.operator(request), page_of(request)
+        operator, page = self.operator(request, Act.READ), page_of(request)
         found, total = await self._admin.profiles(operator, page)
         return shapes.page_json([shape(one, operator.tenant_uuid) for one in found], total, page.size, page.page)
 
     @app.route("/api/deviceProfileInfo/default", methods=["GET"])
     @answers
     async def default_profile_info(self, request: Request) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         return shapes.profile_info_json(await self._admin.default_profile(operator), operator.tenant_uuid)
 
     @app.route("/api/deviceProfileInfo/<uuid>", methods=["GET"])
     @answers
     async def profile_info(self, request: Request, uuid: str) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         return shapes.profile_info_json(await self._admin.profile(operator, uuid_of(uuid)), operator.tenant_uuid)
 
     # -- devices ----------------------------------------------------------------------------------
@@ -220,14 +224,14 @@ class AdminRoutes(CallSupport):
     @app.route("/api/device", methods=["POST"])
     @answers
     async def save_device(self, request: Request) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.WRITE_DEVICES)
         saved = await self._admin.save_device(operator, json_object(request), query(request, "accessToken"))
         return shapes.device_json(saved, operator.tenant_uuid)
 
     @app.route("/api/device-with-credentials", methods=["POST"])
     @answers
     async def save_device_with_credentials(self, request: Request) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.WRITE_DEVICES)
         body = json_object(request)
         for part in ("device", "credentials"):
             if not isinstance(body.get(part), dict):
@@ -240,13 +244,14 @@ class AdminRoutes(CallSupport):
     @answers
     async def save_devices(self, request: Request) -> Any:
         """An array creates or updates; an object is ThingsBoard's search by relations."""
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         rows = json_body(request)
         if isinstance(rows, dict):
             found = await self._admin.related_devices(operator, device_search_from(rows))
             return [shapes.device_json(one, operator.tenant_uuid) for one in found]
         if not isinstance(rows, list):
             raise MalformedRequest("The body must be an array of devices")
+        self.operator(request, Act.WRITE_DEVICES)
         return await self._admin.save_devices(operator, rows, is_plan=query(request, "plan").lower() == "true")
 
     @app.route("/api/device/<uuid>", methods=["GET"])
@@ -258,12 +263,12 @@ class AdminRoutes(CallSupport):
     @app.route("/api/device/<uuid>", methods=["DELETE"])
     @answers
     async def delete_device(self, request: Request, uuid: str) -> Any:
-        await self._admin.delete_device(self.operator(request), uuid_of(uuid))
+        await self._admin.delete_device(self.operator(request, Act.WRITE_DEVICES), uuid_of(uuid))
 
     @app.route("/api/tenant/device", methods=["GET"])
     @answers
     async def device_by_name(self, request: Request) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         found = await self._admin.device_by_name(operator, query(request, "deviceName"))
         return shapes.device_json(found, operator.tenant_uuid)
 
@@ -271,7 +276,7 @@ class AdminRoutes(CallSupport):
     @answers
     async def devices(self, request: Request) -> Any:
         """A page, or with `deviceName=` a single device: the same path, as in ThingsBoard."""
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         if query(request, "deviceName"):
             found = await self._admin.device_by_name(operator, query(request, "deviceName"))
             return shapes.device_json(found, operator.tenant_uuid)
@@ -283,13 +288,13 @@ class AdminRoutes(CallSupport):
     @app.route("/api/device/<uuid>/credentials", methods=["GET"])
     @answers
     async def credentials(self, request: Request, uuid: str) -> Any:
-        stored = await self._admin.credentials(self.operator(request), uuid_of(uuid))
+        stored = await self._admin.credentials(self.operator(request, Act.READ_CREDENTIALS), uuid_of(uuid))
         return shapes.credentials_json(stored, uuid_of(uuid))
 
     @app.route("/api/device/credentials", methods=["POST"])
     @answers
     async def save_credentials(self, request: Request) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.WRITE_DEVICES)
         body = json_object(request)
         owner = body.get("deviceId")
         if not isinstance(owner, dict) or not owner.get("id"):
@@ -334,7 +339,7 @@ class AdminRoutes(CallSupport):
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/timeseries/<_scope>", methods=["POST"])
     @data_answers
     async def save_time_series(self, request: Request, uuid: str, _scope: str) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.WRITE_DATA)
         samples = payloads.parse_telemetry(raw_body(request), received_ms=int(time.time() * 1000))
         if not samples:
             raise InvalidArgument("No time series data found in request body!")
@@ -377,7 +382,7 @@ class AdminRoutes(CallSupport):
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/attributes/<scope>", methods=["POST"])
     @data_answers
     async def save_attributes(self, request: Request, uuid: str, scope: str) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.WRITE_DATA)
         wanted = _scope(scope)
         if wanted is Scope.CLIENT:
             raise InvalidArgument(f"Invalid scope: {scope}")
@@ -390,7 +395,7 @@ class AdminRoutes(CallSupport):
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/<scope>", methods=["DELETE"])
     @data_answers
     async def delete_attributes(self, request: Request, uuid: str, scope: str) -> Any:
-        operator, wanted, keys = self.operator(request), _scope(scope), keys_of(request)
+        operator, wanted, keys = self.operator(request, Act.WRITE_DATA), _scope(scope), keys_of(request)
         if not keys:
             raise InvalidArgument("Empty keys: []")
         await self._admin.delete_attributes(operator, uuid_of(uuid), wanted, keys)
@@ -400,7 +405,7 @@ class AdminRoutes(CallSupport):
     @app.route("/api/provisioning/attempts", methods=["GET"])
     @answers
     async def attempts(self, request: Request) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         limit = max(1, min(integer(request, "limit", 100), MAX_ATTEMPTS_SHOWN))
         found = await self._admin.attempts(operator, limit)
         return [shapes.attempt_json(one) for one in found]
@@ -408,7 +413,7 @@ class AdminRoutes(CallSupport):
     @app.route("/api/provisioning/attempts/<ref>", methods=["GET"])
     @answers
     async def attempt(self, request: Request, ref: str) -> Any:
-        return shapes.attempt_json(await self._admin.attempt(self.operator(request), ref))
+        return shapes.attempt_json(await self._admin.attempt(self.operator(request, Act.READ), ref))
 
 
 def _point(ts: int, value: Any) -> dict[str, Any]:
