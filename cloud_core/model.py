@@ -296,6 +296,32 @@ class User:
     document: dict[str, Any] = field(default_factory=dict)  # JSON: REST members kept as given
 
 
+@dataclass(frozen=True, slots=True)
+class EndedLogin:
+    """Tokens of `subject` (uuid of a session, a user or an API key) whose generation is smaller are refused."""
+
+    subject: UUID
+    generation: int
+    until_ms: int  # no token lives longer
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """What a program logs in with; the key itself is kept by nobody but the program."""
+
+    id: int
+    uuid: UUID
+    tenant_id: int
+    name: str
+    role: UserRole
+    hint: str  # how the key begins
+    created_ms: int
+    created_by: str
+    ends_ms: int | None = None
+    used_ms: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Customer:
     """Somebody to whom devices can be given. `document` keeps the other REST members."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -50,6 +50,8 @@ class Operator:
     customer_id: int | None = None
     customer_uuid: UUID | None = None
     role: UserRole = UserRole.ADMINISTRATOR
+    session: UUID | None = field(default=None, compare=False)  # of a token; stays the same over refreshes
+    generation: int = field(default=0, compare=False)  # the user's, when the token was issued
 
     def may(self, act: Act) -> bool:
         return operator_may(self.authority, act, self.role)
@@ -82,7 +84,7 @@ class Tokens:
             "isPublic": False, "tenantId": str(operator.tenant_uuid), "tenantNumber": operator.tenant_id,
             "authority": operator.authority, "customerId": str(operator.customer_uuid or NIL_CUSTOMER),
             "customerNumber": operator.customer_id, "role": operator.shown_role,
-            "sessionId": str(uuid4()), "iat": now_s,
+            "sessionId": str(operator.session or uuid4()), "generation": operator.generation, "iat": now_s,
         }  # fmt: skip
         access = claims | {"scopes": [operator.authority], "exp": now_s + TOKEN_S}
         refresh = claims | {"scopes": ["REFRESH_TOKEN"], "exp": now_s + REFRESH_S, "jti": str(uuid4())}
@@ -114,6 +116,7 @@ class Tokens:
                 UUID(claims["tenantId"]), UUID(claims["userId"]), customer_id,
                 None if customer_id is None else UUID(claims["customerId"]),
                 UserRole(claims.get("role") or UserRole.ADMINISTRATOR),  # older tokens have none
+                UUID(claims["sessionId"]), int(claims.get("generation", 0)),
             )  # fmt: skip
             return operator, int(claims["exp"])
         except jwt.ExpiredSignatureError as error:

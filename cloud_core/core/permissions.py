@@ -57,6 +57,8 @@ class Act(Enum):
     """CAs and what they issue and revoke."""
     ADMINISTER_USERS = auto()
     """Users of the tenant and their passwords."""
+    ADMINISTER_KEYS = auto()
+    """API keys of the tenant."""
     CLAIM = auto()
     """Become the owner of a device by its claim secret."""
     GIVE_BACK = auto()

@@ -43,6 +43,7 @@ from cloud_core.transports.http.package_routes import PackageRoutes
 from cloud_core.transports.http.relation_routes import RelationRoutes, device_search_from
 from cloud_core.transports.http.rpc_routes import RpcRoutes
 from cloud_core.transports.http.server_method_routes import ServerMethodRoutes
+from cloud_core.transports.http.user_routes import UserRoutes
 from shared import payloads
 from shared.errors import InvalidArgument, MalformedRequest
 
@@ -81,6 +82,7 @@ class AdminRoutes(CallSupport):
         self._fleet_routes = FleetRoutes(admin)
         self._authority_routes = AuthorityRoutes(admin)
         self._est_routes = est
+        self._user_routes = UserRoutes(admin)
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -100,10 +102,17 @@ class AdminRoutes(CallSupport):
 
     @app.route("/api/customer", branch=True)
     @app.route("/api/customers")
-    @app.route("/api/user")
     @app.route("/api/device/info", branch=True)
     def customer_routes(self, request: Request) -> Any:
         return mounted(request, self._customer_routes)
+
+    @app.route("/api/user", branch=True)
+    @app.route("/api/users")
+    @app.route("/api/customer/<_uuid>/users")
+    @app.route("/api/apiKey", branch=True)
+    @app.route("/api/apiKeys")
+    def user_routes(self, request: Request, _uuid: str = "") -> Any:
+        return mounted(request, self._user_routes)
 
     @app.route("/api/customer/device/<_name>/claim")
     def claim_routes(self, request: Request, _name: str) -> Any:
@@ -153,7 +162,16 @@ class AdminRoutes(CallSupport):
     @app.route("/api/auth/logout", methods=["POST"])
     @answers
     async def logout(self, request: Request) -> Any:
-        self.operator(request, Act.USE_OWN_LOGIN)
+        """Ends the session: its refresh token is no good any more either."""
+        await self._admin.logout(self.operator(request, Act.USE_OWN_LOGIN))
+
+    @app.route("/api/auth/changePassword", methods=["POST"])
+    @answers
+    async def change_password(self, request: Request) -> Any:
+        """`currentPassword` and `newPassword`; answers with tokens, for all others have ended."""
+        operator, body = self.operator(request, Act.USE_OWN_LOGIN), json_object(request)
+        current, new = str(body.get("currentPassword") or ""), body.get("newPassword")
+        return await self._admin.change_password(operator, current, new, address_of(request))
 
     @app.route("/api/auth/user", methods=["GET"])
     @answers

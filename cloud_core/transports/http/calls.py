@@ -45,9 +45,13 @@ class CallSupport:
         Raises: NotAuthenticated, NotAuthorized.
         """
         header = request.getHeader("x-authorization") or request.getHeader("authorization") or ""
-        if not header.startswith("Bearer "):
+        operator: Operator
+        if header.startswith("Bearer "):
+            operator = self._admin.operator(header[len("Bearer ") :])
+        elif header.startswith("ApiKey "):
+            operator = self._admin.access.operator_of_key(header[len("ApiKey ") :])
+        else:
             raise NotAuthenticated("Authentication failed")
-        operator: Operator = self._admin.operator(header[len("Bearer ") :])
         if not operator.may(act):
             raise NotAuthorized
         return operator

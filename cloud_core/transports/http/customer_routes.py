@@ -1,4 +1,4 @@
-"""Customers, their users and their devices over REST (wire-contract.md sections 6.1 and 6.3)."""
+"""Customers and their devices over REST (wire-contract.md section 6.3)."""
 
 from __future__ import annotations
 
@@ -52,15 +52,6 @@ class CustomerRoutes(CallSupport):
         rows, total = await self._customers.list(operator, page)
         shaped = [shapes.customer_json(one, operator.tenant_uuid) for one in rows]
         return shapes.page_json(shaped, total, page.size, page.page)
-
-    @app.route("/api/user", methods=["POST"])
-    @answers
-    async def make_user(self, request: Request) -> Any:
-        """A password that was generated stands in the answer, this once."""
-        operator, members = self.operator(request, Act.ADMINISTER_USERS), json_object(request)
-        made = await self._customers.make_user(operator, members)
-        shaped = shapes.user_json(made.user, operator.tenant_uuid, made.customer_uuid)
-        return shaped | {"password": made.password} if made.password else shaped
 
     @app.route("/api/customer/<customer>/device/<device>", methods=["POST"])
     @answers

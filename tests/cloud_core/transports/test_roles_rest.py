@@ -25,7 +25,7 @@ TELEMETRY = "/api/plugins/telemetry"
 
 # Which act each route names.
 ROUTES: dict[Act, set[tuple[str, str]]] = {
-    Act.USE_OWN_LOGIN: {("GET", "/api/auth/user"), ("POST", "/api/auth/logout")},
+    Act.USE_OWN_LOGIN: {("GET", "/api/auth/user"), ("POST", "/api/auth/logout"), ("POST", "/api/auth/changePassword")},
     Act.READ: {
         ("GET", "/api/deviceProfile/<uuid>"), ("GET", "/api/deviceProfiles"), ("GET", "/api/deviceProfileInfos"),
         ("GET", "/api/deviceProfileInfo/default"), ("GET", "/api/deviceProfileInfo/<uuid>"),
@@ -72,7 +72,11 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
         ("POST", "/api/ca"), ("POST", "/api/ca/import"), ("POST", "/api/ca/<which>/issue"),
         ("POST", "/api/certificates/revoke"),
     },
-    Act.ADMINISTER_USERS: {("POST", "/api/user")},
+    Act.ADMINISTER_USERS: {
+        ("POST", "/api/user"), ("GET", "/api/user/<uuid>"), ("DELETE", "/api/user/<uuid>"),
+        ("POST", "/api/user/<uuid>/password"), ("GET", "/api/users"), ("GET", "/api/customer/<customer>/users"),
+    },
+    Act.ADMINISTER_KEYS: {("POST", "/api/apiKey"), ("DELETE", "/api/apiKey/<uuid>"), ("GET", "/api/apiKeys")},
     Act.ADMINISTER: {
         ("POST", "/api/deviceProfile"), ("DELETE", "/api/deviceProfile/<uuid>"),
         ("POST", "/api/customer"), ("DELETE", "/api/customer/<uuid>"),
@@ -130,10 +134,9 @@ def test_every_route_names_its_act(rest: Rest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("role", UserRole)
 def test_each_role_is_refused_what_its_acts_do_not_hold(rest: Rest, role: UserRole) -> None:
     """403 on exactly those routes; everywhere else the call itself is judged."""
-    token = token_of(role)
     for act, routes in ROUTES.items():
         for method, rule in routes:
-            status = status_of(rest, method, filled(rule) + "?pageSize=1&page=0", token)
+            status = status_of(rest, method, filled(rule) + "?pageSize=1&page=0", token_of(role))
             assert (status == 403) is (act not in ROLE_ACTS[role]), (role, method, rule, status)
 
 
