@@ -16,6 +16,7 @@ import click
 from cloud_core.config import Config, ConfigError, load
 from cloud_core.console import device, login, profile, provisioning
 from cloud_core.console_ca import ca, certificates
+from cloud_core.console_users import user
 
 EXIT_CONFIG = 2
 EXIT_START = 3
@@ -182,7 +183,7 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-for command in (login, profile, device, provisioning, ca, certificates):
+for command in (login, profile, device, provisioning, ca, certificates, user):
     main.add_command(command)
 
 if __name__ == "__main__":

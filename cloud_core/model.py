@@ -67,6 +67,14 @@ class Role(Enum):
     GATEWAY = "gateway"
 
 
+class UserRole(StrEnum):
+    """What a user of a tenant may do there; `core.permissions` maps it to acts."""
+
+    ADMINISTRATOR = "ADMINISTRATOR"
+    OPERATOR = "OPERATOR"
+    VIEWER = "VIEWER"
+
+
 class Transport(StrEnum):
     """Which door a request came through, as written to the provisioning log."""
 
@@ -295,6 +303,35 @@ class User:
     authority: str  # TENANT_ADMIN or CUSTOMER_USER
     created_ms: int
     customer_id: int | None = None
+    role: UserRole = UserRole.ADMINISTRATOR  # means something for TENANT_ADMIN alone
+    generation: int = 0  # grows with whatever ends all logins of the user; theirs carry the number
+    document: dict[str, Any] = field(default_factory=dict)  # JSON: REST members kept as given
+
+
+@dataclass(frozen=True, slots=True)
+class EndedLogin:
+    """Tokens of `subject` (uuid of a session, a user or an API key) whose generation is smaller are refused."""
+
+    subject: UUID
+    generation: int
+    until_ms: int  # no token lives longer
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """What a program logs in with; the key itself is kept by nobody but the program."""
+
+    id: int
+    uuid: UUID
+    tenant_id: int
+    name: str
+    role: UserRole
+    hint: str  # how the key begins
+    created_ms: int
+    created_by: str
+    ends_ms: int | None = None
+    used_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
 from cloud_core.config import Config, Gateway, Rpc
+from cloud_core.core.access import POLL_S
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi, Options
 from cloud_core.core.gateways import GatewayOptions
@@ -177,7 +178,10 @@ class Program:
         self._gateway_report = LoopingCall(self._api.gateways.report)
         self._presence_flush = LoopingCall(self._api.presence.flush)
         self._presence_check = LoopingCall(self._api.presence.check)
-        self._repeated = (self._maintenance, self._gateway_report, self._presence_flush, self._presence_check)
+        self._access_poll = LoopingCall(self._admin.access.poll)
+        self._repeated = (
+            self._maintenance, self._gateway_report, self._presence_flush, self._presence_check, self._access_poll,
+        )  # fmt: skip
         for repeated in self._repeated:
             repeated.clock = reactor
 
@@ -190,6 +194,7 @@ class Program:
         self._api.presence.start()
         try:
             await self._first_administrator()
+            await self._admin.access.start()
             line = await self._listen()
         except (ListenFailed, TlsFailed, OSError) as error:
             await self.stop()
@@ -202,6 +207,7 @@ class Program:
         self._gateway_report.start(self._config.gateway.report_s, now=False)
         self._presence_flush.start(self._config.presence.flush_s, now=False)
         self._presence_check.start(CHECK_S, now=False)
+        self._access_poll.start(POLL_S, now=False)
         return line
 
     async def _listen(self) -> str:
@@ -288,6 +294,7 @@ class Program:
         )
         self._api.gateways.maintain()
         self._admin.authorities.warn_of_expiry()
+        self._admin.access.maintain()
         if telemetry.retention_days:
             self._store.submit(_drop_history, (now_ms - telemetry.retention_days * DAY_MS,), _maintained)
 

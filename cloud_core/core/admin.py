@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from twisted.internet.threads import deferToThread
 
 from cloud_core.core import chain_profiles, device_credentials, histories, inventory, relations
+from cloud_core.core.access import ENDED, Access, end_login
 from cloud_core.core.api import DeviceApi
+from cloud_core.core.api_keys import ApiKeysApi
 from cloud_core.core.asking import Asking
 from cloud_core.core.asking import answered as answered  # others find it here
 from cloud_core.core.attributes import check_writable
@@ -22,6 +25,7 @@ from cloud_core.core.logins import Operator, Tokens, hash_password, is_password_
 from cloud_core.core.names import MAX_NAME_CHARS
 from cloud_core.core.relations import DeviceSearch
 from cloud_core.core.unique_names import REFUSE, Naming
+from cloud_core.core.users import UsersApi, checked_password
 from cloud_core.model import (
     EVERY_DEVICE,
     Attempt,
@@ -60,7 +64,10 @@ class AdminApi(Asking):
     def __init__(self, *, store: Store, api: DeviceApi, jwt_key: bytes) -> None:
         super().__init__(store)
         self._api = api
-        self.customers = CustomersApi(store=store, now_ms=api.now_ms)
+        self.access = Access(store=store, now_ms=api.now_ms)
+        self.users = UsersApi(store=store, access=self.access, now_ms=api.now_ms)
+        self.api_keys = ApiKeysApi(store=store, access=self.access, now_ms=api.now_ms)
+        self.customers = CustomersApi(store=store, access=self.access, now_ms=api.now_ms)
         self.authorities = AuthoritiesApi(
             store=store, now_ms=api.now_ms, device_changed=api.device_changed, public_url=api.public_url,
             on_new_authority=api.certificates.anchors_changed,
@@ -78,7 +85,7 @@ class AdminApi(Asking):
         known = await self._read(inventory.user, username)
         if known is not None:
             if is_password_given and not await deferToThread(is_password_right, known, password):
-                await self._decide(inventory.set_password, username, await deferToThread(hash_password, password))
+                await self.users.replace_password(known, await deferToThread(hash_password, password))
             return False
         hashed = await deferToThread(hash_password, password)
         await self._decide(inventory.first_start, username, hashed, self._api.now_ms())
@@ -89,6 +96,13 @@ class AdminApi(Asking):
 
         Raises: NotAuthenticated, RateLimited; Unavailable where too many log in at once.
         """
+        known = await self._shown(username, password, address)
+        if known is None:
+            raise NotAuthenticated("Invalid username or password")
+        return self._tokens.issue(_operator_of(*known), int(time.time()))
+
+    async def _shown(self, username: str, password: str, address: str) -> inventory.UserInPlace | None:
+        """The user whose password this is; None for a wrong one. Raises: RateLimited, Unavailable."""
         source, key = f"login {address}", username[:MAX_NAME_CHARS]
         failed, now_s = self._api.failed_attempts, self._api.now_ms() / 1000
         wait_s = failed.wait_s(source, key, now_s)
@@ -104,16 +118,19 @@ class AdminApi(Asking):
             self._login_count -= 1
         if known is None or not is_right:
             failed.record(source, key, now_s)
-            raise NotAuthenticated("Invalid username or password")
-        return self._tokens.issue(_operator_of(*known), int(time.time()))
+            return None
+        return known
 
     async def refresh(self, refresh_token: str) -> dict[str, str]:
         """New tokens for a refresh token, as long as its user exists. Raises: NotAuthenticated."""
         claimed = self._tokens.operator(refresh_token, is_refresh=True)
         known = await self._read(inventory.user_with_places, claimed.username)
+        self.access.check(claimed)
         if known is None or known[0].uuid != claimed.user_uuid:
             raise NotAuthenticated("The user of this token does not exist any more")
-        return self._tokens.issue(_operator_of(*known), int(time.time()))
+        if known[0].generation != claimed.generation:  # ended by another node a moment ago
+            raise NotAuthenticated(ENDED)
+        return self._tokens.issue(replace(_operator_of(*known), session=claimed.session), int(time.time()))
 
     async def user(self, operator: Operator) -> User:
         """As it is stored. Raises: NotFound."""
@@ -121,7 +138,23 @@ class AdminApi(Asking):
 
     def operator(self, token: str) -> Operator:
         """Who this token stands for. Raises: NotAuthenticated."""
-        return self._tokens.operator(token)
+        operator = self._tokens.operator(token)
+        self.access.check(operator)
+        return operator
+
+    async def logout(self, operator: Operator) -> None:
+        """Ends the session with all its tokens; an API key has none, and stays."""
+        if operator.session is not None:
+            self.access.end(await self._decide(end_login, operator.session, self._api.now_ms()))
+
+    async def change_password(self, operator: Operator, current: str, new: object, address: str) -> dict[str, str]:
+        """Tokens of a new login; all others of the user end. Raises: InvalidArgument, RateLimited, Unavailable."""
+        password = checked_password(new)
+        known = await self._shown(operator.username, current, address) if operator.session is not None else None
+        if known is None or known[0].uuid != operator.user_uuid:
+            raise InvalidArgument("Current password doesn't match!")
+        changed = await self.users.replace_password(known[0], await deferToThread(hash_password, password))
+        return self._tokens.issue(_operator_of(changed, *known[1:]), int(time.time()))
 
     # -- profiles ---------------------------------------------------------------------------------
 
@@ -325,5 +358,5 @@ def _operator_of(user: User, tenant: UUID | None, customer: Customer | None) -> 
     assert tenant is not None, "a user's tenant exists"
     return Operator(
         user.username, user.authority, user.tenant_id, tenant, user.uuid, user.customer_id,
-        customer.uuid if customer is not None else None,
+        customer.uuid if customer is not None else None, user.role, generation=user.generation,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Customers, their users, and the devices that belong to them: decisions, and the door for operators.
+"""Customers and the devices that belong to them: decisions, and the door for operators.
 
 Decisions are plain functions of a transaction, as in `inventory`. Who may do what stands in `permissions`.
 
@@ -7,27 +7,22 @@ Source: wire-contract.md sections 6.1 and 6.3; ThingsBoard's CustomerController 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from twisted.internet.threads import deferToThread
-
+from cloud_core.core.access import Access, end_login
 from cloud_core.core.asking import Asking
 from cloud_core.core.assignments import entity_uuid
 from cloud_core.core.inventory import found
-from cloud_core.core.logins import Operator, hash_password
+from cloud_core.core.logins import Operator
 from cloud_core.core.names import fault_of
-from cloud_core.core.permissions import CUSTOMER_USER, TENANT_ADMIN
-from cloud_core.core.tokens import new_secret, new_uuid
-from cloud_core.model import Customer, Device, DeviceFilter, Page, Scope, User
+from cloud_core.core.permissions import TENANT_ADMIN
+from cloud_core.core.tokens import new_uuid
+from cloud_core.model import Customer, Device, DeviceFilter, EndedLogin, Page, Scope
 from cloud_core.storage.interface import ReadTx, Store, Tx
 from shared.errors import InvalidArgument, NotAuthorized, VersionConflict
-
-MIN_PASSWORD_CHARS, MAX_PASSWORD_CHARS = 8, 200
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +34,12 @@ class DeviceInfo:
     is_active: bool
 
 
-@dataclass(frozen=True, slots=True)
-class NewUser:
-    """A user to be made; the password is hashed by then."""
-
-    email: str
-    authority: str
-    customer_uuid: UUID | None
-    password_hash: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class MadeUser:
-    """A new user; `password` only where it was generated here, to be shown once."""
-
-    user: User
-    customer_uuid: UUID | None
-    password: str = field(repr=False)
-
-
 class CustomersApi(Asking):
-    """What operators can do with customers and users; customers' users with their devices."""
+    """What operators can do with customers; customers' users with their devices."""
 
-    def __init__(self, *, store: Store, now_ms: Callable[[], int]) -> None:
+    def __init__(self, *, store: Store, access: Access, now_ms: Callable[[], int]) -> None:
         super().__init__(store)
+        self._access = access
         self._now_ms = now_ms
 
     async def save(self, operator: Operator, members: dict[str, Any]) -> Customer:
@@ -73,18 +50,8 @@ class CustomersApi(Asking):
         return found(await self._read(customer, operator.tenant_id, uuid), "Customer", uuid)
 
     async def delete(self, operator: Operator, uuid: UUID) -> None:
-        """Its devices go back to nobody; its users go with it."""
-        await self._decide(delete_customer, operator.tenant_id, uuid)
-
-    async def make_user(self, operator: Operator, members: dict[str, Any]) -> MadeUser:
-        """A user from REST members; without `password` one is generated. InvalidArgument."""
-        email, authority, customer_uuid = user_members(members)
-        given = members.get("password")
-        password = new_secret() if given is None else checked_password(given)
-        hashed = await deferToThread(hash_password, password)
-        new = NewUser(email, authority, customer_uuid, hashed)
-        user = await self._decide(make_user, operator.tenant_id, new, self._now_ms())
-        return MadeUser(user, customer_uuid, password if given is None else "")
+        """Its devices go back to nobody; its users go with it, and their logins end."""
+        self._access.end(*await self._decide(delete_customer, operator.tenant_id, uuid, self._now_ms()))
 
     async def give(self, operator: Operator, customer_uuid: UUID, device_uuid: UUID) -> Device:
         """The device is the customer's from now on, whoever had it before. NotFound."""
@@ -159,57 +126,12 @@ def _title(members: dict[str, Any]) -> str:
     return title
 
 
-def delete_customer(tx: Tx, tenant_id: int, uuid: UUID) -> None:
+def delete_customer(tx: Tx, tenant_id: int, uuid: UUID, now_ms: int) -> list[EndedLogin]:
     customer = found(tx.customer(tenant_id, uuid), "Customer", uuid)
+    ended = [end_login(tx, one.uuid, now_ms) for one in tx.all_users(tenant_id, customer_id=customer.id)]
     tx.delete_relations_of(tenant_id, customer.uuid)
     tx.delete_customer(customer.id)
-
-
-# -- users ----------------------------------------------------------------------------------------
-
-
-def user_members(members: dict[str, Any]) -> tuple[str, str, UUID | None]:
-    """(email, authority, customer) of a posted user, as far as they can be checked alone. InvalidArgument."""
-    if members.get("id") is not None:
-        raise InvalidArgument("A user cannot be changed; make a new one without `id`")
-    email = members.get("email")
-    if not isinstance(email, str) or not email.strip():
-        raise InvalidArgument("User email should be specified!")
-    email = email.strip()
-    if not _EMAIL.fullmatch(email) or fault_of("email", email):
-        raise InvalidArgument(f"Invalid email address format '{email[:80]}'!")
-    authority = members.get("authority")
-    if authority not in (TENANT_ADMIN, CUSTOMER_USER):
-        raise InvalidArgument(f"User authority must be {TENANT_ADMIN} or {CUSTOMER_USER}!")
-    customer_uuid = entity_uuid(members.get("customerId"), "customerId")
-    if authority == CUSTOMER_USER and customer_uuid is None:
-        raise InvalidArgument("Customer user should be assigned to customer!")
-    return email, authority, customer_uuid if authority == CUSTOMER_USER else None
-
-
-def checked_password(password: object) -> str:
-    """Raises: InvalidArgument, which does not repeat it."""
-    if not isinstance(password, str) or not MIN_PASSWORD_CHARS <= len(password) <= MAX_PASSWORD_CHARS:
-        raise InvalidArgument(f"The password must have {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters")
-    return password
-
-
-def make_user(tx: Tx, tenant_id: int, new: NewUser, now_ms: int) -> User:
-    customer_id: int | None = None
-    if new.customer_uuid is not None:
-        owner = tx.customer(tenant_id, new.customer_uuid)
-        if owner is None:
-            raise InvalidArgument("User is referencing to non-existent customer!")
-        customer_id = owner.id
-    if tx.user_by_name(new.email) is not None:
-        raise InvalidArgument(f"User with email '{new.email}' already present in database!")
-    tx.insert_user(
-        User(
-            id=0, uuid=new_uuid(now_ms), tenant_id=tenant_id, username=new.email, password_hash=new.password_hash,
-            authority=new.authority, created_ms=now_ms, customer_id=customer_id,
-        )
-    )  # fmt: skip
-    return found(tx.user_by_name(new.email), "User", new.email)
+    return ended
 
 
 # -- their devices --------------------------------------------------------------------------------

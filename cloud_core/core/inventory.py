@@ -54,17 +54,16 @@ def user(tx: ReadTx, username: str) -> User | None:
     return tx.user_by_name(username)
 
 
-def user_with_places(tx: ReadTx, username: str) -> tuple[User, UUID | None, Customer | None] | None:
+UserInPlace = tuple[User, UUID | None, Customer | None]
+
+
+def user_with_places(tx: ReadTx, username: str) -> UserInPlace | None:
     """The user, the tenant's uuid, and the customer whose user it is."""
     user = tx.user_by_name(username)
     if user is None:
         return None
     customer = tx.customer_by_id(user.customer_id) if user.customer_id is not None else None
     return user, tx.tenant_uuid(user.tenant_id), customer
-
-
-def set_password(tx: Tx, username: str, hashed: str) -> None:
-    tx.update_password(username, hashed)
 
 
 def first_start(tx: Tx, username: str, hashed: str, now_ms: int) -> None:

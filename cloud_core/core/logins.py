@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,8 +11,8 @@ import jwt
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from cloud_core.core.permissions import TENANT_ADMIN
-from cloud_core.model import NIL_CUSTOMER, Device, User
+from cloud_core.core.permissions import TENANT_ADMIN, Act, operator_may
+from cloud_core.model import NIL_CUSTOMER, Device, User, UserRole
 from shared.errors import NotAuthenticated, NotAuthorized
 
 TOKEN_S = 9_000
@@ -49,6 +49,17 @@ class Operator:
     user_uuid: UUID
     customer_id: int | None = None
     customer_uuid: UUID | None = None
+    role: UserRole = UserRole.ADMINISTRATOR
+    session: UUID | None = field(default=None, compare=False)  # of a token; stays the same over refreshes
+    generation: int = field(default=0, compare=False)  # the user's, when the token was issued
+
+    def may(self, act: Act) -> bool:
+        return operator_may(self.authority, act, self.role)
+
+    @property
+    def shown_role(self) -> str | None:
+        """None for whoever has none, since the role is within a tenant."""
+        return self.role.value if self.authority == TENANT_ADMIN else None
 
     def check_owner(self, device: Device) -> None:
         """A customer's user sees that customer's devices alone. Raises: NotAuthorized."""
@@ -72,7 +83,8 @@ class Tokens:
             "sub": operator.username, "userId": str(operator.user_uuid), "iss": "muster", "enabled": True,
             "isPublic": False, "tenantId": str(operator.tenant_uuid), "tenantNumber": operator.tenant_id,
             "authority": operator.authority, "customerId": str(operator.customer_uuid or NIL_CUSTOMER),
-            "customerNumber": operator.customer_id, "sessionId": str(uuid4()), "iat": now_s,
+            "customerNumber": operator.customer_id, "role": operator.shown_role,
+            "sessionId": str(operator.session or uuid4()), "generation": operator.generation, "iat": now_s,
         }  # fmt: skip
         access = claims | {"scopes": [operator.authority], "exp": now_s + TOKEN_S}
         refresh = claims | {"scopes": ["REFRESH_TOKEN"], "exp": now_s + REFRESH_S, "jti": str(uuid4())}
@@ -103,6 +115,8 @@ class Tokens:
                 claims["sub"], claims["authority"], claims["tenantNumber"],
                 UUID(claims["tenantId"]), UUID(claims["userId"]), customer_id,
                 None if customer_id is None else UUID(claims["customerId"]),
+                UserRole(claims.get("role") or UserRole.ADMINISTRATOR),  # older tokens have none
+                UUID(claims["sessionId"]), int(claims.get("generation", 0)),
             )  # fmt: skip
             return operator, int(claims["exp"])
         except jwt.ExpiredSignatureError as error:

@@ -29,7 +29,6 @@ from cloud_core.model import (
     Scope,
     StoredCredentials,
     Transport,
-    User,
 )
 from cloud_core.profile_options import ProfileOptions, options_of
 from cloud_core.storage import schema
@@ -45,6 +44,7 @@ from cloud_core.storage.documents import (
 from cloud_core.storage.gateways import ReadsGateways
 from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.storage.packages import ReadsPackages
+from cloud_core.storage.people import ReadsPeople
 from cloud_core.storage.presence import ReadsPresence
 from cloud_core.storage.schema import BUCKET_MS
 from cloud_core.storage.statements import (
@@ -81,6 +81,7 @@ class SqlReadTx(
     ReadsGateways,
     ReadsPresence,
     ReadsCertificates,
+    ReadsPeople,
 ):
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 
@@ -91,7 +92,7 @@ class SqlReadTx(
         self._options: dict[str, ProfileOptions] = {}
         self._totals = {}
 
-    # -- tenants and users ------------------------------------------------------------------------
+    # -- tenants ----------------------------------------------------------------------------------
 
     def tenant_id(self, uuid: UUID) -> int | None:
         row = self._row(self._s.tenant_id, uuid=uuid.bytes)
@@ -100,15 +101,6 @@ class SqlReadTx(
     def tenant_uuid(self, tenant_id: int) -> UUID | None:
         row = self._row(self._s.tenant_uuid, id=tenant_id)
         return None if row is None else UUID(bytes=bytes(row[0]))
-
-    def user_by_name(self, username: str) -> User | None:
-        row = self._row(self._s.user_by_name, username=username)
-        if row is None:
-            return None
-        return User(
-            id=row[0], uuid=UUID(bytes=bytes(row[1])), tenant_id=row[2], username=row[3],
-            password_hash=row[4], authority=row[5], created_ms=row[6], customer_id=row[7],
-        )  # fmt: skip
 
     # -- profiles ---------------------------------------------------------------------------------
 

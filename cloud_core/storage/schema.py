@@ -51,6 +51,9 @@ admin_user = _numbered(
     Column("authority", Text, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("customer_id", Id, ForeignKey("customer.id", ondelete="CASCADE")),
+    Column("role", Text, nullable=False, server_default="ADMINISTRATOR"),  # `UserRole`
+    Column("generation", BigInteger, nullable=False, server_default="0"),
+    Column("document", Text, nullable=False, server_default="{}"),  # JSON: REST members kept as given
 )
 
 customer = _numbered(
@@ -351,3 +354,25 @@ trust_anchor = Table(
 # Pages of devices in the order of these are found in an index, however far into the fleet they lie.
 device_by_creation = Index("device_by_creation", device.c.tenant_id, device.c.created_ms)
 device_by_label = Index("device_by_label", device.c.tenant_id, device.c.label)
+# Logins that have ended before their tokens do. Nodes read what is new every few seconds.
+ended_login = _numbered(
+    "ended_login",
+    Column("subject", LargeBinary(16), nullable=False, index=True),  # uuid of a session, of a user or of an API key
+    Column("generation", BigInteger, nullable=False),  # tokens of the subject with a smaller one are refused
+    Column("until_ms", BigInteger, nullable=False, index=True),  # no token lives longer
+)
+
+api_key = _numbered(
+    "api_key",
+    Column("uuid", LargeBinary(16), nullable=False, unique=True),
+    Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),  # `UserRole`
+    Column("key_hash", LargeBinary(16), nullable=False, unique=True),
+    Column("hint", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("ends_ms", BigInteger),
+    Column("used_ms", BigInteger),
+    UniqueConstraint("tenant_id", "name", name="api_key_name_unq_key"),
+)

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Dialect
 
 from cloud_core.entropy import random_bytes
-from cloud_core.model import Attempt, Device, DeviceProfile, ProvisionConfiguration, ProvisionStrategy, Scope, User
+from cloud_core.model import Attempt, Device, DeviceProfile, ProvisionConfiguration, ProvisionStrategy, Scope
 from cloud_core.storage.certificates import WritesCertificates
 from cloud_core.storage.claims import WritesClaims
 from cloud_core.storage.commands import WritesCommands
@@ -19,6 +19,7 @@ from cloud_core.storage.documents import encode_document, encode_value, merge_do
 from cloud_core.storage.gateways import WritesGateways
 from cloud_core.storage.interface import NewDevice, NewProfile
 from cloud_core.storage.packages import WritesPackages
+from cloud_core.storage.people import WritesPeople
 from cloud_core.storage.presence import WritesPresence
 from cloud_core.storage.reading import SqlReadTx
 from cloud_core.storage.schema import BUCKET_MS
@@ -47,7 +48,7 @@ def seal_credentials(vault: Vault, credentials: Credentials) -> bytes:
 
 class SqlTx(
     SqlReadTx, WritesTimeSeries, WritesCustomers, WritesCommands, WritesClaims, WritesPackages, WritesGateways,
-    WritesPresence, WritesCertificates,
+    WritesPresence, WritesCertificates, WritesPeople,
 ):  # fmt: skip
     """A decision's view of the database, and the batch of samples that goes with it."""
 
@@ -302,16 +303,6 @@ class SqlTx(
 
     def insert_tenant(self, uuid: UUID, name: str, *, now_ms: int) -> None:
         self._write(self._s.insert_tenant, uuid=uuid.bytes, name=name, created_ms=now_ms)
-
-    def insert_user(self, user: User) -> None:
-        self._write(
-            self._s.insert_user, uuid=user.uuid.bytes, tenant_id=user.tenant_id, username=user.username,
-            password_hash=user.password_hash, authority=user.authority, created_ms=user.created_ms,
-            customer_id=user.customer_id,
-        )  # fmt: skip
-
-    def update_password(self, username: str, password_hash: str) -> None:
-        self._write(self._s.update_password, b_username=username, password_hash=password_hash)
 
 
 def _by_key(item: tuple[int, Any]) -> int:

@@ -14,7 +14,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import ClauseElement
 
 from cloud_core.storage.schema import (
-    admin_user,
     attribute,
     credentials,
     customer,
@@ -101,16 +100,6 @@ class Statements:
         self.tenant_uuid = fixed(select(tenant.c.uuid).where(tenant.c.id == p("id")))
         self.insert_tenant = fixed(
             upsert(tenant).values(uuid=p("uuid"), name=p("name"), created_ms=p("created_ms")).on_conflict_do_nothing()
-        )
-        self.user_by_name = fixed(
-            select(
-                admin_user.c.id, admin_user.c.uuid, admin_user.c.tenant_id, admin_user.c.username,
-                admin_user.c.password_hash, admin_user.c.authority, admin_user.c.created_ms, admin_user.c.customer_id,
-            ).where(admin_user.c.username == p("username"))
-        )  # fmt: skip
-        self.insert_user = fixed(_insert(admin_user))
-        self.update_password = fixed(
-            update(admin_user).where(admin_user.c.username == p("b_username")).values(password_hash=p("password_hash"))
         )
         self._profiles(fixed)
         self._devices(fixed)

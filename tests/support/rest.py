@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from twisted.internet.defer import succeed
 
-from cloud_core.core import admin, customers, packages
+from cloud_core.core import admin, authority_admin, packages, users
 from cloud_core.core.logins import Operator, Tokens
 from cloud_core.model import DEFAULT_TENANT
 from cloud_core.transports.http import package_routes
@@ -23,7 +23,7 @@ ADMINISTRATOR = Operator("admin@test", "TENANT_ADMIN", TENANT, DEFAULT_TENANT, u
 
 def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """What goes to a thread is done at once: the tests have no reactor for it to come back to."""
-    for module in (admin, customers, packages, package_routes):
+    for module in (admin, authority_admin, packages, users, package_routes):
         monkeypatch.setattr(module, "deferToThread", lambda work, *args: succeed(work(*args)))
 
 

@@ -24,7 +24,6 @@ from cloud_core.model import (
     ProvisionConfiguration,
     Scope,
     StoredCredentials,
-    User,
 )
 from cloud_core.storage.interface.certificates import ReadCertificates, WriteCertificates
 from cloud_core.storage.interface.claims import ReadClaims, WriteClaims
@@ -33,6 +32,7 @@ from cloud_core.storage.interface.customers import ReadCustomers, WriteCustomers
 from cloud_core.storage.interface.device_lists import ReadDeviceLists
 from cloud_core.storage.interface.gateways import ReadGateways, WriteGateways
 from cloud_core.storage.interface.packages import ReadPackages, WritePackages
+from cloud_core.storage.interface.people import ReadPeople, WritePeople
 from cloud_core.storage.interface.presence import ReadPresence, WritePresence
 from cloud_core.storage.interface.time_series import ReadTimeSeries, WriteTimeSeries
 from shared.credentials import Credentials
@@ -95,13 +95,13 @@ class ReadTx(
     ReadGateways,
     ReadPresence,
     ReadCertificates,
+    ReadPeople,
     Protocol,
 ):
     """Look-ups, in a consistent state of the database."""
 
     def tenant_id(self, uuid: UUID) -> int | None: ...
     def tenant_uuid(self, tenant_id: int) -> UUID | None: ...
-    def user_by_name(self, username: str) -> User | None: ...
 
     def profile_by_key(self, provision_key: str) -> DeviceProfile | None:
         """The profile whose provision key this is, over all tenants."""
@@ -142,7 +142,7 @@ class ReadTx(
 
 class Tx(
     ReadTx, WriteTimeSeries, WriteCustomers, WriteCommands, WriteClaims, WritePackages, WriteGateways, WritePresence,
-    WriteCertificates, Protocol,
+    WriteCertificates, WritePeople, Protocol,
 ):  # fmt: skip
     """Everything a decision may do. Constraint violations surface when the batch is replayed."""
 
@@ -195,9 +195,6 @@ class Tx(
     def drop_buckets(self, before_ms: int) -> int:
         """Retention: removes the oldest history buckets that ended before `before_ms`, a day of them at once
         so that nobody waits long; returns how many."""
-
-    def insert_user(self, user: User) -> None: ...
-    def update_password(self, username: str, password_hash: str) -> None: ...
 
 
 class Store(Protocol):

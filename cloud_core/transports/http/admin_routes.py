@@ -34,6 +34,7 @@ from cloud_core.transports.http.profile_routes import ProfileRoutes
 from cloud_core.transports.http.relation_routes import RelationRoutes
 from cloud_core.transports.http.rpc_routes import RpcRoutes
 from cloud_core.transports.http.server_method_routes import ServerMethodRoutes
+from cloud_core.transports.http.user_routes import UserRoutes
 
 MAX_ATTEMPTS_SHOWN = 1_000
 
@@ -71,6 +72,7 @@ class AdminRoutes(CallSupport):
         self._fleet_routes = FleetRoutes(admin)
         self._authority_routes = AuthorityRoutes(admin)
         self._est_routes = est
+        self._user_routes = UserRoutes(admin)
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -108,10 +110,17 @@ class AdminRoutes(CallSupport):
 
     @app.route("/api/customer", branch=True)
     @app.route("/api/customers")
-    @app.route("/api/user")
     @app.route("/api/device/info", branch=True)
     def customer_routes(self, request: Request) -> Any:
         return mounted(request, self._customer_routes)
+
+    @app.route("/api/user", branch=True)
+    @app.route("/api/users")
+    @app.route("/api/customer/<_uuid>/users")
+    @app.route("/api/apiKey", branch=True)
+    @app.route("/api/apiKeys")
+    def user_routes(self, request: Request, _uuid: str = "") -> Any:
+        return mounted(request, self._user_routes)
 
     @app.route("/api/customer/device/<_name>/claim")
     def claim_routes(self, request: Request, _name: str) -> Any:
@@ -161,7 +170,16 @@ class AdminRoutes(CallSupport):
     @app.route("/api/auth/logout", methods=["POST"])
     @answers
     async def logout(self, request: Request) -> Any:
-        self.operator(request, Act.USE_OWN_LOGIN)
+        """Ends the session: its refresh token is no good any more either."""
+        await self._admin.logout(self.operator(request, Act.USE_OWN_LOGIN))
+
+    @app.route("/api/auth/changePassword", methods=["POST"])
+    @answers
+    async def change_password(self, request: Request) -> Any:
+        """`currentPassword` and `newPassword`; answers with tokens, for all others have ended."""
+        operator, body = self.operator(request, Act.USE_OWN_LOGIN), json_object(request)
+        current, new = str(body.get("currentPassword") or ""), body.get("newPassword")
+        return await self._admin.change_password(operator, current, new, address_of(request))
 
     @app.route("/api/auth/user", methods=["GET"])
     @answers
@@ -175,7 +193,7 @@ class AdminRoutes(CallSupport):
     @app.route("/api/provisioning/attempts", methods=["GET"])
     @answers
     async def attempts(self, request: Request) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         limit = max(1, min(integer(request, "limit", 100), MAX_ATTEMPTS_SHOWN))
         found = await self._admin.attempts(operator, limit)
         return [shapes.attempt_json(one) for one in found]
@@ -183,4 +201,4 @@ class AdminRoutes(CallSupport):
     @app.route("/api/provisioning/attempts/<ref>", methods=["GET"])
     @answers
     async def attempt(self, request: Request, ref: str) -> Any:
-        return shapes.attempt_json(await self._admin.attempt(self.operator(request), ref))
+        return shapes.attempt_json(await self._admin.attempt(self.operator(request, Act.READ), ref))

@@ -19,6 +19,7 @@ from cloud_core.core.admin import AdminApi
 from cloud_core.core.authorities import Which, crl_url
 from cloud_core.core.authority_admin import CRL_FRESH_MS, chain_pem
 from cloud_core.core.expiry import Kind, OtherCertificate
+from cloud_core.core.permissions import Act
 from cloud_core.model import Authority, KnownCertificate, Page
 from cloud_core.transports.http import shapes
 from cloud_core.transports.http.calls import (
@@ -57,13 +58,13 @@ class AuthorityRoutes(CallSupport):
     @app.route("/api/ca", methods=["GET"])
     @answers
     async def list(self, request: Request) -> Any:
-        return [self._shaped(one) for one in await self._authorities.all(self.operator(request))]
+        return [self._shaped(one) for one in await self._authorities.all(self.operator(request, Act.READ))]
 
     @app.route("/api/ca", methods=["POST"])
     @answers
     async def create(self, request: Request) -> Any:
         """`name`; `keyType` P-256 or P-384, `years`."""
-        operator, body = self.operator(request), json_object(request)
+        operator, body = self.operator(request, Act.ADMINISTER_CA), json_object(request)
         curve = _text(body, "keyType") or "P-256"
         years = _number(body, "years", DEFAULT_YEARS)
         return self._shaped(await self._authorities.create(operator, _text(body, "name"), curve, years))
@@ -72,20 +73,20 @@ class AuthorityRoutes(CallSupport):
     @answers
     async def take_over(self, request: Request) -> Any:
         """`name`, `chain` (PEM: the CA's certificate, then its issuers) and `key` (PEM, not encrypted)."""
-        operator, body = self.operator(request), json_object(request)
+        operator, body = self.operator(request, Act.ADMINISTER_CA), json_object(request)
         chain, key = _text(body, "chain"), _text(body, "key")
         return self._shaped(await self._authorities.take_over(operator, _text(body, "name"), chain, key))
 
     @app.route("/api/ca/<which>", methods=["GET"])
     @answers
     async def find(self, request: Request, which: str) -> Any:
-        return self._shaped(await self._authorities.find(self.operator(request), which))
+        return self._shaped(await self._authorities.find(self.operator(request, Act.READ), which))
 
     @app.route("/api/ca/<which>/issue", methods=["POST"])
     @answers
     async def issue(self, request: Request, which: str) -> Any:
         """`name`, `csr` (PEM or base64 of DER), `days`: a certificate for a device that need not exist yet."""
-        operator, body = self.operator(request), json_object(request)
+        operator, body = self.operator(request, Act.ADMINISTER_CA), json_object(request)
         days = _number(body, "days", DEFAULT_DAYS)
         issued = await self._authorities.issue(operator, which, _text(body, "csr"), _text(body, "name"), days)
         return {
@@ -98,7 +99,7 @@ class AuthorityRoutes(CallSupport):
     @answers
     async def revoke(self, request: Request) -> Any:
         """One of `serial` (with `authority`, where there are several), `fingerprint` and `deviceName`; `reason`."""
-        operator, body = self.operator(request), json_object(request)
+        operator, body = self.operator(request, Act.ADMINISTER_CA), json_object(request)
         which = Which(
             serial=_text(body, "serial"), fingerprint=_fingerprint(_text(body, "fingerprint")),
             device_name=_text(body, "deviceName"), authority=_text(body, "authority"),
@@ -110,7 +111,7 @@ class AuthorityRoutes(CallSupport):
     @answers
     async def overview(self, request: Request) -> Any:
         """A page of the devices' certificates; in `others` those of CAs, profiles and the server."""
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         within = integer(request, "endsWithinDays", -1)
         if within < -1 or within > MAX_WITHIN_DAYS:
             raise InvalidArgument(f"The parameter 'endsWithinDays' must be 0 to {MAX_WITHIN_DAYS}")

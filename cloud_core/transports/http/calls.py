@@ -15,7 +15,7 @@ from twisted.web.http import Request
 from werkzeug.exceptions import HTTPException
 
 from cloud_core.core.logins import Operator
-from cloud_core.core.permissions import Act, operator_may
+from cloud_core.core.permissions import Act
 from cloud_core.model import Page
 from cloud_core.transports.http.errors import STATUS, error_body, refusal_body, retry_after
 from cloud_core.transports.http.intake import MAX_REST_BODY_BYTES
@@ -39,17 +39,20 @@ class CallSupport:
     def __init__(self, admin: Any) -> None:  # Any: AdminApi; importing it here would make a cycle of types only
         self._admin = admin
 
-    def operator(self, request: Request, act: Act = Act.ADMINISTER) -> Operator:
+    def operator(self, request: Request, act: Act) -> Operator:
         """The caller, by `X-Authorization` or `Authorization`, who may do what the call is.
 
-        A route that names no act is for administrators alone: what is forgotten is closed.
         Raises: NotAuthenticated, NotAuthorized.
         """
         header = header_text(request, b"x-authorization") or header_text(request, b"authorization")
-        if not header.startswith("Bearer "):
+        operator: Operator
+        if header.startswith("Bearer "):
+            operator = self._admin.operator(header[len("Bearer ") :])
+        elif header.startswith("ApiKey "):
+            operator = self._admin.access.operator_of_key(header[len("ApiKey ") :])
+        else:
             raise NotAuthenticated("Authentication failed")
-        operator: Operator = self._admin.operator(header[len("Bearer ") :])
-        if not operator_may(operator.authority, act):
+        if not operator.may(act):
             raise NotAuthorized
         return operator
 

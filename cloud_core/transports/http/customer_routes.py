@@ -1,4 +1,4 @@
-"""Customers, their users and their devices over REST (wire-contract.md sections 6.1 and 6.3)."""
+"""Customers and their devices over REST (wire-contract.md section 6.3)."""
 
 from __future__ import annotations
 
@@ -31,48 +31,39 @@ class CustomerRoutes(CallSupport):
     @app.route("/api/customer", methods=["POST"])
     @answers
     async def save(self, request: Request) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.ADMINISTER)
         return shapes.customer_json(await self._customers.save(operator, json_object(request)), operator.tenant_uuid)
 
     @app.route("/api/customer/<uuid>", methods=["GET"])
     @answers
     async def find(self, request: Request, uuid: str) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         return shapes.customer_json(await self._customers.find(operator, uuid_of(uuid)), operator.tenant_uuid)
 
     @app.route("/api/customer/<uuid>", methods=["DELETE"])
     @answers
     async def delete(self, request: Request, uuid: str) -> Any:
-        await self._customers.delete(self.operator(request), uuid_of(uuid))
+        await self._customers.delete(self.operator(request, Act.ADMINISTER), uuid_of(uuid))
 
     @app.route("/api/customers", methods=["GET"])
     @answers
     async def list(self, request: Request) -> Any:
-        operator, page = self.operator(request), page_of(request)
+        operator, page = self.operator(request, Act.READ), page_of(request)
         rows, total = await self._customers.list(operator, page)
         shaped = [shapes.customer_json(one, operator.tenant_uuid) for one in rows]
         return shapes.page_json(shaped, total, page.size, page.page)
 
-    @app.route("/api/user", methods=["POST"])
-    @answers
-    async def make_user(self, request: Request) -> Any:
-        """A password that was generated stands in the answer, this once."""
-        operator, members = self.operator(request), json_object(request)
-        made = await self._customers.make_user(operator, members)
-        shaped = shapes.user_json(made.user, operator.tenant_uuid, made.customer_uuid)
-        return shaped | {"password": made.password} if made.password else shaped
-
     @app.route("/api/customer/<customer>/device/<device>", methods=["POST"])
     @answers
     async def give(self, request: Request, customer: str, device: str) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.WRITE_DEVICES)
         given = await self._customers.give(operator, uuid_of(customer), uuid_of(device))
         return shapes.device_json(given, operator.tenant_uuid)
 
     @app.route("/api/customer/device/<device>", methods=["DELETE"])
     @answers
     async def take_back(self, request: Request, device: str) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.WRITE_DEVICES)
         return shapes.device_json(await self._customers.take_back(operator, uuid_of(device)), operator.tenant_uuid)
 
     @app.route("/api/customer/<uuid>/devices", methods=["GET"])

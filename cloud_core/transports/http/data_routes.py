@@ -93,7 +93,7 @@ class DataRoutes(CallSupport):
     @data_answers
     async def save_time_series(self, request: Request, uuid: str, _scope: str, ttl: str = "0") -> Any:
         """Telemetry as a device would send it. A time to live is accepted; how long values are kept is a setting."""
-        operator = self.operator(request)
+        operator = self.operator(request, Act.WRITE_DATA)
         if not (ttl.isascii() and ttl.isdigit()):
             raise InvalidArgument("The time to live must be a whole number of seconds")
         samples = payloads.parse_telemetry(raw_body(request), received_ms=int(time.time() * 1000))
@@ -105,7 +105,7 @@ class DataRoutes(CallSupport):
     @data_answers
     async def delete_time_series(self, request: Request, uuid: str) -> Any:
         """Removes `keys` from `startTs` to before `endTs`, or with `deleteAllDataForKeys=true` all of them."""
-        operator, keys = self.operator(request), keys_of(request)
+        operator, keys = self.operator(request, Act.WRITE_DATA), keys_of(request)
         if not keys:
             raise InvalidArgument("Empty keys: []")
         if query(request, "deleteAllDataForKeys").lower() == "true":
@@ -159,7 +159,7 @@ class DataRoutes(CallSupport):
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/attributes/<scope>", methods=["POST"])
     @data_answers
     async def save_attributes(self, request: Request, uuid: str, scope: str) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.WRITE_DATA)
         wanted = _scope(scope)
         if wanted is Scope.CLIENT:
             raise InvalidArgument(f"Invalid scope: {scope}")
@@ -172,7 +172,7 @@ class DataRoutes(CallSupport):
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/<scope>", methods=["DELETE"])
     @data_answers
     async def delete_attributes(self, request: Request, uuid: str, scope: str) -> Any:
-        operator, wanted, keys = self.operator(request), _scope(scope), keys_of(request)
+        operator, wanted, keys = self.operator(request, Act.WRITE_DATA), _scope(scope), keys_of(request)
         if not keys:
             raise InvalidArgument("Empty keys: []")
         await self._admin.delete_attributes(operator, uuid_of(uuid), wanted, keys)

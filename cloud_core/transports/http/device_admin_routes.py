@@ -44,7 +44,7 @@ class DeviceAdminRoutes(CallSupport):
     @answers
     async def save_device(self, request: Request) -> Any:
         """Creates, or with `id` updates. With `nameConflictPolicy=UNIQUIFY` a name that is taken gets a suffix."""
-        operator = self.operator(request)
+        operator = self.operator(request, Act.WRITE_DEVICES)
         saved = await self._admin.save_device(
             operator, json_object(request), query(request, "accessToken"), naming=_naming(request)
         )
@@ -54,7 +54,7 @@ class DeviceAdminRoutes(CallSupport):
     @answers
     async def save_device_with_credentials(self, request: Request) -> Any:
         """`{"device": {…}, "credentials": {…}}`; else as POST /api/device."""
-        operator = self.operator(request)
+        operator = self.operator(request, Act.WRITE_DEVICES)
         body = json_object(request)
         for part in ("device", "credentials"):
             if not isinstance(body.get(part), dict):
@@ -67,20 +67,21 @@ class DeviceAdminRoutes(CallSupport):
     @answers
     async def save_devices(self, request: Request) -> Any:
         """An array creates or updates; an object is ThingsBoard's search by relations."""
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         rows = json_body(request)
         if isinstance(rows, dict):
             found = await self._admin.related_devices(operator, device_search_from(rows))
             return [shapes.device_json(one, operator.tenant_uuid) for one in found]
         if not isinstance(rows, list):
             raise MalformedRequest("The body must be an array of devices")
+        self.operator(request, Act.WRITE_DEVICES)
         return await self._admin.save_devices(operator, rows, is_plan=query(request, "plan").lower() == "true")
 
     @app.route("/api/devices", methods=["GET"])
     @answers
     async def devices_by_ids(self, request: Request) -> Any:
         """The devices of `deviceIds`, a comma list; those that do not exist are left out."""
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         ids = [one.strip() for one in query(request, "deviceIds").split(",") if one.strip()]
         if not 0 < len(ids) <= MAX_IDS:
             raise InvalidArgument(f"deviceIds must be a comma list of 1 to {MAX_IDS} ids")
@@ -92,7 +93,7 @@ class DeviceAdminRoutes(CallSupport):
     @answers
     async def types(self, request: Request) -> Any:
         """The types that devices can have, which are the names of the device profiles."""
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         tenant = shapes.entity_id("TENANT", operator.tenant_uuid)
         names = await self._admin.profile_names(operator)
         return [{"tenantId": tenant, "entityType": "DEVICE", "type": name} for _, name in names]
@@ -106,12 +107,12 @@ class DeviceAdminRoutes(CallSupport):
     @app.route("/api/device/<uuid>", methods=["DELETE"])
     @answers
     async def delete_device(self, request: Request, uuid: str) -> Any:
-        await self._admin.delete_device(self.operator(request), uuid_of(uuid))
+        await self._admin.delete_device(self.operator(request, Act.WRITE_DEVICES), uuid_of(uuid))
 
     @app.route("/api/tenant/device", methods=["GET"])
     @answers
     async def device_by_name(self, request: Request) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         found = await self._admin.device_by_name(operator, query(request, "deviceName"))
         return shapes.device_json(found, operator.tenant_uuid)
 
@@ -119,7 +120,7 @@ class DeviceAdminRoutes(CallSupport):
     @answers
     async def devices(self, request: Request) -> Any:
         """A page, or with `deviceName=` a single device: the same path, as in ThingsBoard."""
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         if query(request, "deviceName"):
             found = await self._admin.device_by_name(operator, query(request, "deviceName"))
             return shapes.device_json(found, operator.tenant_uuid)
@@ -132,7 +133,7 @@ class DeviceAdminRoutes(CallSupport):
     @answers
     async def infos(self, request: Request) -> Any:
         """A page of devices with their customer, profile and activity; by `type` or `deviceProfileId`, and `active`."""
-        operator, page = self.operator(request), page_of(request)
+        operator, page = self.operator(request, Act.READ), page_of(request)
         wanted = DeviceFilter(
             profile_name=query(request, "type"),
             profile_uuid=entity_uuid(query(request, "deviceProfileId") or None, "deviceProfileId"),
@@ -147,13 +148,13 @@ class DeviceAdminRoutes(CallSupport):
     @app.route("/api/device/<uuid>/credentials", methods=["GET"])
     @answers
     async def credentials(self, request: Request, uuid: str) -> Any:
-        stored = await self._admin.credentials(self.operator(request), uuid_of(uuid))
+        stored = await self._admin.credentials(self.operator(request, Act.READ_CREDENTIALS), uuid_of(uuid))
         return shapes.credentials_json(stored, uuid_of(uuid))
 
     @app.route("/api/device/credentials", methods=["POST"])
     @answers
     async def save_credentials(self, request: Request) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.WRITE_DEVICES)
         body = json_object(request)
         owner = body.get("deviceId")
         if not isinstance(owner, dict) or not owner.get("id"):

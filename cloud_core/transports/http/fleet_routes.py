@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import Request
 from werkzeug import exceptions as routing
 
+from cloud_core.core.permissions import Act
 from cloud_core.model import Scope
 from cloud_core.transports.http.calls import CallSupport, answers, json_object, no_route
 from shared import payloads
@@ -33,7 +34,7 @@ class FleetRoutes(CallSupport):
     @answers
     async def save_attributes(self, request: Request, scope: str) -> Any:
         """`{"deviceIds": ["…"], "values": {"limit": 42}}`; answers `{"devices": N}` once all is on disk."""
-        operator = self.operator(request)
+        operator = self.operator(request, Act.WRITE_DATA)
         body = json_object(request)
         if scope not in _SCOPES:
             raise InvalidArgument(f"Invalid scope: {scope}")

@@ -17,6 +17,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from cloud_core.core.admin import AdminApi, answered
 from cloud_core.core.logins import Operator
 from cloud_core.core.packages import PackagesApi
+from cloud_core.core.permissions import Act
 from cloud_core.model import Package
 from cloud_core.storage.interface import Done
 from cloud_core.transports.http import shapes
@@ -43,7 +44,7 @@ class PackageRoutes(CallSupport):
 
     def body_limit(self, request: Request, method: bytes, path: bytes) -> int:
         """How large a body may be, asked before it is received. Raises: NotAuthenticated, NotAuthorized."""
-        self.operator(request)
+        self.operator(request, Act.WRITE_DEVICES)
         if method != b"POST" or not _UPLOAD.fullmatch(path):
             return MAX_REST_BODY_BYTES
         return max(MAX_REST_BODY_BYTES, self._packages.max_bytes + OVERHEAD_BYTES)
@@ -55,7 +56,7 @@ class PackageRoutes(CallSupport):
     @app.route("/api/otaPackage", methods=["POST"])
     @answers
     async def save_info(self, request: Request) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.WRITE_PACKAGES)
         package = shapes.package_from(json_object(request))
         saved = await answered(lambda done: self._packages.save_info(operator.tenant_id, package, done))
         return shapes.package_json(saved, operator.tenant_uuid)
@@ -63,7 +64,7 @@ class PackageRoutes(CallSupport):
     @app.route("/api/otaPackage/<uuid>", methods=["POST"])
     @answers
     async def upload(self, request: Request, uuid: str) -> Any:
-        operator, package_uuid = self.operator(request), uuid_of(uuid)
+        operator, package_uuid = self.operator(request, Act.WRITE_PACKAGES), uuid_of(uuid)
         body = cast(IO[bytes], request.content)  # a file of Twisted's: on disk when it is large
         file = await deferToThread(uploaded_file, body, request.getHeader("content-type") or "")
 
@@ -84,13 +85,13 @@ class PackageRoutes(CallSupport):
     @app.route("/api/otaPackage/info/<uuid>", methods=["GET"])
     @answers
     async def info(self, request: Request, uuid: str) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         return shapes.package_json(await self._find(operator, uuid_of(uuid)), operator.tenant_uuid)
 
     @app.route("/api/otaPackage/<uuid>", methods=["DELETE"])
     @answers
     async def delete(self, request: Request, uuid: str) -> Any:
-        operator, package_uuid = self.operator(request), uuid_of(uuid)
+        operator, package_uuid = self.operator(request, Act.DELETE_PACKAGES), uuid_of(uuid)
         await answered(lambda done: self._packages.delete(operator.tenant_id, package_uuid, done))
 
     @app.route("/api/otaPackages", methods=["GET"])
@@ -105,7 +106,7 @@ class PackageRoutes(CallSupport):
         return await self._list(request, shapes.package_kind(kind), uuid_of(profile))
 
     async def _list(self, request: Request, kind: PackageKind | None, profile: UUID | None) -> dict[str, Any]:
-        operator, page = self.operator(request), page_of(request)
+        operator, page = self.operator(request, Act.READ), page_of(request)
         rows, total = await answered(lambda done: self._packages.list(operator.tenant_id, page, kind, profile, done))
         shaped = [shapes.package_json(one, operator.tenant_uuid) for one in rows]
         return shapes.page_json(shaped, total, page.size, page.page)
@@ -117,7 +118,7 @@ class PackageRoutes(CallSupport):
     @app.route("/api/otaPackage/<uuid>/download", methods=["GET"])
     @answers
     async def download(self, request: Request, uuid: str) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         package = await self._find(operator, uuid_of(uuid))
         if not package.has_data:
             raise InvalidArgument(f"Download it from {package.url}" if package.url else "The package has no file yet")

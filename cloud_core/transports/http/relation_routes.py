@@ -12,6 +12,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.logins import Operator
+from cloud_core.core.permissions import Act
 from cloud_core.core.relations import COMMON, CONTAINS, ENTITY_TYPES, DeviceSearch
 from cloud_core.model import Relation
 from cloud_core.transports.http import shapes
@@ -34,7 +35,7 @@ class RelationRoutes(CallSupport):
     @app.route("/api/relation", methods=["POST"])
     @answers
     async def save(self, request: Request) -> Any:
-        operator, body = self.operator(request), json_object(request)
+        operator, body = self.operator(request, Act.WRITE_DEVICES), json_object(request)
         from_type, from_uuid = _entity(body, "from")
         to_type, to_uuid = _entity(body, "to")
         relation = Relation(
@@ -47,18 +48,18 @@ class RelationRoutes(CallSupport):
     @app.route("/api/relation", methods=["GET"])
     @answers
     async def find(self, request: Request) -> Any:
-        return relation_json(await self._admin.relation(_named(request, self.operator(request))))
+        return relation_json(await self._admin.relation(_named(request, self.operator(request, Act.READ))))
 
     @app.route("/api/relation", methods=["DELETE"])
     @answers
     async def delete(self, request: Request) -> Any:
-        await self._admin.delete_relation(_named(request, self.operator(request)))
+        await self._admin.delete_relation(_named(request, self.operator(request, Act.WRITE_DEVICES)))
 
     @app.route("/api/relations", methods=["GET"])
     @answers
     async def list(self, request: Request) -> Any:
         """From an entity or to one: exactly one of `fromId` and `toId`."""
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         ends = {name: _end(request, name)[1] for name in ("from", "to") if query(request, f"{name}Id")}
         if len(ends) != 1:
             raise InvalidArgument("Give fromId and fromType, or toId and toType")

@@ -13,6 +13,7 @@ from werkzeug import exceptions as routing
 
 from cloud_core.core.admin import AdminApi, answered
 from cloud_core.core.api import DeviceApi
+from cloud_core.core.permissions import Act
 from cloud_core.core.rpc import Answer, ServerRpc
 from cloud_core.model import PersistentCommand, RpcStatus
 from cloud_core.transports.http import shapes
@@ -58,19 +59,19 @@ class RpcRoutes(CallSupport):
     @app.route("/persistent/<uuid>", methods=["GET"])
     @answers
     async def persistent(self, request: Request, uuid: str) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.READ)
         return command_json(await self._command(request, uuid), operator.tenant_uuid)
 
     @app.route("/persistent/<uuid>", methods=["DELETE"])
     @answers
     async def delete(self, request: Request, uuid: str) -> Any:
-        operator, command = self.operator(request), await self._command(request, uuid)
+        operator, command = self.operator(request, Act.SEND_RPC), await self._command(request, uuid)
         await answered(lambda done: self._api.rpc.delete(operator.tenant_id, command.uuid, done))
 
     @app.route("/persistent/device/<uuid>", methods=["GET"])
     @answers
     async def commands(self, request: Request, uuid: str) -> Any:
-        operator, page = self.operator(request), page_of(request)
+        operator, page = self.operator(request, Act.READ), page_of(request)
         wanted = query(request, "rpcStatus")
         if wanted and wanted not in _LISTED:
             raise InvalidArgument(f"rpcStatus must be one of {', '.join(_LISTED)}")
@@ -82,13 +83,13 @@ class RpcRoutes(CallSupport):
 
     async def _command(self, request: Request, uuid: str) -> PersistentCommand:
         """Only what belongs to a device that the operator may see. Raises: NotFound."""
-        operator, wanted = self.operator(request), _uuid(uuid, "Rpc")
+        operator, wanted = self.operator(request, Act.READ), _uuid(uuid, "Rpc")
         command: PersistentCommand = await answered(lambda done: self._api.rpc.find(operator.tenant_id, wanted, done))
         await self._admin.device(operator, command.device_uuid)
         return command
 
     async def _send(self, request: Request, uuid: str, *, is_oneway: bool) -> Any:
-        operator = self.operator(request)
+        operator = self.operator(request, Act.SEND_RPC)
         command = command_from(_object(request), is_oneway=is_oneway, now_ms=self._api.now_ms())
         try:
             device = await self._admin.device(operator, _uuid(uuid, "Device"))

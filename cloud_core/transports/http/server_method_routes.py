@@ -12,12 +12,12 @@ from werkzeug import exceptions as routing
 from cloud_core.core.admin import AdminApi, answered
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.logins import Operator
+from cloud_core.core.permissions import Act
 from cloud_core.core.tokens import new_secret
 from cloud_core.model import ServerMethod
 from cloud_core.transports.http.calls import CallSupport, answers, json_object, no_route
-from shared.errors import InvalidArgument, NotAuthorized
+from shared.errors import InvalidArgument
 
-TENANT_ADMIN = "TENANT_ADMIN"
 DEFAULT_TIMEOUT_MS = 10_000
 
 
@@ -62,10 +62,7 @@ class ServerMethodRoutes(CallSupport):
 
     def _administrator(self, request: Request) -> Operator:
         """Raises: NotAuthenticated, NotAuthorized."""
-        operator = self.operator(request)
-        if operator.authority != TENANT_ADMIN:
-            raise NotAuthorized
-        return operator
+        return self.operator(request, Act.ADMINISTER)
 
 
 def _json(method: ServerMethod) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from cloud_core.core.assignments import entity_uuid
+from cloud_core.core.permissions import TENANT_ADMIN
 from cloud_core.model import (
     NIL_CUSTOMER,
     Attempt,
@@ -101,11 +102,15 @@ def customer_json(customer: Customer, tenant: UUID) -> dict[str, Any]:
     }  # fmt: skip
 
 
+_USER_MEMBERS = ("firstName", "lastName", "phone", "additionalInfo")
+
+
 def user_json(user: User, tenant: UUID, customer: UUID | None) -> dict[str, Any]:
     return {
+        **dict.fromkeys(_USER_MEMBERS), **user.document,
         "id": entity_id("USER", user.uuid), "createdTime": user.created_ms, "tenantId": entity_id("TENANT", tenant),
         "customerId": entity_id("CUSTOMER", customer or NIL_CUSTOMER), "email": user.username, "name": user.username,
-        "authority": user.authority, "firstName": None, "lastName": None, "phone": None, "additionalInfo": None,
+        "authority": user.authority, "role": user.role.value if user.authority == TENANT_ADMIN else None,
         "customMenuId": None, "version": 1,
     }  # fmt: skip
 
@@ -162,15 +167,21 @@ def package_json(package: Package, tenant: UUID) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def profile_json(profile: DeviceProfile, tenant: UUID) -> dict[str, Any]:
+HIDDEN = "••••••"  # stands where a secret is that the caller may not see
+
+
+def profile_json(profile: DeviceProfile, tenant: UUID, *, reveals: bool = True) -> dict[str, Any]:
+    """With `reveals` the provision secret; of a profile by certificates that is a CA's certificate, which is none."""
     provision = profile.provision
+    is_hidden = not reveals and provision.strategy is not ProvisionStrategy.X509_CERTIFICATE_CHAIN
+    secret = HIDDEN if provision.secret and is_hidden else provision.secret or None
     data = dict(profile.document.get("profileData") or {})
     data.setdefault("configuration", {"type": "DEFAULT"})
     data.setdefault("transportConfiguration", {"type": "DEFAULT"})
     data.setdefault("alarms", None)
     data["provisionConfiguration"] = {
         **(data.get("provisionConfiguration") or {}),
-        "type": provision.strategy.value, "provisionDeviceSecret": provision.secret or None,
+        "type": provision.strategy.value, "provisionDeviceSecret": secret,
         "acceptDeviceCredentials": provision.accept_device_credentials,
         "reprovisioning": provision.reprovisioning.value, "replayWindowSeconds": provision.replay_window_s,
         "seedErrorMessages": provision.seed_error_messages,
@@ -216,6 +227,8 @@ def profile_parts(body: dict[str, Any]) -> tuple[str, ProvisionConfiguration, di
 
 
 def _configuration(body: dict[str, Any], given: dict[str, Any]) -> ProvisionConfiguration:
+    if given.get("provisionDeviceSecret") == HIDDEN:
+        raise InvalidArgument("Validation error: provisionDeviceSecret is the hidden one; read the profile anew")
     strategy = body.get("provisionType") or given.get("type") or ProvisionStrategy.DISABLED
     window = number_of(given, "replayWindowSeconds", 3600, 0, 31_536_000)
     try:
