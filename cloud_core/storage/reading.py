@@ -48,9 +48,11 @@ from cloud_core.storage.presence import ReadsPresence
 from cloud_core.storage.schema import BUCKET_MS
 from cloud_core.storage.statements import (
     Statements,
+    device_of,
     device_rows,
     profile_rows,
 )
+from cloud_core.storage.tenants import ReadsTenants
 from cloud_core.storage.vault import Vault
 from shared.credentials import AccessToken, Credentials, MqttBasic, X509Certificate
 from shared.messages import Value
@@ -86,6 +88,7 @@ class SqlReadTx(
     ReadsPresence,
     ReadsCertificates,
     ReadsPeople,
+    ReadsTenants,
 ):
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 
@@ -124,6 +127,10 @@ class SqlReadTx(
         rows, total = self._page(profile_rows.where(c.tenant_id == tenant_id), page, _PROFILE_SORT, [c.name])
         return [profile for row in rows if (profile := self._profile(row))], total
 
+    def all_profiles(self, tenant_id: int) -> list[DeviceProfile]:
+        rows = self._query(profile_rows.where(schema.device_profile.c.tenant_id == tenant_id))
+        return [profile for row in rows if (profile := self._profile(row))]
+
     def profile_users(self, profile_id: int) -> int:
         count: int = self._row(self._s.profile_users, profile_id=profile_id)[0]
         return count
@@ -156,13 +163,13 @@ class SqlReadTx(
     # -- devices ----------------------------------------------------------------------------------
 
     def device(self, tenant_id: int, uuid: UUID) -> Device | None:
-        return _device(self._row(self._s.device, tenant_id=tenant_id, uuid=uuid.bytes))
+        return device_of(self._row(self._s.device, tenant_id=tenant_id, uuid=uuid.bytes))
 
     def device_by_id(self, device_id: int) -> Device | None:
-        return _device(self._row(self._s.device_by_id, id=device_id))
+        return device_of(self._row(self._s.device_by_id, id=device_id))
 
     def device_by_name(self, tenant_id: int, name: str) -> Device | None:
-        return _device(self._row(self._s.device_by_name, tenant_id=tenant_id, name=name))
+        return device_of(self._row(self._s.device_by_name, tenant_id=tenant_id, name=name))
 
     def device_count(self, tenant_id: int) -> int:
         count: int = self._row(self._s.device_count, tenant_id=tenant_id)[0]
@@ -178,7 +185,7 @@ class SqlReadTx(
         if customer_id is not None:
             wanted = wanted.where(c.customer_id == customer_id)
         rows, total = self._page(wanted, page, _DEVICE_SORT, [c.name, c.label, schema.device_profile.c.name])
-        return [device for row in rows if (device := _device(row))], total
+        return [device for row in rows if (device := device_of(row))], total
 
     # -- credentials ------------------------------------------------------------------------------
 
@@ -274,19 +281,13 @@ class SqlReadTx(
         row = self._row(self._s.attempt, ref=ref)
         return None if row is None else _attempt(row)
 
-    def attempts(self, limit: int = 100) -> list[Attempt]:
-        return [_attempt(row) for row in self._rows(self._s.attempts, limit=limit)]
-
-
-def _device(row: Any) -> Device | None:
-    if row is None:
-        return None
-    return Device(
-        id=row[0], uuid=UUID(bytes=bytes(row[1])), tenant_id=row[2], profile_id=row[3],
-        profile_uuid=UUID(bytes=bytes(row[4])), type=row[5], name=row[6], label=row[7],
-        is_gateway=bool(row[8]), document=msgspec.json.decode(row[9]), created_ms=row[10], version=row[11],
-        customer_id=row[12], customer_uuid=None if row[13] is None else UUID(bytes=bytes(row[13])),
-    )  # fmt: skip
+    def attempts(
+        self, limit: int = 100, *, tenant_id: int | None = None, with_unassigned: bool = False
+    ) -> list[Attempt]:
+        if tenant_id is None:
+            return [_attempt(row) for row in self._rows(self._s.attempts, limit=limit)]
+        wanted = self._s.attempts_of_and_unassigned if with_unassigned else self._s.attempts_of
+        return [_attempt(row) for row in self._rows(wanted, limit=limit, tenant_id=tenant_id)]
 
 
 def _attempt(row: Any) -> Attempt:

@@ -43,6 +43,7 @@ from cloud_core.transports.http.package_routes import PackageRoutes
 from cloud_core.transports.http.relation_routes import RelationRoutes, device_search_from
 from cloud_core.transports.http.rpc_routes import RpcRoutes
 from cloud_core.transports.http.server_method_routes import ServerMethodRoutes
+from cloud_core.transports.http.tenant_routes import TenantRoutes
 from cloud_core.transports.http.user_routes import UserRoutes
 from shared import payloads
 from shared.errors import InvalidArgument, MalformedRequest
@@ -83,6 +84,7 @@ class AdminRoutes(CallSupport):
         self._authority_routes = AuthorityRoutes(admin)
         self._est_routes = est
         self._user_routes = UserRoutes(admin)
+        self._tenant_routes = TenantRoutes(admin)
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -113,6 +115,13 @@ class AdminRoutes(CallSupport):
     @app.route("/api/apiKeys")
     def user_routes(self, request: Request, _uuid: str = "") -> Any:
         return mounted(request, self._user_routes)
+
+    @app.route("/api/tenant")
+    @app.route("/api/tenant/<_uuid>")
+    @app.route("/api/tenant/<_uuid>/users")
+    @app.route("/api/tenants")
+    def tenant_routes(self, request: Request, _uuid: str = "") -> Any:
+        return mounted(request, self._tenant_routes)
 
     @app.route("/api/customer/device/<_name>/claim")
     def claim_routes(self, request: Request, _name: str) -> Any:

@@ -77,6 +77,10 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
         ("POST", "/api/user/<uuid>/password"), ("GET", "/api/users"), ("GET", "/api/customer/<customer>/users"),
     },
     Act.ADMINISTER_KEYS: {("POST", "/api/apiKey"), ("DELETE", "/api/apiKey/<uuid>"), ("GET", "/api/apiKeys")},
+    Act.ADMINISTER_TENANTS: {
+        ("POST", "/api/tenant"), ("GET", "/api/tenant/<uuid>"), ("DELETE", "/api/tenant/<uuid>"),
+        ("GET", "/api/tenants"), ("GET", "/api/tenant/<uuid>/users"),
+    },
     Act.ADMINISTER: {
         ("POST", "/api/deviceProfile"), ("DELETE", "/api/deviceProfile/<uuid>"),
         ("POST", "/api/customer"), ("DELETE", "/api/customer/<uuid>"),
