@@ -10,7 +10,15 @@ from sqlalchemy import bindparam, delete, select, update
 
 from cloud_core.model import SYSTEM_TENANT, Device, Page, Tenant
 from cloud_core.storage.connected import Connected
-from cloud_core.storage.schema import device, metadata, package, package_assignment, tenant
+from cloud_core.storage.schema import (
+    device,
+    device_profile,
+    metadata,
+    package,
+    package_assignment,
+    package_rollout,
+    tenant,
+)
 from cloud_core.storage.statements import device_of, device_rows
 
 p = bindparam
@@ -29,6 +37,9 @@ _UPDATE = (
 _DELETE = delete(tenant).where(_t.id == p("id"))
 _FORGET_ASSIGNMENTS = delete(package_assignment).where(
     package_assignment.c.package_id.in_(select(package.c.id).where(package.c.tenant_id == p("tenant_id")))
+)
+_FORGET_ROLLOUTS = delete(package_rollout).where(
+    package_rollout.c.profile_id.in_(select(device_profile.c.id).where(device_profile.c.tenant_id == p("tenant_id")))
 )
 # Every table that says whose its rows are, those that refer to others first.
 _CLEAR = [
@@ -84,6 +95,7 @@ class WritesTenants(ReadsTenants):
 
     def delete_tenant(self, tenant_id: int) -> None:
         self._write(self._once(_FORGET_ASSIGNMENTS), tenant_id=tenant_id)
+        self._write(self._once(_FORGET_ROLLOUTS), tenant_id=tenant_id)
         for clause in _CLEAR:
             self._write(self._once(clause), tenant_id=tenant_id)
         self._write(self._once(_DELETE), id=tenant_id)

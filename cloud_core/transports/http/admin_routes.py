@@ -14,13 +14,12 @@ from werkzeug import exceptions as routing
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.assignments import entity_uuid
 from cloud_core.core.permissions import Act
-from cloud_core.model import NIL_CUSTOMER, Scope
+from cloud_core.model import Scope
 from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.transports.http import shapes
 from cloud_core.transports.http.authority_routes import AuthorityRoutes
 from cloud_core.transports.http.calls import (
     CallSupport,
-    address_of,
     answers,
     data_answers,
     integer,
@@ -39,6 +38,7 @@ from cloud_core.transports.http.customer_routes import CustomerRoutes
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.est_routes import EstRoutes
 from cloud_core.transports.http.fleet_routes import FleetRoutes
+from cloud_core.transports.http.login_routes import LoginRoutes
 from cloud_core.transports.http.package_routes import PackageRoutes
 from cloud_core.transports.http.relation_routes import RelationRoutes, device_search_from
 from cloud_core.transports.http.rpc_routes import RpcRoutes
@@ -83,6 +83,7 @@ class AdminRoutes(CallSupport):
         self._fleet_routes = FleetRoutes(admin)
         self._authority_routes = AuthorityRoutes(admin)
         self._est_routes = est
+        self._login_routes = LoginRoutes(admin)
         self._user_routes = UserRoutes(admin)
         self._tenant_routes = TenantRoutes(admin)
 
@@ -107,6 +108,10 @@ class AdminRoutes(CallSupport):
     @app.route("/api/device/info", branch=True)
     def customer_routes(self, request: Request) -> Any:
         return mounted(request, self._customer_routes)
+
+    @app.route("/api/auth/", branch=True)
+    def login_routes(self, request: Request) -> Any:
+        return mounted(request, self._login_routes)
 
     @app.route("/api/user", branch=True)
     @app.route("/api/users")
@@ -153,45 +158,6 @@ class AdminRoutes(CallSupport):
     @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
     def no_route(self, request: Request, failure: Failure) -> bytes:
         return no_route(request, failure)
-
-    # -- logins -----------------------------------------------------------------------------------
-
-    @app.route("/api/auth/login", methods=["POST"])
-    @answers
-    async def login(self, request: Request) -> Any:
-        body = json_object(request)
-        username, password = str(body.get("username") or ""), str(body.get("password") or "")
-        return await self._admin.login(username, password, address_of(request))
-
-    @app.route("/api/auth/token", methods=["POST"])
-    @answers
-    async def refresh(self, request: Request) -> Any:
-        return await self._admin.refresh(str(json_object(request).get("refreshToken") or ""))
-
-    @app.route("/api/auth/logout", methods=["POST"])
-    @answers
-    async def logout(self, request: Request) -> Any:
-        """Ends the session: its refresh token is no good any more either."""
-        await self._admin.logout(self.operator(request, Act.USE_OWN_LOGIN))
-
-    @app.route("/api/auth/changePassword", methods=["POST"])
-    @answers
-    async def change_password(self, request: Request) -> Any:
-        """`currentPassword` and `newPassword`; answers with tokens, for all others have ended."""
-        operator, body = self.operator(request, Act.USE_OWN_LOGIN), json_object(request)
-        current, new = str(body.get("currentPassword") or ""), body.get("newPassword")
-        return await self._admin.change_password(operator, current, new, address_of(request))
-
-    @app.route("/api/auth/user", methods=["GET"])
-    @answers
-    async def user(self, request: Request) -> Any:
-        operator = self.operator(request, Act.USE_OWN_LOGIN)
-        return {
-            "id": shapes.entity_id("USER", operator.user_uuid), "email": operator.username, "name": operator.username,
-            "authority": operator.authority, "role": operator.shown_role,
-            "tenantId": shapes.entity_id("TENANT", operator.tenant_uuid),
-            "customerId": shapes.entity_id("CUSTOMER", operator.customer_uuid or NIL_CUSTOMER),
-        }  # fmt: skip
 
     # -- profiles ---------------------------------------------------------------------------------
 
