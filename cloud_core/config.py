@@ -143,6 +143,8 @@ class Limits(Section, frozen=True, kw_only=True):
 class Admin(Section, frozen=True, kw_only=True):
     username: str = ""  # of the first administrator; empty: admin@localhost
     password: str = ""  # empty: random, printed once and kept in the data directory
+    system_username: str = ""  # of the first system administrator, who makes tenants; empty: there is none
+    system_password: str = ""  # at least 8 characters
 
 
 class Log(Section, frozen=True, kw_only=True):
@@ -206,6 +208,9 @@ def load(
     tls = sections["tls"]
     assert isinstance(tls, Tls)
     _check_tls(tls, problems)
+    admin = sections["admin"]
+    assert isinstance(admin, Admin)
+    _check_admin(admin, problems)
     if problems:
         raise ConfigError("\n".join(problems))
     return Config(**top, **sections)  # type: ignore[arg-type]  # each section has its own type by name
@@ -289,6 +294,14 @@ def _check_tls(tls: Tls, problems: list[str]) -> None:
     elif bool(tls.certificate) != bool(tls.private_key):
         missing = "private_key" if tls.certificate else "certificate"
         problems.append(f"[tls] {missing}: is missing; certificate and private_key belong together.")
+
+
+def _check_admin(admin: Admin, problems: list[str]) -> None:
+    if bool(admin.system_username) != bool(admin.system_password):
+        missing = "system_password" if admin.system_username else "system_username"
+        problems.append(f"[admin] {missing}: is missing; system_username and system_password belong together.")
+    elif admin.system_password and not 8 <= len(admin.system_password) <= 200:
+        problems.append("[admin] system_password: must have 8 to 200 characters.")
 
 
 def _did_you_mean(word: str, known: Mapping[str, Any]) -> str:

@@ -15,6 +15,8 @@ DEFAULT_TENANT = UUID("6d757374-6572-4000-8000-000000000001")
 NIL_UUID = UUID(int=0)
 NIL_CUSTOMER = UUID("13814000-1dd2-11b2-8080-808080808080")  # wire-contract.md section 6.2: unassigned
 
+SYSTEM_TENANT = NIL_CUSTOMER  # ThingsBoard's: where system administrators are at home
+
 PROVISION_STATE = "provisionState"
 PROVISIONED = "provisioned"
 
@@ -300,11 +302,23 @@ class User:
     tenant_id: int
     username: str
     password_hash: str = field(repr=False)
-    authority: str  # TENANT_ADMIN or CUSTOMER_USER
+    authority: str  # SYS_ADMIN, TENANT_ADMIN or CUSTOMER_USER
     created_ms: int
     customer_id: int | None = None
     role: UserRole = UserRole.ADMINISTRATOR  # means something for TENANT_ADMIN alone
     generation: int = 0  # grows with whatever ends all logins of the user; theirs carry the number
+    document: dict[str, Any] = field(default_factory=dict)  # JSON: REST members kept as given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """Whose data are apart from those of others."""
+
+    id: int
+    uuid: UUID
+    name: str
+    created_ms: int
+    max_devices: int = 0  # 0: without limit
     document: dict[str, Any] = field(default_factory=dict)  # JSON: REST members kept as given
 
 

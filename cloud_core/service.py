@@ -35,6 +35,7 @@ from cloud_core.transports.listener import ListenFailed, listen_tcp
 from cloud_core.transports.mqtt.service import MqttService, Settings, Timeouts
 from cloud_core.transports.tcp import FastPort
 from cloud_core.transports.tls import TlsFailed
+from shared.errors import InvalidArgument
 from shared.mqtt.connection import Limits as MqttLimits
 
 log = Logger()
@@ -194,9 +195,10 @@ class Program:
         self._api.presence.start()
         try:
             await self._first_administrator()
+            await self._system_administrator()
             await self._admin.access.start()
             line = await self._listen()
-        except (ListenFailed, TlsFailed, OSError) as error:
+        except (ListenFailed, TlsFailed, OSError, InvalidArgument) as error:
             await self.stop()
             raise StartFailed(str(error)) from error
         self._mqtt.start()
@@ -258,6 +260,11 @@ class Program:
             file = Path(self._config.data_dir) / "admin-password"
             write_private(file, f"{username}\n{password}\n".encode())
             print(f"First administrator: {username} / {password} (kept in {file})", flush=True)
+
+    async def _system_administrator(self) -> None:
+        admin = self._config.admin
+        if admin.system_username:
+            await self._admin.ensure_system_admin(admin.system_username, admin.system_password)
 
     async def stop(self) -> None:
         """Stops accepting, lets work end for the drain time, closes sessions, then the store."""

@@ -23,10 +23,13 @@ from cloud_core.core.downlinks import Ending
 from cloud_core.core.histories import AggregateQuery, Removal
 from cloud_core.core.logins import Operator, Tokens, hash_password, is_password_right
 from cloud_core.core.names import MAX_NAME_CHARS
+from cloud_core.core.permissions import SYS_ADMIN
 from cloud_core.core.relations import DeviceSearch
+from cloud_core.core.tenants import TenantsApi, first_system_administrator
 from cloud_core.core.unique_names import REFUSE, Naming
 from cloud_core.core.users import UsersApi, checked_password
 from cloud_core.model import (
+    DEFAULT_TENANT,
     EVERY_DEVICE,
     Attempt,
     AttributeEntry,
@@ -67,6 +70,10 @@ class AdminApi(Asking):
         self.access = Access(store=store, now_ms=api.now_ms)
         self.users = UsersApi(store=store, access=self.access, now_ms=api.now_ms)
         self.api_keys = ApiKeysApi(store=store, access=self.access, now_ms=api.now_ms)
+        self.tenants = TenantsApi(
+            store=store, access=self.access, now_ms=api.now_ms, tenant_deleted=self._tenant_deleted,
+            device_deleted=lambda device_id: api.device_changed(device_id, Ending.DEVICE_DELETED),
+        )  # fmt: skip
         self.customers = CustomersApi(store=store, access=self.access, now_ms=api.now_ms)
         self.authorities = AuthoritiesApi(
             store=store, now_ms=api.now_ms, device_changed=api.device_changed, public_url=api.public_url,
@@ -90,6 +97,21 @@ class AdminApi(Asking):
         hashed = await deferToThread(hash_password, password)
         await self._decide(inventory.first_start, username, hashed, self._api.now_ms())
         return True
+
+    async def ensure_system_admin(self, username: str, password: str) -> None:
+        """Makes the system administrator; a password given anew replaces the old. Raises: InvalidArgument."""
+        known = await self._read(inventory.user, username)
+        if known is None:
+            hashed = await deferToThread(hash_password, checked_password(password))
+            await self._decide(first_system_administrator, username, hashed, self._api.now_ms())
+        elif known.authority != SYS_ADMIN:
+            raise InvalidArgument(f"[admin] system_username: '{username}' is a user of a tenant; choose another name.")
+        elif not await deferToThread(is_password_right, known, password):
+            await self.users.replace_password(known, await deferToThread(hash_password, checked_password(password)))
+
+    def _tenant_deleted(self) -> None:
+        self._api.profile_changed()
+        self._api.certificates.anchors_changed()
 
     async def login(self, username: str, password: str, address: str = "") -> dict[str, str]:
         """Tokens for the right password. Who fails too often from an address has to wait, right or wrong.
@@ -350,8 +372,9 @@ class AdminApi(Asking):
         return attempt
 
     async def attempts(self, operator: Operator, limit: int) -> list[Attempt]:
-        attempts = await self._read(inventory.attempts, limit)
-        return [one for one in attempts if one.tenant_id in (None, operator.tenant_id)]
+        """The tenant's; those with a key that nobody knows are shown to the installation's first tenant."""
+        is_first = operator.tenant_uuid == DEFAULT_TENANT
+        return await self._read(inventory.attempts, operator.tenant_id, is_first, limit)
 
 
 def _operator_of(user: User, tenant: UUID | None, customer: Customer | None) -> Operator:

@@ -18,6 +18,7 @@ from cryptography import x509
 
 from cloud_core.core.assignments import tell_new_device
 from cloud_core.core.provisioning import Policy
+from cloud_core.core.quota import check_room
 from cloud_core.core.tokens import GENERATED_CHARS, new_reference, new_uuid
 from cloud_core.model import (
     PROVISION_STATE,
@@ -177,9 +178,10 @@ def _create(tx: Tx, profile: DeviceProfile, wanted: Wanted, now_ms: int, policy:
                 "allowCreateNewDevicesByX509Certificate"
             ),
         )
-    limit = policy.max_devices_per_tenant
-    if limit and tx.device_count(profile.tenant_id) >= limit:
-        raise _Refusal("quota", QuotaExceeded(f"the tenant has its {limit} devices"))
+    try:
+        check_room(tx, profile.tenant_id, policy.max_devices_per_tenant)
+    except QuotaExceeded as error:
+        raise _Refusal("quota", error) from error
     return tx.insert_device(
         NewDevice(
             uuid=new_uuid(now_ms), tenant_id=profile.tenant_id, profile_id=profile.id, name=wanted.name,

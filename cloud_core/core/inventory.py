@@ -11,6 +11,7 @@ from cloud_core.core import chain_profiles, sub_devices
 from cloud_core.core.assignments import MEMBERS, Wanted, assign, entity_uuid, tell, wanted_owner, wanted_packages
 from cloud_core.core.holders import holder
 from cloud_core.core.names import fault_of
+from cloud_core.core.quota import check_room
 from cloud_core.core.tokens import new_secret, new_uuid
 from cloud_core.core.unique_names import REFUSE, Naming, named
 from cloud_core.model import (
@@ -69,14 +70,18 @@ def user_with_places(tx: ReadTx, username: str) -> UserInPlace | None:
 def first_start(tx: Tx, username: str, hashed: str, now_ms: int) -> None:
     tenant_id = tx.tenant_id(DEFAULT_TENANT)
     assert tenant_id is not None, "the store makes the default tenant"
-    has_default = tx.default_profile(tenant_id) is not None
     tx.insert_user(
         User(
             id=0, uuid=new_uuid(now_ms), tenant_id=tenant_id, username=username, password_hash=hashed,
             authority="TENANT_ADMIN", created_ms=now_ms,
         )
     )  # fmt: skip
-    if not has_default:
+    make_default_profile(tx, tenant_id, now_ms)
+
+
+def make_default_profile(tx: Tx, tenant_id: int, now_ms: int) -> None:
+    """Where the tenant has none."""
+    if tx.default_profile(tenant_id) is None:
         tx.insert_profile(
             NewProfile(
                 uuid=new_uuid(now_ms), tenant_id=tenant_id, name=DEFAULT_PROFILE, provision=ProvisionConfiguration(),
@@ -257,6 +262,8 @@ def write_device(
     version = members.get("version")
     if stored is not None and version is not None and version != stored.version:
         raise VersionConflict
+    if stored is None:
+        check_room(tx, tenant_id)
     owner = wanted_owner(tx, tenant_id, members, stored.customer_id if stored else None)
     profile_id = _profile_for(tx, tenant_id, members, kind, stored, now_ms)
     packages = wanted_packages(tx, tenant_id, members, profile_id)
@@ -409,5 +416,5 @@ def attempt(tx: ReadTx, ref: str) -> Attempt | None:
     return tx.attempt(ref)
 
 
-def attempts(tx: ReadTx, limit: int) -> list[Attempt]:
-    return tx.attempts(limit)
+def attempts(tx: ReadTx, tenant_id: int, with_unassigned: bool, limit: int) -> list[Attempt]:
+    return tx.attempts(limit, tenant_id=tenant_id, with_unassigned=with_unassigned)

@@ -59,6 +59,8 @@ class Act(Enum):
     """Users of the tenant and their passwords."""
     ADMINISTER_KEYS = auto()
     """API keys of the tenant."""
+    ADMINISTER_TENANTS = auto()
+    """Tenants and their first administrators; nothing of what they have."""
     CLAIM = auto()
     """Become the owner of a device by its claim secret."""
     GIVE_BACK = auto()
@@ -69,7 +71,7 @@ _VIEWER = frozenset({Act.USE_OWN_LOGIN, Act.READ, Act.READ_DEVICES})
 
 # Acts of the users of a tenant, whose authority is TENANT_ADMIN as ThingsBoard's clients expect it.
 ROLE_ACTS: dict[UserRole, frozenset[Act]] = {
-    UserRole.ADMINISTRATOR: frozenset(Act) - {Act.CLAIM},  # who has no customer has nobody to claim for
+    UserRole.ADMINISTRATOR: frozenset(Act) - {Act.CLAIM, Act.ADMINISTER_TENANTS},  # no customer: nobody to claim for
     UserRole.OPERATOR: _VIEWER
     | {
         Act.READ_CREDENTIALS, Act.WRITE_DEVICES, Act.WRITE_DATA, Act.SEND_RPC, Act.WRITE_PACKAGES, Act.GIVE_BACK,
@@ -78,6 +80,7 @@ ROLE_ACTS: dict[UserRole, frozenset[Act]] = {
 }  # fmt: skip
 
 ACTS: dict[str, frozenset[Act]] = {
+    SYS_ADMIN: frozenset({Act.USE_OWN_LOGIN, Act.ADMINISTER_TENANTS, Act.ADMINISTER_USERS}),
     TENANT_ADMIN: ROLE_ACTS[UserRole.ADMINISTRATOR],
     CUSTOMER_USER: frozenset({Act.USE_OWN_LOGIN, Act.READ_DEVICES, Act.CLAIM, Act.GIVE_BACK}),
 }

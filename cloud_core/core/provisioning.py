@@ -17,6 +17,7 @@ from cloud_core.core import authorities
 from cloud_core.core.assignments import tell_new_device
 from cloud_core.core.holders import holder
 from cloud_core.core.names import check_device_name
+from cloud_core.core.quota import check_room
 from cloud_core.core.tokens import new_reference, new_secret, new_uuid
 from cloud_core.model import (
     PROVISION_STATE,
@@ -52,7 +53,6 @@ from shared.errors import (
     ProvisioningDisabled,
     ProvisionRefused,
     ProvisionStatus,
-    QuotaExceeded,
 )
 from shared.messages import ProvisionRequest, ProvisionResponse
 
@@ -128,7 +128,10 @@ def attempt(
         issued = _STRATEGIES[profile.provision.strategy](Context(tx, request, name, digest, now_ms, policy), profile)
     except ProvisionRefused as refusal:
         refusal.seed_worded = profile is not None and profile.provision.seed_error_messages
-        tx.log_attempt(_refused_attempt(refusal, request, profile, peer, now_ms, redacted))
+        # Whose key it is, also with a wrong secret: the line is that tenant's, and names its profile.
+        keys = profile or (tx.profile_by_key(request.provision_key) if request.provision_key else None)
+        stage = "profile" if profile is None else "strategy"
+        tx.log_attempt(_refused_attempt(refusal, request, keys, stage, peer, now_ms, redacted))
         return refusal
     tx.log_attempt(
         Attempt(
@@ -170,6 +173,7 @@ def _refused_attempt(
     refusal: ProvisionRefused,
     request: ProvisionRequest,
     profile: DeviceProfile | None,
+    stage: str,
     peer: Peer,
     now_ms: int,
     redacted: dict[str, object],
@@ -177,7 +181,7 @@ def _refused_attempt(
     refusal.ref = new_reference()
     return Attempt(
         ref=refusal.ref, at_ms=now_ms, peer=peer, outcome=refusal.reason.value,
-        stage="profile" if profile is None else "strategy", detail=refusal.detail[:500],
+        stage=stage, detail=refusal.detail[:500],
         tenant_id=profile.tenant_id if profile else None, profile_id=profile.id if profile else None,
         device_name=request.device_name[:255], key_hint=key_hint(request), request=dict(redacted),
     )  # fmt: skip
@@ -210,9 +214,7 @@ def _create_new(context: Context, profile: DeviceProfile) -> Issued:
         existing = tx.device_by_name(profile.tenant_id, name)
         if existing is not None:
             return _replay(context, profile.provision, existing) or _exists(existing)
-    limit = context.policy.max_devices_per_tenant
-    if limit and tx.device_count(profile.tenant_id) >= limit:
-        raise QuotaExceeded(f"the tenant has its {limit} devices")
+    check_room(tx, profile.tenant_id, context.policy.max_devices_per_tenant)
     generated = "" if name else new_secret()
     given = _given(context, profile, name or generated) or Given(AccessToken(new_secret()))  # 119 bits: nobody has them
     is_gateway = context.request.is_gateway

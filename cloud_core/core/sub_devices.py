@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from cloud_core.core.assignments import tell_assigned
 from cloud_core.core.names import fault_of
+from cloud_core.core.quota import device_limit
 from cloud_core.core.tokens import new_secret, new_uuid
 from cloud_core.model import Device, Identity, ProvisionConfiguration, Relation, Scope, SubDevice
 from cloud_core.storage.interface import NewDevice, NewProfile, ReadTx, Tx
@@ -177,7 +178,7 @@ class _Joining:
         deleted_ms = self._tx.tombstone(self._gateway.tenant_id, wanted.name)
         if not wanted.is_announced and deleted_ms is not None and self._now_ms - deleted_ms < self._rules.tombstone_ms:
             raise NotFound("the device was deleted by an operator; a connect message creates it again")
-        limit = self._rules.max_devices_per_tenant
+        limit = device_limit(self._tx, self._gateway.tenant_id, self._rules.max_devices_per_tenant)
         if limit:
             if self._device_count is None:
                 self._device_count = self._tx.device_count(self._gateway.tenant_id)

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from sqlalchemy import ColumnElement, Select, bindparam, exists, func, literal_column, or_, select
 
 from cloud_core.model import EVERY_DEVICE, Customer, Device, DeviceFilter, Page
 from cloud_core.storage.customers import ReadsCustomers
 from cloud_core.storage.schema import device, device_profile, presence
-from cloud_core.storage.statements import device_rows
+from cloud_core.storage.statements import device_of, device_rows
 from shared.errors import InvalidArgument
 
 FEW_MATCHES = 2_000
@@ -148,18 +147,10 @@ class ReadsDeviceLists(ReadsCustomers):
         found: dict[int, Device] = {}
         for part in _parts(numbers):
             for row in self._query(device_rows.where(_one_of(_c.id, part))):
-                found[row[0]] = device_of(row)
+                device = device_of(row)
+                assert device is not None, "there is a row"
+                found[row[0]] = device
         return [found[number] for number in numbers]
-
-
-def device_of(row: Any) -> Device:
-    """Of a row of `device_rows`."""
-    return Device(
-        id=row[0], uuid=UUID(bytes=bytes(row[1])), tenant_id=row[2], profile_id=row[3],
-        profile_uuid=UUID(bytes=bytes(row[4])), type=row[5], name=row[6], label=row[7],
-        is_gateway=bool(row[8]), document=msgspec.json.decode(row[9]), created_ms=row[10], version=row[11],
-        customer_id=row[12], customer_uuid=None if row[13] is None else UUID(bytes=bytes(row[13])),
-    )  # fmt: skip
 
 
 def _sorted_page(found: list[Any], page: Page, names: dict[int, str]) -> list[int]:

@@ -31,6 +31,7 @@ _USER_SORT = {
 }  # fmt: skip
 _BY_NAME = _USERS.where(_u.username == p("username"))
 _BY_UUID = _USERS.where(_u.tenant_id == p("tenant_id"), _u.uuid == p("uuid"))
+_ANYWHERE = _USERS.where(_u.uuid == p("uuid"))
 _ALL = _USERS.where(_u.tenant_id == p("tenant_id"))
 _ALL_OF_CUSTOMER = _ALL.where(_u.customer_id == p("customer_id"))
 _is_administrator = or_(
@@ -83,8 +84,15 @@ class ReadsPeople(Connected):
     def user(self, tenant_id: int, uuid: UUID) -> User | None:
         return _user(self._row(self._once(_BY_UUID), tenant_id=tenant_id, uuid=uuid.bytes))
 
-    def users(self, tenant_id: int, page: Page, *, customer_id: int | None = None) -> tuple[list[User], int]:
+    def user_by_uuid(self, uuid: UUID) -> User | None:
+        return _user(self._row(self._once(_ANYWHERE), uuid=uuid.bytes))
+
+    def users(
+        self, tenant_id: int, page: Page, *, customer_id: int | None = None, authority: str = ""
+    ) -> tuple[list[User], int]:
         wanted = _USERS.where(_u.tenant_id == tenant_id)
+        if authority:
+            wanted = wanted.where(_u.authority == authority)
         if customer_id is not None:
             wanted = wanted.where(_u.customer_id == customer_id)
         rows, total = self._page(wanted, page, _USER_SORT, [_u.username])
@@ -116,6 +124,9 @@ class ReadsPeople(Connected):
     def api_keys(self, tenant_id: int, page: Page) -> tuple[list[ApiKey], int]:
         rows, total = self._page(_KEYS.where(_k.tenant_id == tenant_id), page, _KEY_SORT, [_k.name])
         return [_key(row) for row in rows], total
+
+    def all_api_keys(self, tenant_id: int) -> list[ApiKey]:
+        return [_key(row) for row in self._query(_KEYS.where(_k.tenant_id == tenant_id))]
 
     def api_key_count(self, tenant_id: int) -> int:
         count: int = self._row(self._once(_COUNT_KEYS), tenant_id=tenant_id)[0]

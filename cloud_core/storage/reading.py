@@ -36,7 +36,7 @@ from cloud_core.storage.certificates import ReadsCertificates
 from cloud_core.storage.claims import ReadsClaims
 from cloud_core.storage.commands import ReadsCommands
 from cloud_core.storage.customers import ReadsCustomers
-from cloud_core.storage.device_lists import ReadsDeviceLists, device_of
+from cloud_core.storage.device_lists import ReadsDeviceLists
 from cloud_core.storage.documents import (
     decode_document,
     decode_value,
@@ -49,8 +49,10 @@ from cloud_core.storage.presence import ReadsPresence
 from cloud_core.storage.schema import BUCKET_MS
 from cloud_core.storage.statements import (
     Statements,
+    device_of,
     profile_rows,
 )
+from cloud_core.storage.tenants import ReadsTenants
 from cloud_core.storage.time_series import ReadsTimeSeries
 from cloud_core.storage.vault import Vault
 from shared.credentials import AccessToken, Credentials, MqttBasic, X509Certificate
@@ -82,6 +84,7 @@ class SqlReadTx(
     ReadsPresence,
     ReadsCertificates,
     ReadsPeople,
+    ReadsTenants,
 ):
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 
@@ -130,6 +133,10 @@ class SqlReadTx(
         rows, total = self._page(wanted, page, _PROFILE_SORT, [c.name])
         return [profile for row in rows if (profile := self._profile(row))], total
 
+    def all_profiles(self, tenant_id: int) -> list[DeviceProfile]:
+        rows = self._query(profile_rows.where(schema.device_profile.c.tenant_id == tenant_id))
+        return [profile for row in rows if (profile := self._profile(row))]
+
     def profile_users(self, profile_id: int) -> int:
         count: int = self._row(self._s.profile_users, profile_id=profile_id)[0]
         return count
@@ -162,13 +169,13 @@ class SqlReadTx(
     # -- devices ----------------------------------------------------------------------------------
 
     def device(self, tenant_id: int, uuid: UUID) -> Device | None:
-        return _device(self._row(self._s.device, tenant_id=tenant_id, uuid=uuid.bytes))
+        return device_of(self._row(self._s.device, tenant_id=tenant_id, uuid=uuid.bytes))
 
     def device_by_id(self, device_id: int) -> Device | None:
-        return _device(self._row(self._s.device_by_id, id=device_id))
+        return device_of(self._row(self._s.device_by_id, id=device_id))
 
     def device_by_name(self, tenant_id: int, name: str) -> Device | None:
-        return _device(self._row(self._s.device_by_name, tenant_id=tenant_id, name=name))
+        return device_of(self._row(self._s.device_by_name, tenant_id=tenant_id, name=name))
 
     def device_count(self, tenant_id: int) -> int:
         count: int = self._row(self._s.device_count, tenant_id=tenant_id)[0]
@@ -268,12 +275,13 @@ class SqlReadTx(
         row = self._row(self._s.attempt, ref=ref)
         return None if row is None else _attempt(row)
 
-    def attempts(self, limit: int = 100) -> list[Attempt]:
-        return [_attempt(row) for row in self._rows(self._s.attempts, limit=limit)]
-
-
-def _device(row: Any) -> Device | None:
-    return None if row is None else device_of(row)
+    def attempts(
+        self, limit: int = 100, *, tenant_id: int | None = None, with_unassigned: bool = False
+    ) -> list[Attempt]:
+        if tenant_id is None:
+            return [_attempt(row) for row in self._rows(self._s.attempts, limit=limit)]
+        wanted = self._s.attempts_of_and_unassigned if with_unassigned else self._s.attempts_of
+        return [_attempt(row) for row in self._rows(wanted, limit=limit, tenant_id=tenant_id)]
 
 
 def _attempt(row: Any) -> Attempt:

@@ -40,6 +40,8 @@ tenant = _numbered(
     Column("uuid", LargeBinary(16), nullable=False, unique=True),
     Column("name", Text, nullable=False, unique=True),
     Column("created_ms", BigInteger, nullable=False),
+    Column("max_devices", BigInteger, nullable=False, server_default="0"),  # 0: without limit
+    Column("document", Text, nullable=False, server_default="{}"),  # JSON: REST members kept as given
 )
 
 admin_user = _numbered(

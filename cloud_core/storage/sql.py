@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
-from uuid import UUID
 
 import msgspec
 from sqlalchemy import Dialect
@@ -24,6 +23,7 @@ from cloud_core.storage.presence import WritesPresence
 from cloud_core.storage.reading import SqlReadTx
 from cloud_core.storage.schema import BUCKET_MS
 from cloud_core.storage.statements import Statements
+from cloud_core.storage.tenants import WritesTenants
 from cloud_core.storage.time_series import WritesTimeSeries
 from cloud_core.storage.vault import Vault
 from shared.credentials import AccessToken, Credentials, MqttBasic, X509Certificate, credentials_id
@@ -48,7 +48,7 @@ def seal_credentials(vault: Vault, credentials: Credentials) -> bytes:
 
 class SqlTx(
     SqlReadTx, WritesTimeSeries, WritesCustomers, WritesCommands, WritesClaims, WritesPackages, WritesGateways,
-    WritesPresence, WritesCertificates, WritesPeople,
+    WritesPresence, WritesCertificates, WritesPeople, WritesTenants,
 ):  # fmt: skip
     """A decision's view of the database, and the batch of samples that goes with it."""
 
@@ -300,9 +300,6 @@ class SqlTx(
         """Bounds the provisioning log: the newest `keep` lines that are not older than `before_ms`."""
         newest = self._row(self._s.newest_attempt)[0] or 0
         self._write(self._s.trim_attempts, last_id=newest - keep, before_ms=before_ms)
-
-    def insert_tenant(self, uuid: UUID, name: str, *, now_ms: int) -> None:
-        self._write(self._s.insert_tenant, uuid=uuid.bytes, name=name, created_ms=now_ms)
 
 
 def _by_key(item: tuple[int, Any]) -> int:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
+import msgspec
 from sqlalchemy import Dialect, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import ClauseElement
 
+from cloud_core.model import Device
 from cloud_core.storage.schema import (
     attribute,
     credentials,
@@ -63,6 +66,19 @@ device_rows = (
     .join(device_profile, device.c.profile_id == device_profile.c.id)
     .outerjoin(customer, device.c.customer_id == customer.c.id)
 )
+
+
+def device_of(row: Any) -> Device | None:
+    if row is None:
+        return None
+    return Device(
+        id=row[0], uuid=UUID(bytes=bytes(row[1])), tenant_id=row[2], profile_id=row[3],
+        profile_uuid=UUID(bytes=bytes(row[4])), type=row[5], name=row[6], label=row[7],
+        is_gateway=bool(row[8]), document=msgspec.json.decode(row[9]), created_ms=row[10], version=row[11],
+        customer_id=row[12], customer_uuid=None if row[13] is None else UUID(bytes=bytes(row[13])),
+    )  # fmt: skip
+
+
 profile_rows = select(
     device_profile.c.id, device_profile.c.uuid, device_profile.c.tenant_id, device_profile.c.name,
     device_profile.c.is_default, device_profile.c.provision_sealed, device_profile.c.document,
@@ -98,9 +114,6 @@ class Statements:
 
         self.tenant_id = fixed(select(tenant.c.id).where(tenant.c.uuid == p("uuid")))
         self.tenant_uuid = fixed(select(tenant.c.uuid).where(tenant.c.id == p("id")))
-        self.insert_tenant = fixed(
-            upsert(tenant).values(uuid=p("uuid"), name=p("name"), created_ms=p("created_ms")).on_conflict_do_nothing()
-        )
         self._profiles(fixed)
         self._devices(fixed)
         self._credentials(fixed)
@@ -253,6 +266,10 @@ class Statements:
         self.log_attempt = fixed(_insert(provisioning_log))
         self.attempt = fixed(_attempt_rows.where(c.ref == p("ref")))
         self.attempts = fixed(_attempt_rows.order_by(c.id.desc()).limit(p("limit")))
+        mine = c.tenant_id == p("tenant_id")
+        newest_of = _attempt_rows.order_by(c.id.desc()).limit(p("limit"))
+        self.attempts_of = fixed(newest_of.where(mine))
+        self.attempts_of_and_unassigned = fixed(newest_of.where(mine | c.tenant_id.is_(None)))
         self.newest_attempt = fixed(select(func.max(c.id)))
         self.trim_attempts = fixed(delete(provisioning_log).where((c.id <= p("last_id")) | (c.at_ms < p("before_ms"))))
 

@@ -110,3 +110,19 @@ def test_tls_for_development_stands_alone() -> None:
 def test_client_certificates_are_wanted_or_strict() -> None:
     with pytest.raises(ConfigError, match=r"\[tls\] client_certificates"):
         load(None, {}, {"tls": {"client_certificates": "none"}}, data_dir=None)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"SYSTEM_USERNAME": "sys@x"}, "system_password: is missing"),
+        ({"SYSTEM_PASSWORD": "long-enough"}, "system_username: is missing"),
+        ({"SYSTEM_USERNAME": "sys@x", "SYSTEM_PASSWORD": "short"}, "system_password: must have 8 to 200 characters"),
+    ],
+)
+def test_a_system_administrator_has_name_and_password(values: dict[str, str], problem: str) -> None:
+    """And none of the problems shows the password."""
+    environment = {f"CLOUD_CORE__ADMIN__{name}": value for name, value in values.items()}
+    with pytest.raises(ConfigError, match=problem) as caught:
+        load(None, environment, {}, data_dir=None)
+    assert "short" not in str(caught.value) and "long-enough" not in str(caught.value)

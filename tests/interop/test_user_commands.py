@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import requests
 from click.testing import CliRunner, Result
 
 from cloud_core.__main__ import main
@@ -69,3 +70,29 @@ def test_a_generated_password_is_never_lost_unseen(shell: Shell) -> None:
     """Without --reveal nobody would ever know it, so nothing is done."""
     assert "--reveal" in shell.run("user", "add", "x@x", "--generate", code=2)
     assert "x@x" not in shell.run("user", "list")
+
+
+def test_a_configured_system_administrator_makes_a_tenant(tmp_path: Path) -> None:
+    """API keys and ended sessions are known after a crash."""
+    system = {"CLOUD_CORE__ADMIN__SYSTEM_USERNAME": "sys@x", "CLOUD_CORE__ADMIN__SYSTEM_PASSWORD": "system-word"}
+    core = CoreProcess(tmp_path / "data", **system).start()
+    try:
+        core.rest.login("sys@x", "system-word")
+        tenant = core.rest.post("/api/tenant", {"title": "B"})
+        core.rest.post(
+            "/api/user",
+            {"email": "b@x", "authority": "TENANT_ADMIN", "tenantId": tenant["id"], "password": "their-word"},
+        )
+        core.rest.login("b@x", "their-word")
+        key = core.rest.post("/api/apiKey", {"name": "k", "role": "VIEWER"})["value"]
+        over = core.rest.login("b@x", "their-word")
+        core.rest.post("/api/auth/logout")
+        core.kill()
+        core.start()
+        headers = {"X-Authorization": f"ApiKey {key}"}
+        page = requests.get(f"{core.http}/api/tenant/devices?pageSize=1&page=0", headers=headers, timeout=10)
+        assert (page.status_code, page.json()["totalElements"]) == (200, 0)
+        ended = requests.get(f"{core.http}/api/auth/user", headers={"X-Authorization": f"Bearer {over}"}, timeout=10)
+        assert ended.status_code == 401
+    finally:
+        core.stop()

@@ -34,6 +34,7 @@ from cloud_core.storage.interface.gateways import ReadGateways, WriteGateways
 from cloud_core.storage.interface.packages import ReadPackages, WritePackages
 from cloud_core.storage.interface.people import ReadPeople, WritePeople
 from cloud_core.storage.interface.presence import ReadPresence, WritePresence
+from cloud_core.storage.interface.tenants import ReadTenants, WriteTenants
 from cloud_core.storage.interface.time_series import ReadTimeSeries, WriteTimeSeries
 from shared.credentials import Credentials
 from shared.errors import PlatformError
@@ -96,6 +97,7 @@ class ReadTx(
     ReadPresence,
     ReadCertificates,
     ReadPeople,
+    ReadTenants,
     Protocol,
 ):
     """Look-ups, in a consistent state of the database."""
@@ -109,6 +111,7 @@ class ReadTx(
     def profile(self, tenant_id: int, uuid: UUID) -> DeviceProfile | None: ...
     def profile_by_name(self, tenant_id: int, name: str) -> DeviceProfile | None: ...
     def default_profile(self, tenant_id: int) -> DeviceProfile | None: ...
+    def all_profiles(self, tenant_id: int) -> list[DeviceProfile]: ...
     def profile_users(self, profile_id: int) -> int:
         """How many devices have this profile."""
 
@@ -136,13 +139,16 @@ class ReadTx(
         """Values per key in the order asked, at most `limit` each; keys without data are absent."""
 
     def attempt(self, ref: str) -> Attempt | None: ...
-    def attempts(self, limit: int = 100) -> list[Attempt]:
-        """The newest lines of the provisioning log, newest first."""
+    def attempts(
+        self, limit: int = 100, *, tenant_id: int | None = None, with_unassigned: bool = False
+    ) -> list[Attempt]:
+        """The newest lines of the provisioning log, newest first: of all tenants, or of one, and with
+        `with_unassigned` those whose key nobody knows."""
 
 
 class Tx(
     ReadTx, WriteTimeSeries, WriteCustomers, WriteCommands, WriteClaims, WritePackages, WriteGateways, WritePresence,
-    WriteCertificates, WritePeople, Protocol,
+    WriteCertificates, WritePeople, WriteTenants, Protocol,
 ):  # fmt: skip
     """Everything a decision may do. Constraint violations surface when the batch is replayed."""
 

@@ -13,7 +13,12 @@ class ReadPeople(Protocol):
         """Over all tenants."""
 
     def user(self, tenant_id: int, uuid: UUID) -> User | None: ...
-    def users(self, tenant_id: int, page: Page, *, customer_id: int | None = None) -> tuple[list[User], int]:
+    def user_by_uuid(self, uuid: UUID) -> User | None:
+        """Over all tenants."""
+
+    def users(
+        self, tenant_id: int, page: Page, *, customer_id: int | None = None, authority: str = ""
+    ) -> tuple[list[User], int]:
         """One page and the number of all that match; with `customer_id` this customer's."""
 
     def all_users(self, tenant_id: int, *, customer_id: int | None = None) -> list[User]: ...
@@ -28,6 +33,7 @@ class ReadPeople(Protocol):
     def api_keys(self, tenant_id: int, page: Page) -> tuple[list[ApiKey], int]:
         """One page and the number of all that match."""
 
+    def all_api_keys(self, tenant_id: int) -> list[ApiKey]: ...
     def api_key_count(self, tenant_id: int) -> int: ...
     def keys_in_use(self, after_id: int) -> list[tuple[ApiKey, bytes, UUID]]:
         """Of all tenants: (key, its keyed hash, the tenant's uuid), those with a greater number."""

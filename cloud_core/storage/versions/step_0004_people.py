@@ -1,4 +1,4 @@
-"""Roles of users, the end of their logins, and API keys.
+"""Roles of users, the end of their logins, API keys, and limits of tenants.
 
 A database that begins here has them from the first step already, so each is made where it is missing.
 """
@@ -12,6 +12,8 @@ revision = "0004"
 down_revision = "0003"
 
 _COLUMNS = (
+    ("tenant", "max_devices", "BIGINT NOT NULL DEFAULT 0"),
+    ("tenant", "document", "TEXT NOT NULL DEFAULT '{}'"),
     ("admin_user", "role", "TEXT NOT NULL DEFAULT 'ADMINISTRATOR'"),
     ("admin_user", "generation", "BIGINT NOT NULL DEFAULT 0"),
     ("admin_user", "document", "TEXT NOT NULL DEFAULT '{}'"),

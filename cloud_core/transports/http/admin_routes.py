@@ -15,10 +15,8 @@ from cloud_core.transports.http import shapes
 from cloud_core.transports.http.authority_routes import AuthorityRoutes
 from cloud_core.transports.http.calls import (
     CallSupport,
-    address_of,
     answers,
     integer,
-    json_object,
     mounted,
     no_route,
 )
@@ -29,11 +27,13 @@ from cloud_core.transports.http.device_admin_routes import DeviceAdminRoutes
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.est_routes import EstRoutes
 from cloud_core.transports.http.fleet_routes import FleetRoutes
+from cloud_core.transports.http.login_routes import LoginRoutes
 from cloud_core.transports.http.package_routes import PackageRoutes
 from cloud_core.transports.http.profile_routes import ProfileRoutes
 from cloud_core.transports.http.relation_routes import RelationRoutes
 from cloud_core.transports.http.rpc_routes import RpcRoutes
 from cloud_core.transports.http.server_method_routes import ServerMethodRoutes
+from cloud_core.transports.http.tenant_routes import TenantRoutes
 from cloud_core.transports.http.user_routes import UserRoutes
 
 MAX_ATTEMPTS_SHOWN = 1_000
@@ -72,7 +72,9 @@ class AdminRoutes(CallSupport):
         self._fleet_routes = FleetRoutes(admin)
         self._authority_routes = AuthorityRoutes(admin)
         self._est_routes = est
+        self._login_routes = LoginRoutes(admin)
         self._user_routes = UserRoutes(admin)
+        self._tenant_routes = TenantRoutes(admin)
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -114,6 +116,10 @@ class AdminRoutes(CallSupport):
     def customer_routes(self, request: Request) -> Any:
         return mounted(request, self._customer_routes)
 
+    @app.route("/api/auth/", branch=True)
+    def login_routes(self, request: Request) -> Any:
+        return mounted(request, self._login_routes)
+
     @app.route("/api/user", branch=True)
     @app.route("/api/users")
     @app.route("/api/customer/<_uuid>/users")
@@ -121,6 +127,13 @@ class AdminRoutes(CallSupport):
     @app.route("/api/apiKeys")
     def user_routes(self, request: Request, _uuid: str = "") -> Any:
         return mounted(request, self._user_routes)
+
+    @app.route("/api/tenant")
+    @app.route("/api/tenant/<_uuid>")
+    @app.route("/api/tenant/<_uuid>/users")
+    @app.route("/api/tenants")
+    def tenant_routes(self, request: Request, _uuid: str = "") -> Any:
+        return mounted(request, self._tenant_routes)
 
     @app.route("/api/customer/device/<_name>/claim")
     def claim_routes(self, request: Request, _name: str) -> Any:
@@ -152,41 +165,6 @@ class AdminRoutes(CallSupport):
     @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
     def no_route(self, request: Request, failure: Failure) -> bytes:
         return no_route(request, failure)
-
-    # -- logins -----------------------------------------------------------------------------------
-
-    @app.route("/api/auth/login", methods=["POST"])
-    @answers
-    async def login(self, request: Request) -> Any:
-        body = json_object(request)
-        username, password = str(body.get("username") or ""), str(body.get("password") or "")
-        return await self._admin.login(username, password, address_of(request))
-
-    @app.route("/api/auth/token", methods=["POST"])
-    @answers
-    async def refresh(self, request: Request) -> Any:
-        return await self._admin.refresh(str(json_object(request).get("refreshToken") or ""))
-
-    @app.route("/api/auth/logout", methods=["POST"])
-    @answers
-    async def logout(self, request: Request) -> Any:
-        """Ends the session: its refresh token is no good any more either."""
-        await self._admin.logout(self.operator(request, Act.USE_OWN_LOGIN))
-
-    @app.route("/api/auth/changePassword", methods=["POST"])
-    @answers
-    async def change_password(self, request: Request) -> Any:
-        """`currentPassword` and `newPassword`; answers with tokens, for all others have ended."""
-        operator, body = self.operator(request, Act.USE_OWN_LOGIN), json_object(request)
-        current, new = str(body.get("currentPassword") or ""), body.get("newPassword")
-        return await self._admin.change_password(operator, current, new, address_of(request))
-
-    @app.route("/api/auth/user", methods=["GET"])
-    @answers
-    async def user(self, request: Request) -> Any:
-        """Who one is."""
-        operator = self.operator(request, Act.USE_OWN_LOGIN)
-        return shapes.user_json(await self._admin.user(operator), operator.tenant_uuid, operator.customer_uuid)
 
     # -- provisioning log -------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from cloud_core.model import (
     ProvisionStrategy,
     Reprovisioning,
     StoredCredentials,
+    Tenant,
     User,
 )
 from cloud_core.transports.http import certificate_shapes
@@ -54,7 +55,7 @@ FIXES = {
     Reason.MALFORMED_REQUEST: "Mend the request's body as the detail says.",
     Reason.RATE_LIMITED: "Too many failed attempts from this source; mend those first, then wait.",
     Reason.UNTRUSTED_CERTIFICATE: "Mend the certificate, or the CA in the device profile, as the detail says.",
-    Reason.QUOTA_EXCEEDED: "Delete devices or raise [provisioning] max_devices_per_tenant.",
+    Reason.QUOTA_EXCEEDED: "Delete devices, or raise the tenant's maxDevices or [provisioning] max_devices_per_tenant.",
     Reason.NO_CERTIFICATE_AUTHORITY: "Make a CA (cloud-core ca init); name it in the profile's certificateAuthority.",
     Reason.UNAVAILABLE: "The core was busy; the device may simply ask again.",
 }
@@ -103,6 +104,20 @@ def customer_json(customer: Customer, tenant: UUID) -> dict[str, Any]:
 
 
 _USER_MEMBERS = ("firstName", "lastName", "phone", "additionalInfo")
+
+
+_TENANT_MEMBERS = (
+    "country", "state", "city", "address", "address2", "zip", "phone", "email", "region", "additionalInfo",
+    "tenantProfileId",
+)  # fmt: skip
+
+
+def tenant_json(tenant: Tenant) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(_TENANT_MEMBERS), **tenant.document,
+        "id": entity_id("TENANT", tenant.uuid), "createdTime": tenant.created_ms, "title": tenant.name,
+        "name": tenant.name, "maxDevices": tenant.max_devices,
+    }  # fmt: skip
 
 
 def user_json(user: User, tenant: UUID, customer: UUID | None) -> dict[str, Any]:

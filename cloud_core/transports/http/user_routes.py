@@ -46,7 +46,7 @@ class UserRoutes(CallSupport):
         """A password that was generated stands in the answer, this once."""
         operator, members = self.operator(request, Act.ADMINISTER_USERS), json_object(request)
         saved = await self._users.save(operator, members)
-        shaped = shapes.user_json(saved.user, operator.tenant_uuid, saved.customer_uuid)
+        shaped = shapes.user_json(saved.user, saved.tenant_uuid, saved.customer_uuid)
         return shaped | {"password": saved.password} if saved.password else shaped
 
     @app.route("/api/user/<uuid>", methods=["GET"])
@@ -54,7 +54,7 @@ class UserRoutes(CallSupport):
     async def find(self, request: Request, uuid: str) -> Any:
         operator = self.operator(request, Act.ADMINISTER_USERS)
         placed = await self._users.find(operator, uuid_of(uuid))
-        return shapes.user_json(placed.user, operator.tenant_uuid, placed.customer_uuid)
+        return shapes.user_json(placed.user, placed.tenant_uuid, placed.customer_uuid)
 
     @app.route("/api/user/<uuid>", methods=["DELETE"])
     @answers
@@ -83,7 +83,7 @@ class UserRoutes(CallSupport):
     async def _page(self, request: Request, customer: str | None) -> dict[str, Any]:
         operator, page = self.operator(request, Act.ADMINISTER_USERS), page_of(request)
         rows, total = await self._users.list(operator, page, None if customer is None else uuid_of(customer))
-        shaped = [shapes.user_json(one.user, operator.tenant_uuid, one.customer_uuid) for one in rows]
+        shaped = [shapes.user_json(one.user, one.tenant_uuid, one.customer_uuid) for one in rows]
         return shapes.page_json(shaped, total, page.size, page.page)
 
     # -- API keys ---------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
         ("GET", "/api/plugins/rpc/persistent/<uuid>"), ("GET", "/api/plugins/rpc/persistent/device/<uuid>"),
         ("GET", "/api/relation"), ("GET", "/api/relations"),
         ("GET", "/api/ca"), ("GET", "/api/ca/<which>"), ("GET", "/api/certificates"),
+        ("GET", "/api/device/types"), ("GET", "/api/deviceProfile/names"), ("GET", "/api/devices"),
+        ("GET", "/api/tenant/deviceInfos"),
     },
     Act.READ_DEVICES: {
         ("GET", "/api/device/<uuid>"), ("GET", "/api/device/info/<uuid>"), ("GET", "/api/customer/<uuid>/devices"),
@@ -59,7 +61,7 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
         ("POST", f"{TELEMETRY}/<uuid>/<scope>"), ("POST", f"{TELEMETRY}/DEVICE/<uuid>/<scope>"),
         ("POST", f"{TELEMETRY}/DEVICE/<uuid>/attributes/<scope>"),
         ("DELETE", f"{TELEMETRY}/<uuid>/<scope>"), ("DELETE", f"{TELEMETRY}/DEVICE/<uuid>/<scope>"),
-        ("POST", "/api/devices/attributes/<scope>"),
+        ("POST", "/api/devices/attributes/<scope>"), ("DELETE", f"{TELEMETRY}/DEVICE/<uuid>/timeseries/delete"),
     },
     Act.SEND_RPC: {
         (method, f"/api/{prefix}rpc/{path}")
@@ -77,8 +79,13 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
         ("POST", "/api/user/<uuid>/password"), ("GET", "/api/users"), ("GET", "/api/customer/<customer>/users"),
     },
     Act.ADMINISTER_KEYS: {("POST", "/api/apiKey"), ("DELETE", "/api/apiKey/<uuid>"), ("GET", "/api/apiKeys")},
+    Act.ADMINISTER_TENANTS: {
+        ("POST", "/api/tenant"), ("GET", "/api/tenant/<uuid>"), ("DELETE", "/api/tenant/<uuid>"),
+        ("GET", "/api/tenants"), ("GET", "/api/tenant/<uuid>/users"),
+    },
     Act.ADMINISTER: {
         ("POST", "/api/deviceProfile"), ("DELETE", "/api/deviceProfile/<uuid>"),
+        ("POST", "/api/deviceProfile/<uuid>/default"),
         ("POST", "/api/customer"), ("DELETE", "/api/customer/<uuid>"),
         ("GET", "/api/serverMethods"), ("POST", "/api/serverMethods"), ("DELETE", "/api/serverMethods/<method>"),
     },
