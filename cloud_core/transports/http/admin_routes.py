@@ -27,6 +27,7 @@ from cloud_core.transports.http.customer_routes import CustomerRoutes
 from cloud_core.transports.http.data_routes import DataRoutes
 from cloud_core.transports.http.device_admin_routes import DeviceAdminRoutes
 from cloud_core.transports.http.device_routes import DeviceRoutes
+from cloud_core.transports.http.docs_routes import DocsRoutes
 from cloud_core.transports.http.est_routes import EstRoutes
 from cloud_core.transports.http.fleet_routes import FleetRoutes
 from cloud_core.transports.http.package_routes import PackageRoutes
@@ -71,6 +72,7 @@ class AdminRoutes(CallSupport):
         self._fleet_routes = FleetRoutes(admin)
         self._authority_routes = AuthorityRoutes(admin)
         self._est_routes = est
+        self._docs_routes = DocsRoutes(self)
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -91,6 +93,7 @@ class AdminRoutes(CallSupport):
     @app.route("/api/device", branch=True)
     @app.route("/api/device-with-credentials")
     @app.route("/api/devices")
+    @app.route("/api/deviceInfos/", branch=True)
     @app.route("/api/tenant/", branch=True)
     def device_admin_routes(self, request: Request) -> Any:
         return mounted(request, self._device_admin_routes)
@@ -105,6 +108,11 @@ class AdminRoutes(CallSupport):
     @app.route("/api/plugins/telemetry/", branch=True)
     def data_routes(self, request: Request) -> Any:
         return mounted(request, self._data_routes)
+
+    @app.route("/api/openapi.json")
+    @app.route("/api/docs", branch=True)
+    def docs_routes(self, request: Request) -> Any:
+        return mounted(request, self._docs_routes)
 
     @app.route("/api/customer", branch=True)
     @app.route("/api/customers")
@@ -126,6 +134,7 @@ class AdminRoutes(CallSupport):
     def fleet_routes(self, request: Request) -> Any:
         return mounted(request, self._fleet_routes)
 
+    @app.route("/api/v2/relation")
     @app.route("/api/relation", branch=True)
     @app.route("/api/relations", branch=True)
     def relation_routes(self, request: Request) -> Any:
