@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from klein import Klein
+from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.web.http import Request
 from werkzeug import exceptions as routing
@@ -45,7 +46,7 @@ class DocsRoutes:
     async def description(self, request: Request) -> Any:
         """This description."""
         if not self._description:
-            self._description = msgspec.json.encode(openapi.document(self._routes, metadata.version("muster")))
+            self._description = await deferToThread(_described, self._routes)  # a tenth of a second, once
         request.setHeader("Content-Type", "application/json")
         return self._description
 
@@ -60,6 +61,14 @@ class DocsRoutes:
     async def part(self, request: Request, file: str) -> Any:
         """Script and style of the page."""
         return _file(request, file)
+
+
+def _described(routes: Any) -> bytes:
+    try:
+        version = metadata.version("muster")
+    except metadata.PackageNotFoundError:  # run from its source
+        version = "0"
+    return msgspec.json.encode(openapi.document(routes, version))
 
 
 def _file(request: Request, name: str) -> bytes:
