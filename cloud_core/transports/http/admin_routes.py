@@ -25,6 +25,7 @@ from cloud_core.transports.http.customer_routes import CustomerRoutes
 from cloud_core.transports.http.data_routes import DataRoutes
 from cloud_core.transports.http.device_admin_routes import DeviceAdminRoutes
 from cloud_core.transports.http.device_routes import DeviceRoutes
+from cloud_core.transports.http.docs_routes import DocsRoutes
 from cloud_core.transports.http.est_routes import EstRoutes
 from cloud_core.transports.http.fleet_routes import FleetRoutes
 from cloud_core.transports.http.login_routes import LoginRoutes
@@ -75,6 +76,7 @@ class AdminRoutes(CallSupport):
         self._login_routes = LoginRoutes(admin)
         self._user_routes = UserRoutes(admin)
         self._tenant_routes = TenantRoutes(admin)
+        self._docs_routes = DocsRoutes(self)
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -95,6 +97,7 @@ class AdminRoutes(CallSupport):
     @app.route("/api/device", branch=True)
     @app.route("/api/device-with-credentials")
     @app.route("/api/devices")
+    @app.route("/api/deviceInfos/", branch=True)
     @app.route("/api/tenant/", branch=True)
     def device_admin_routes(self, request: Request) -> Any:
         return mounted(request, self._device_admin_routes)
@@ -109,6 +112,11 @@ class AdminRoutes(CallSupport):
     @app.route("/api/plugins/telemetry/", branch=True)
     def data_routes(self, request: Request) -> Any:
         return mounted(request, self._data_routes)
+
+    @app.route("/api/openapi.json")
+    @app.route("/api/docs", branch=True)
+    def docs_routes(self, request: Request) -> Any:
+        return mounted(request, self._docs_routes)
 
     @app.route("/api/customer", branch=True)
     @app.route("/api/customers")
@@ -148,6 +156,7 @@ class AdminRoutes(CallSupport):
     def fleet_routes(self, request: Request) -> Any:
         return mounted(request, self._fleet_routes)
 
+    @app.route("/api/v2/relation")
     @app.route("/api/relation", branch=True)
     @app.route("/api/relations", branch=True)
     def relation_routes(self, request: Request) -> Any:

@@ -130,6 +130,7 @@ class DeviceAdminRoutes(CallSupport):
         return shapes.page_json(shaped, total, page.size, page.page)
 
     @app.route("/api/tenant/deviceInfos", methods=["GET"])
+    @app.route("/api/deviceInfos/all", methods=["GET"])
     @answers
     async def infos(self, request: Request) -> Any:
         """A page of devices with their customer, profile and activity; by `type` or `deviceProfileId`, and `active`."""

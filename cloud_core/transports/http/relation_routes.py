@@ -33,8 +33,10 @@ class RelationRoutes(CallSupport):
         return no_route(request, failure)
 
     @app.route("/api/relation", methods=["POST"])
+    @app.route("/api/v2/relation", methods=["POST"])
     @answers
     async def save(self, request: Request) -> Any:
+        """In place of one with the same ends, type and group. The newer path answers with the relation."""
         operator, body = self.operator(request, Act.WRITE_DEVICES), json_object(request)
         from_type, from_uuid = _entity(body, "from")
         to_type, to_uuid = _entity(body, "to")
@@ -44,6 +46,7 @@ class RelationRoutes(CallSupport):
             additional_info=body.get("additionalInfo"),
         )  # fmt: skip
         await self._admin.save_relation(relation)
+        return relation_json(relation) if request.path.startswith(b"/api/v2/") else None
 
     @app.route("/api/relation", methods=["GET"])
     @answers
@@ -51,6 +54,7 @@ class RelationRoutes(CallSupport):
         return relation_json(await self._admin.relation(_named(request, self.operator(request, Act.READ))))
 
     @app.route("/api/relation", methods=["DELETE"])
+    @app.route("/api/v2/relation", methods=["DELETE"])
     @answers
     async def delete(self, request: Request) -> Any:
         await self._admin.delete_relation(_named(request, self.operator(request, Act.WRITE_DEVICES)))
@@ -67,6 +71,28 @@ class RelationRoutes(CallSupport):
             operator, ends.get("from"), ends.get("to"), query(request, "relationType"),
             query(request, "relationTypeGroup", COMMON),
         )  # fmt: skip
+        return [relation_json(one) for one in found]
+
+    @app.route("/api/relations/from/<kind>/<uuid>", methods=["GET"])
+    @app.route("/api/relations/from/<kind>/<uuid>/<type_>", methods=["GET"])
+    @answers
+    async def list_from(self, request: Request, kind: str, uuid: str, type_: str = "") -> Any:
+        """From an entity, of one type or of every."""
+        return await self._of_end(request, kind, uuid, type_, is_from=True)
+
+    @app.route("/api/relations/to/<kind>/<uuid>", methods=["GET"])
+    @app.route("/api/relations/to/<kind>/<uuid>/<type_>", methods=["GET"])
+    @answers
+    async def list_to(self, request: Request, kind: str, uuid: str, type_: str = "") -> Any:
+        """To an entity, of one type or of every."""
+        return await self._of_end(request, kind, uuid, type_, is_from=False)
+
+    async def _of_end(self, request: Request, kind: str, uuid: str, type_: str, *, is_from: bool) -> Any:
+        operator, group = self.operator(request, Act.READ), query(request, "relationTypeGroup", COMMON)
+        _check_entity_type(kind, "fromType" if is_from else "toType")
+        end = _uuid(uuid, "fromId" if is_from else "toId")
+        ends = (end, None) if is_from else (None, end)
+        found = await self._admin.relations(operator, *ends, type_, group)
         return [relation_json(one) for one in found]
 
 
