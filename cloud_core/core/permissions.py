@@ -37,6 +37,8 @@ class Act(Enum):
     """See who one is; end the login."""
     READ_DEVICES = auto()
     """Devices and their data; a customer's user sees the customer's alone (`Operator.check_owner`)."""
+    IMPORT_DEVICES = auto()
+    """Load files of devices, see what became of them, undo them."""
     CLAIM = auto()
     """Become the owner of a device by its claim secret."""
     GIVE_BACK = auto()

@@ -33,6 +33,7 @@ from cloud_core.model import (
 )
 from cloud_core.profile_options import ProfileOptions, options_of
 from cloud_core.storage import schema
+from cloud_core.storage.batches import ReadsBatches
 from cloud_core.storage.certificates import ReadsCertificates
 from cloud_core.storage.claims import ReadsClaims
 from cloud_core.storage.commands import ReadsCommands
@@ -78,8 +79,9 @@ def unseal_credentials(vault: Vault, sealed: bytes) -> Credentials:
 
 
 class SqlReadTx(
-    ReadsCustomers, ReadsCommands, ReadsClaims, ReadsPackages, ReadsGateways, ReadsPresence, ReadsCertificates
-):
+    ReadsCustomers, ReadsCommands, ReadsClaims, ReadsPackages, ReadsGateways, ReadsPresence, ReadsCertificates,
+    ReadsBatches,
+):  # fmt: skip
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 
     def __init__(self, connection: Any, dialect: Dialect, statements: Statements, vault: Vault) -> None:
@@ -181,6 +183,11 @@ class SqlReadTx(
             wanted = wanted.where(c.customer_id == customer_id)
         rows, total = self._page(wanted, page, _DEVICE_SORT, [c.name, c.label, schema.device_profile.c.name])
         return [device for row in rows if (device := _device(row))], total
+
+    def _found_device(self, row: Any) -> Device:
+        device = _device(row)
+        assert device is not None, "there is a row"
+        return device
 
     # -- credentials ------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from cloud_core.model import NIL_CUSTOMER, Scope
 from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.transports.http import shapes
 from cloud_core.transports.http.authority_routes import AuthorityRoutes
+from cloud_core.transports.http.bulk_routes import BulkRoutes
 from cloud_core.transports.http.calls import (
     CallSupport,
     address_of,
@@ -80,6 +81,7 @@ class AdminRoutes(CallSupport):
         self._fleet_routes = FleetRoutes(admin)
         self._authority_routes = AuthorityRoutes(admin)
         self._est_routes = est
+        self._bulk_routes = BulkRoutes(admin)
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -126,6 +128,11 @@ class AdminRoutes(CallSupport):
     @app.route("/api/certificates", branch=True)
     def authority_routes(self, request: Request) -> Any:
         return mounted(request, self._authority_routes)
+
+    @app.route("/api/imports", branch=True)
+    @app.route("/api/device/bulk_import")
+    def bulk_routes(self, request: Request) -> Any:
+        return mounted(request, self._bulk_routes)
 
     @app.route("/.well-known/est/", branch=True)
     def est_routes(self, request: Request) -> Any:
