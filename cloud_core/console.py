@@ -10,6 +10,7 @@ import click
 
 from cloud_core.console_ca import certificate_of_ca
 from cloud_core.console_calls import EXIT_REFUSED, HIDDEN, call, common, connect, show, token_file
+from cloud_core.console_import import device_import, device_import_undo
 from cloud_core.rest_client import RestClient, RestError
 
 BY_CHAIN = "X509_CERTIFICATE_CHAIN"
@@ -161,6 +162,10 @@ def device_create(name: str, kind: str, label: str, dry_run: bool, url: str | No
             click.echo(f"cloud-core: {rows[0]['error']}", err=True)
     if rows[0]["status"] in ("ERROR", "CONFLICT"):
         sys.exit(EXIT_REFUSED)
+
+
+device.add_command(device_import)
+device.add_command(device_import_undo)
 
 
 @click.group()

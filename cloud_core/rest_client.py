@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, BinaryIO
 
 import requests
 
 TIMEOUT_S = 15.0
+UPLOAD_TIMEOUT_S = 300.0
 
 
 class RestError(Exception):
@@ -39,12 +40,17 @@ class RestClient:
     def post(self, path: str, body: Any = None, **query: Any) -> Any:
         return self._call("POST", path, json=body, params=query)
 
+    def upload(self, path: str, content: BinaryIO, kind: str, headers: dict[str, str], **query: Any) -> Any:
+        """Sends a file as it is; the answer may take as long as reading all of it."""
+        given = {"Content-Type": kind, **headers}
+        return self._call("POST", path, data=content, headers=given, params=query, timeout=UPLOAD_TIMEOUT_S)
+
     def delete(self, path: str, **query: Any) -> Any:
         return self._call("DELETE", path, params=query)
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         try:
-            response = self._session.request(method, self.url + path, timeout=TIMEOUT_S, **arguments)
+            response = self._session.request(method, self.url + path, **{"timeout": TIMEOUT_S, **arguments})
         except requests.ConnectionError as error:
             raise RestError(f"No answer from {self.url}; is the core running there?") from error
         except requests.RequestException as error:

@@ -205,6 +205,7 @@ class Program:
         if self._tls is not None:
             self._tls.start()
         self._api.packages.maintain()
+        self._admin.imports.start()
         self._maintenance.start(MAINTENANCE_S, now=False)
         self._gateway_report.start(self._config.gateway.report_s, now=False)
         self._presence_flush.start(self._config.presence.flush_s, now=False)
@@ -278,6 +279,7 @@ class Program:
                 repeated.stop()
         if self._tls is not None:
             self._tls.stop()
+        self._admin.imports.stop()
         self._mqtt.stop_accepting()
         deadline_s = self._reactor.seconds() + self._config.limits.drain_s
         while self._mqtt.has_work_pending and self._reactor.seconds() < deadline_s:
@@ -302,6 +304,7 @@ class Program:
         self._api.gateways.maintain()
         self._admin.authorities.warn_of_expiry()
         self._admin.access.maintain()
+        self._admin.imports.maintain()
         if telemetry.retention_days:
             self._store.submit(_drop_history, (now_ms - telemetry.retention_days * DAY_MS,), _maintained)
 

@@ -18,6 +18,7 @@ from cloud_core.core.asking import Asking
 from cloud_core.core.asking import answered as answered  # others find it here
 from cloud_core.core.attributes import check_writable
 from cloud_core.core.authority_admin import AuthoritiesApi
+from cloud_core.core.bulk.imports import ImportsApi
 from cloud_core.core.customers import CustomersApi
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.histories import AggregateQuery, Removal
@@ -79,6 +80,7 @@ class AdminApi(Asking):
             store=store, now_ms=api.now_ms, device_changed=api.device_changed, public_url=api.public_url,
             on_new_authority=api.certificates.anchors_changed,
         )  # fmt: skip
+        self.imports = ImportsApi(store=store, api=api)
         self._tokens = Tokens(jwt_key)
         self._login_count = 0  # under way
 

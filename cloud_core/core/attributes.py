@@ -106,6 +106,10 @@ class AttributesApi:
 
         self._store.submit(_delete, (device_id, scope, tuple(keys)), deleted)
 
+    def announce(self, device_id: int, scope: Scope, values: Attributes) -> None:
+        """As after `put`, for what another decision has written."""
+        self._announce(device_id, scope, values)
+
     def changed(self, device_id: int, news: Iterable[AttributesChange]) -> None:
         """The device hears what another decision has written to its shared attributes."""
         for change in news:

@@ -61,6 +61,8 @@ class Act(Enum):
     """API keys of the tenant."""
     ADMINISTER_TENANTS = auto()
     """Tenants and their first administrators; nothing of what they have."""
+    IMPORT_DEVICES = auto()
+    """Load files of devices, see what became of them, undo them."""
     CLAIM = auto()
     """Become the owner of a device by its claim secret."""
     GIVE_BACK = auto()
@@ -74,7 +76,7 @@ ROLE_ACTS: dict[UserRole, frozenset[Act]] = {
     UserRole.ADMINISTRATOR: frozenset(Act) - {Act.CLAIM, Act.ADMINISTER_TENANTS},  # no customer: nobody to claim for
     UserRole.OPERATOR: _VIEWER
     | {
-        Act.READ_CREDENTIALS, Act.WRITE_DEVICES, Act.WRITE_DATA, Act.SEND_RPC, Act.WRITE_PACKAGES, Act.GIVE_BACK,
+        Act.IMPORT_DEVICES, Act.READ_CREDENTIALS, Act.WRITE_DEVICES, Act.WRITE_DATA, Act.SEND_RPC, Act.WRITE_PACKAGES, Act.GIVE_BACK,
     },
     UserRole.VIEWER: _VIEWER,
 }  # fmt: skip

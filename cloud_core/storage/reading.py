@@ -32,6 +32,7 @@ from cloud_core.model import (
 )
 from cloud_core.profile_options import ProfileOptions, options_of
 from cloud_core.storage import schema
+from cloud_core.storage.batches import ReadsBatches
 from cloud_core.storage.certificates import ReadsCertificates
 from cloud_core.storage.claims import ReadsClaims
 from cloud_core.storage.commands import ReadsCommands
@@ -85,6 +86,7 @@ class SqlReadTx(
     ReadsCertificates,
     ReadsPeople,
     ReadsTenants,
+    ReadsBatches,
 ):
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 
@@ -180,6 +182,11 @@ class SqlReadTx(
     def device_count(self, tenant_id: int) -> int:
         count: int = self._row(self._s.device_count, tenant_id=tenant_id)[0]
         return count
+
+    def _found_device(self, row: Any) -> Device:
+        device = device_of(row)
+        assert device is not None, "there is a row"
+        return device
 
     # -- credentials ------------------------------------------------------------------------------
 

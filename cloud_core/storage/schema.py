@@ -356,6 +356,7 @@ trust_anchor = Table(
 # Pages of devices in the order of these are found in an index, however far into the fleet they lie.
 device_by_creation = Index("device_by_creation", device.c.tenant_id, device.c.created_ms)
 device_by_label = Index("device_by_label", device.c.tenant_id, device.c.label)
+
 # Logins that have ended before their tokens do. Nodes read what is new every few seconds.
 ended_login = _numbered(
     "ended_login",
@@ -377,4 +378,39 @@ api_key = _numbered(
     Column("ends_ms", BigInteger),
     Column("used_ms", BigInteger),
     UniqueConstraint("tenant_id", "name", name="api_key_name_unq_key"),
+)
+
+batch = _numbered(
+    "batch",  # an import of devices
+    Column("uuid", LargeBinary(16), nullable=False, unique=True),
+    Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("touched_ms", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),  # `BatchState`
+    Column("is_atomic", Boolean, nullable=False),
+    Column("options", Text, nullable=False),  # JSON
+    Column("idempotency_key", Text),
+    Column("digest", LargeBinary(32), nullable=False),  # of the file and the options, for the idempotency key
+    Column("row_count", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),  # number of the last row that the step under way is done with
+    Column("counts", Text, nullable=False),  # JSON: {status: rows}
+    Column("problem", Text, nullable=False),
+    UniqueConstraint("tenant_id", "idempotency_key", name="batch_idempotency_key_unq_key"),
+    Index("batch_by_state", "state"),
+)
+
+# Cleared piece by piece: no cascade, which would hold the writer up for a hundred thousand rows.
+batch_row = Table(
+    "batch_row",
+    metadata,
+    Column("batch_id", Id, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("status", Text, nullable=False),  # `RowStatus`
+    Column("name", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("device_uuid", LargeBinary(16)),
+    Column("source_sealed", LargeBinary),  # MessagePack: {column: cell}, credentials among them; None when done
+    Index("batch_row_by_status", "batch_id", "status", "number"),
+    sqlite_with_rowid=False,
 )

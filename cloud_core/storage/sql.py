@@ -10,6 +10,7 @@ from sqlalchemy import Dialect
 
 from cloud_core.entropy import random_bytes
 from cloud_core.model import Attempt, Device, DeviceProfile, ProvisionConfiguration, ProvisionStrategy, Scope
+from cloud_core.storage.batches import WritesBatches
 from cloud_core.storage.certificates import WritesCertificates
 from cloud_core.storage.claims import WritesClaims
 from cloud_core.storage.commands import WritesCommands
@@ -48,7 +49,7 @@ def seal_credentials(vault: Vault, credentials: Credentials) -> bytes:
 
 class SqlTx(
     SqlReadTx, WritesTimeSeries, WritesCustomers, WritesCommands, WritesClaims, WritesPackages, WritesGateways,
-    WritesPresence, WritesCertificates, WritesPeople, WritesTenants,
+    WritesPresence, WritesCertificates, WritesPeople, WritesTenants, WritesBatches,
 ):  # fmt: skip
     """A decision's view of the database, and the batch of samples that goes with it."""
 
@@ -183,6 +184,9 @@ class SqlTx(
         if isinstance(credentials, X509Certificate):
             tenant_id = self._row(self._s.tenant_of_device, id=device_id)[0]
             self._record_credentials(tenant_id, device_id, credentials, authority_id, now_ms)
+
+    def _sealed(self, credentials: Credentials) -> bytes:
+        return seal_credentials(self._vault, credentials)
 
     def mark_issued(self, device_id: int, *, now_ms: int, request_digest: bytes | None) -> None:
         self._write(self._s.mark_issued, b_device_id=device_id, issued_ms=now_ms, request_digest=request_digest)

@@ -25,6 +25,7 @@ from cloud_core.model import (
     Scope,
     StoredCredentials,
 )
+from cloud_core.storage.interface.batches import ReadBatches, WriteBatches
 from cloud_core.storage.interface.certificates import ReadCertificates, WriteCertificates
 from cloud_core.storage.interface.claims import ReadClaims, WriteClaims
 from cloud_core.storage.interface.commands import ReadCommands, WriteCommands
@@ -98,6 +99,7 @@ class ReadTx(
     ReadCertificates,
     ReadPeople,
     ReadTenants,
+    ReadBatches,
     Protocol,
 ):
     """Look-ups, in a consistent state of the database."""
@@ -148,7 +150,7 @@ class ReadTx(
 
 class Tx(
     ReadTx, WriteTimeSeries, WriteCustomers, WriteCommands, WriteClaims, WritePackages, WriteGateways, WritePresence,
-    WriteCertificates, WritePeople, WriteTenants, Protocol,
+    WriteCertificates, WritePeople, WriteTenants, WriteBatches, Protocol,
 ):  # fmt: skip
     """Everything a decision may do. Constraint violations surface when the batch is replayed."""
 

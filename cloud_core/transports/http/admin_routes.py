@@ -13,6 +13,7 @@ from cloud_core.core.admin import AdminApi
 from cloud_core.core.permissions import Act
 from cloud_core.transports.http import shapes
 from cloud_core.transports.http.authority_routes import AuthorityRoutes
+from cloud_core.transports.http.bulk_routes import BulkRoutes
 from cloud_core.transports.http.calls import (
     CallSupport,
     answers,
@@ -77,6 +78,7 @@ class AdminRoutes(CallSupport):
         self._user_routes = UserRoutes(admin)
         self._tenant_routes = TenantRoutes(admin)
         self._docs_routes = DocsRoutes(self)
+        self._bulk_routes = BulkRoutes(admin)
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -166,6 +168,11 @@ class AdminRoutes(CallSupport):
     @app.route("/api/certificates", branch=True)
     def authority_routes(self, request: Request) -> Any:
         return mounted(request, self._authority_routes)
+
+    @app.route("/api/imports", branch=True)
+    @app.route("/api/device/bulk_import")
+    def bulk_routes(self, request: Request) -> Any:
+        return mounted(request, self._bulk_routes)
 
     @app.route("/.well-known/est/", branch=True)
     def est_routes(self, request: Request) -> Any:

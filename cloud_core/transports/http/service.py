@@ -8,6 +8,7 @@ from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi
 from cloud_core.transports.http.adapter import HttpDeviceAdapter
 from cloud_core.transports.http.admin_routes import AdminRoutes
+from cloud_core.transports.http.bulk_routes import with_uploads
 from cloud_core.transports.http.claim_routes import ClaimRoutes
 from cloud_core.transports.http.customer_routes import CustomerRoutes
 from cloud_core.transports.http.deadlines import Deadlines
@@ -44,7 +45,7 @@ class HttpService:
         )
         self._site = BoundedSite(
             routes.app.resource(),
-            body_limit=packages.body_limit,
+            body_limit=with_uploads(packages.body_limit),
             parsePOSTFormSubmission=False,
             timeout=int(request_timeout_s),
             reactor=reactor,

@@ -1,0 +1,265 @@
+"""`ImportsApi`: what operators can do with imports of devices."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import BinaryIO
+from uuid import UUID
+
+from twisted.internet.threads import deferToThread
+
+from cloud_core.core.api import DeviceApi
+from cloud_core.core.asking import Asking
+from cloud_core.core.bulk import applying
+from cloud_core.core.bulk.applying import Piece
+from cloud_core.core.bulk.columns import ERROR, PLAIN
+from cloud_core.core.bulk.planning import Seen
+from cloud_core.core.bulk.reading import CSV, Format, Record, records
+from cloud_core.core.bulk.rows import RowFault, Wish, text_of, wish_of
+from cloud_core.core.bulk.worker import ImportWorker
+from cloud_core.core.downlinks import Ending
+from cloud_core.core.inventory import found
+from cloud_core.core.logins import Operator
+from cloud_core.core.names import MAX_NAME_CHARS
+from cloud_core.core.tokens import new_uuid
+from cloud_core.model import Page
+from cloud_core.storage.interface import ReadTx, Store, Tx
+from cloud_core.storage.interface.batches import BAD, Batch, BatchRow, BatchState, RowStatus
+from shared.errors import InvalidArgument, PlatformError, Unavailable
+
+MAX_RECEIVING = 4  # files being read at once
+MAX_KEY_CHARS = 255
+PLANNED_AT_ONCE = 250
+ERRORS_AT_ONCE = 500
+RECEIVING_MS = 60_000  # without a row for so long, nobody is sending any more
+KEPT_MS = 90 * 86_400_000
+_HASHED_BYTES = 1_048_576
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOptions:
+    """How a file is to be imported. `updates`: attributes of devices that are there already are written too."""
+
+    format: Format = field(default_factory=Format)
+    is_plan: bool = False
+    is_atomic: bool = True
+    updates: bool = True
+    file_name: str = ""
+    idempotency_key: str = ""
+
+
+class ImportsApi(Asking):
+    """Receives files, plans them, has them applied and undone."""
+
+    def __init__(self, *, store: Store, api: DeviceApi) -> None:
+        super().__init__(store)
+        self._api = api
+        self._now_ms: Callable[[], int] = api.now_ms
+        self._receiving = 0
+        self.worker = ImportWorker(store=store, now_ms=api.now_ms, tell=self._tell)
+
+    def start(self) -> None:
+        """Goes on with what was under way when the core ended."""
+        self.worker.wake()
+
+    def stop(self) -> None:
+        self.worker.stop()
+
+    def maintain(self) -> None:
+        """Every minute: forgets what nobody sends any more and what ended long ago, and tries again what has failed."""
+        now_ms = self._now_ms()
+        self._store.submit(_discard, (now_ms - RECEIVING_MS, now_ms - KEPT_MS), lambda _outcome: self.worker.wake())
+
+    async def receive(self, operator: Operator, file: BinaryIO, options: ImportOptions) -> Batch:
+        """Reads and plans a file; then has it applied unless only the plan is wanted. Nothing of the file is kept
+        if it cannot be read. Of a key that was used before for the same file: the batch that came of it.
+
+        Raises: InvalidArgument, Unavailable.
+        """
+        if len(options.idempotency_key) > MAX_KEY_CHARS:
+            raise InvalidArgument(f"The Idempotency-Key is longer than {MAX_KEY_CHARS} characters")
+        if self._receiving >= MAX_RECEIVING:
+            raise Unavailable(f"{MAX_RECEIVING} imports are being received; try again in a moment", retry_after_s=5.0)
+        self._receiving += 1
+        try:
+            digest = await deferToThread(_digest, file, options)
+            batch, is_new = await self._decide(applying.open_batch, self._new_batch(operator, digest, options))
+            if is_new:
+                batch = await self._fill(batch, file, options)
+        finally:
+            self._receiving -= 1
+        if batch.state is BatchState.APPLYING:
+            self.worker.wake()
+        return batch
+
+    def _new_batch(self, operator: Operator, digest: bytes, options: ImportOptions) -> Batch:
+        now_ms = self._now_ms()
+        return Batch(
+            uuid=new_uuid(now_ms), tenant_id=operator.tenant_id, created_ms=now_ms, touched_ms=now_ms,
+            state=BatchState.RECEIVING, is_atomic=options.is_atomic, digest=digest,
+            idempotency_key=options.idempotency_key or None,
+            options={
+                "file": options.file_name[:MAX_NAME_CHARS].replace("\0", ""), "casts": options.format.kind == CSV,
+                "updates": options.updates,
+            },
+        )  # fmt: skip
+
+    async def _fill(self, batch: Batch, file: BinaryIO, options: ImportOptions) -> Batch:
+        pieces = _pieces(records(file, options.format), Seen(), casts=options.format.kind == CSV)
+        columns: dict[str, None] = {}
+        try:
+            while (rows := await deferToThread(next, pieces, None)) is not None:
+                columns |= dict.fromkeys(column for row, _ in rows for column in row.cells)
+                planned = await self._read(_plan, batch.tenant_id, rows, self._now_ms(), options.updates)
+                await self._decide(applying.store_rows, batch.id, planned, self._now_ms())
+            order = [one for one in PLAIN if one in columns] + sorted(set(columns) - set(PLAIN))
+            return await self._decide(applying.close_batch, batch.id, order, options.is_plan, self._now_ms())
+        except PlatformError:
+            pieces.close()
+            await self._decide(applying.give_up, batch.id)
+            self.worker.wake()
+            raise
+
+    async def receive_and_wait(self, operator: Operator, file: BinaryIO, options: ImportOptions) -> Batch:
+        """As `receive`; answers when all rows are done."""
+        batch = await self.receive(operator, file, options)
+        return await self.worker.ended(batch.uuid) if batch.state is BatchState.APPLYING else batch
+
+    async def find(self, operator: Operator, uuid: UUID) -> Batch:
+        return found(await self._read(_batch, operator.tenant_id, uuid), "Import", uuid)
+
+    async def batches(self, operator: Operator, page: Page) -> tuple[list[Batch], int]:
+        return await self._read(_batches, operator.tenant_id, page)
+
+    async def rows(self, operator: Operator, uuid: UUID, status: str, page: Page) -> tuple[list[BatchRow], int]:
+        """One page of the rows, with `status` of those that have it. Raises: NotFound, InvalidArgument."""
+        if status and status not in RowStatus.__members__:
+            raise InvalidArgument(f"Unknown status '{status[:40]}'; use one of {', '.join(RowStatus)}")
+        batch = await self.find(operator, uuid)
+        total = batch.counts.get(status, 0) if status else batch.row_count
+        return await self._read(_rows_page, batch.id, status, page), total
+
+    async def bad_rows(self, batch: Batch) -> AsyncIterator[BatchRow]:
+        """Those that were or would be refused, in the order of the file."""
+        after = 0
+        while rows := await self._read(_bad_rows, batch.id, after):
+            for row in rows:
+                yield row
+            after = rows[-1].number
+
+    async def error_file(self, operator: Operator, uuid: UUID) -> AsyncIterator[bytes]:
+        """CSV of the bad rows, their reason in the last column: to be corrected and loaded again. Raises: NotFound."""
+        batch = await self.find(operator, uuid)
+        columns = batch.options.get("columns", [])
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield _csv_of([*columns, ERROR])
+            async for row in self.bad_rows(batch):
+                yield _csv_of([*(text_of(row.cells.get(column, "")) for column in columns), row.detail])
+
+        return pieces()
+
+    async def apply(self, operator: Operator, uuid: UUID, *, is_atomic: bool | None) -> Batch:
+        """Of what was only planned, or refused for its mode. Raises: NotFound, InvalidArgument."""
+        batch = await self._decide(applying.start_batch, operator.tenant_id, uuid, is_atomic, self._now_ms())
+        self.worker.wake()
+        return batch
+
+    async def undo(self, operator: Operator, uuid: UUID) -> Batch:
+        """Deletes what it has created, where that is as it was. Raises: NotFound, InvalidArgument."""
+        batch = await self._decide(applying.start_undo, operator.tenant_id, uuid, self._now_ms())
+        self.worker.wake()
+        return batch
+
+    def _tell(self, piece: Piece) -> None:
+        """Sessions and others hear of what is on disk now."""
+        for device_id in piece.changed:
+            self._api.device_changed(device_id, Ending.DEVICE_CHANGED)
+        for device_id, news in piece.news:
+            self._api.attributes.changed(device_id, news)
+        for device_id, scope, values in piece.written:
+            self._api.attributes.announce(device_id, scope, values)
+        for gone in piece.deleted:
+            self._api.device_changed(gone.device_id, Ending.DEVICE_DELETED)
+            if gone.gateway_id:
+                self._api.gateways.deleted(piece.batch.tenant_id, gone.gateway_id, gone.name)
+
+
+def _digest(file: BinaryIO, options: ImportOptions) -> bytes:
+    hashed = hashlib.sha256()
+    columns = options.format.columns.names if options.format.columns is not None else None
+    told = (
+        options.is_plan, options.is_atomic, options.updates, options.format.kind, options.format.delimiter,
+        options.format.encoding, options.format.has_header, columns, options.format.mapped,
+    )  # fmt: skip
+    hashed.update(json.dumps(told, sort_keys=True).encode())
+    file.seek(0)
+    while piece := file.read(_HASHED_BYTES):
+        hashed.update(piece)
+    return hashed.digest()
+
+
+def _pieces(
+    found_in_file: Iterator[Record], seen: Seen, *, casts: bool
+) -> Generator[list[tuple[BatchRow, Wish | None]], None, None]:
+    while piece := [_read_row(record, seen, casts=casts) for record in islice(found_in_file, PLANNED_AT_ONCE)]:
+        yield piece
+
+
+def _read_row(record: Record, seen: Seen, *, casts: bool) -> tuple[BatchRow, Wish | None]:
+    """A row, and what it wishes unless the row alone shows that it cannot be applied."""
+    name = text_of(record.cells.get("name", ""))[:MAX_NAME_CHARS].replace("\0", "\ufffd")
+    row = BatchRow(number=record.number, status=RowStatus.ERROR, name=name, cells=record.cells)
+    try:
+        if record.fault:
+            raise RowFault("MALFORMED", record.fault)
+        wish = wish_of(record.number, record.cells, casts=casts)
+    except RowFault as fault:
+        row.code, row.detail = fault.code, str(fault).replace("\0", "\ufffd")
+        return row, None
+    clash = seen.clash(wish)
+    if clash is not None:
+        row.status, row.code, row.detail = clash.status, clash.code, clash.detail
+        return row, None
+    return row, wish
+
+
+def _csv_of(cells: list[str]) -> bytes:
+    line = io.StringIO()
+    csv.writer(line).writerow(cells)
+    return line.getvalue().encode()
+
+
+def _plan(
+    tx: ReadTx, tenant_id: int, rows: list[tuple[BatchRow, Wish | None]], now_ms: int, updates: bool
+) -> list[BatchRow]:
+    return applying.plan_rows(tx, tenant_id, rows, now_ms, updates=updates)
+
+
+def _batch(tx: ReadTx, tenant_id: int, uuid: UUID) -> Batch | None:
+    return tx.batch(tenant_id, uuid)
+
+
+def _batches(tx: ReadTx, tenant_id: int, page: Page) -> tuple[list[Batch], int]:
+    return tx.batches(tenant_id, page)
+
+
+def _rows_page(tx: ReadTx, batch_id: int, status: str, page: Page) -> list[BatchRow]:
+    return tx.batch_row_page(batch_id, status=status, offset=page.page * page.size, limit=page.size)
+
+
+def _bad_rows(tx: ReadTx, batch_id: int, after: int) -> list[BatchRow]:
+    """The next ones of both kinds, in the order of the file."""
+    lists = [tx.batch_rows(batch_id, after=after, limit=ERRORS_AT_ONCE, status=status) for status in BAD]
+    rows = sorted((row for rows in lists for row in rows), key=lambda row: row.number)
+    return rows[:ERRORS_AT_ONCE]
+
+
+def _discard(tx: Tx, received_before_ms: int, ended_before_ms: int) -> int:
+    return tx.discard_batches(received_before_ms=received_before_ms, ended_before_ms=ended_before_ms)

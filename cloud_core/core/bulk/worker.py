@@ -1,0 +1,87 @@
+"""Goes on with imports that are under way, piece by piece, also with those that a restart has interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from cloud_core.core.asking import Asking
+from cloud_core.core.bulk.applying import Piece, apply_piece, discard_piece, undo_piece
+from cloud_core.storage.interface import ReadTx, Store
+from cloud_core.storage.interface.batches import Batch, BatchState
+from shared.errors import PlatformError, Unavailable
+
+log = Logger()
+_WORK = {
+    BatchState.APPLYING: apply_piece,
+    BatchState.UNDOING: undo_piece,
+    BatchState.DISCARDED: discard_piece,
+}
+
+
+class ImportWorker(Asking):
+    """One batch after another. A failure ends the run; `wake` begins another, and maintenance wakes it every minute."""
+
+    def __init__(self, *, store: Store, now_ms: Callable[[], int], tell: Callable[[Piece], None]) -> None:
+        super().__init__(store)
+        self._now_ms = now_ms
+        self._tell = tell
+        self._is_running = self._is_woken = self._is_stopped = False
+        self._waiting: dict[UUID, list[Deferred[Batch | PlatformError]]] = {}
+
+    def wake(self) -> None:
+        """Looks for work, unless it is at work anyway."""
+        self._is_woken = True
+        if not self._is_running and not self._is_stopped:
+            self._is_running = True
+            Deferred.fromCoroutine(self._run()).addErrback(lambda failure: log.failure("Imports have failed", failure))
+
+    def stop(self) -> None:
+        """After the piece under way; what is left is gone on with at the next start."""
+        self._is_stopped = True
+        self._answer_all(Unavailable("The core is stopping; the import goes on at its next start"))
+
+    async def ended(self, uuid: UUID) -> Batch:
+        """The batch, when nothing is left to do for it. Raises: PlatformError where that cannot be said now."""
+        waiting: Deferred[Batch | PlatformError] = Deferred()
+        self._waiting.setdefault(uuid, []).append(waiting)
+        self.wake()
+        outcome = await waiting
+        if isinstance(outcome, PlatformError):
+            raise outcome
+        return outcome
+
+    async def _run(self) -> None:
+        try:
+            while self._is_woken and not self._is_stopped:
+                self._is_woken = False
+                for batch in await self._decide(_under_way):
+                    await self._go_through(batch)
+        except PlatformError as error:
+            log.error("Imports wait for the next try in a minute: {error}", error=str(error))
+            self._answer_all(error)
+        finally:
+            self._is_running = False
+
+    async def _go_through(self, batch: Batch) -> None:
+        while not self._is_stopped:
+            piece = await self._decide(_WORK[batch.state], batch.id, self._now_ms())
+            if piece is None:
+                return  # somebody else has ended it
+            self._tell(piece)
+            if piece.is_ended:
+                for waiting in self._waiting.pop(batch.uuid, ()):
+                    waiting.callback(piece.batch)
+                return
+
+    def _answer_all(self, error: PlatformError) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for one in (one for all_of_batch in waiting.values() for one in all_of_batch):
+            one.callback(error)
+
+
+def _under_way(tx: ReadTx) -> list[Batch]:
+    return tx.batches_under_way()
