@@ -150,6 +150,10 @@ class Log(Section, frozen=True, kw_only=True):
     level: Literal["debug", "info", "warn", "error"] = "info"
 
 
+class Metrics(Section, frozen=True, kw_only=True):
+    token: str = ""  # whoever asks for /metrics with it as bearer; empty: callers on this machine alone
+
+
 class Cluster(Section, frozen=True, kw_only=True):
     workers: int = 1  # more than one comes with a later release
 
@@ -175,13 +179,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = msgspec.field(default_factory=Limits)
     admin: Admin = msgspec.field(default_factory=Admin)
     log: Log = msgspec.field(default_factory=Log)
+    metrics: Metrics = msgspec.field(default_factory=Metrics)
     cluster: Cluster = msgspec.field(default_factory=Cluster)
 
 
 SECTIONS: dict[str, type[Section]] = {
     "http": Http, "mqtt": Mqtt, "coap": Coap, "tls": Tls, "ca": Ca, "database": Database,
     "provisioning": Provisioning, "claims": Claims, "packages": Packages, "gateway": Gateway, "telemetry": Telemetry,
-    "rpc": Rpc, "presence": Presence, "rates": Rates, "limits": Limits, "admin": Admin, "log": Log, "cluster": Cluster,
+    "rpc": Rpc, "presence": Presence, "rates": Rates, "limits": Limits, "admin": Admin, "log": Log,
+    "metrics": Metrics, "cluster": Cluster,
 }  # fmt: skip
 
 
@@ -253,7 +259,7 @@ def _section(name: str, kind: type[Section], values: dict[str, Any], problems: l
         try:
             good[key] = msgspec.convert(value, fields[key].type, strict=False)
         except msgspec.ValidationError as error:
-            shown = "" if "password" in key or key == "key" else f" (given: {value!r})"
+            shown = "" if "password" in key or key in ("key", "token") else f" (given: {value!r})"
             problems.append(f"[{name}] {key}: {error}{shown}.")
             continue
         _check_range(name, key, good[key], problems)

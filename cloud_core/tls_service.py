@@ -63,6 +63,7 @@ class TlsService:
         self._handshake_s = handshake_s
         self._context: SSL.Context | None = None
         self._anchors: AnchorSource | None = None
+        self._factories: dict[str, TlsFactory] = {}
         self._look = LoopingCall(tls.reload_if_changed)
         self._report = LoopingCall(self._report_now)
         for repeated in (self._look, self._report):
@@ -72,7 +73,13 @@ class TlsService:
         """TLS before what `wrapped` builds. Raises: TlsFailed."""
         if self._context is None:
             self._context = self.tls.context(SSL.TLS_SERVER_METHOD)
-        return TlsFactory(wrapped, self._context, name=name, reactor=self._reactor, handshake_s=self._handshake_s)
+        factory = TlsFactory(wrapped, self._context, name=name, reactor=self._reactor, handshake_s=self._handshake_s)
+        self._factories[name] = factory
+        return factory
+
+    def handshakes(self) -> dict[str, tuple[int, int]]:
+        """Name of the port -> handshakes since the start that came to an end, and those that failed."""
+        return {name: (one.opened, one.failed) for name, one in self._factories.items()}
 
     def trusting(self, source: AnchorSource) -> Deferred[None]:
         """Fires when those are known whom a client's certificate must lead to; they are followed from then on."""

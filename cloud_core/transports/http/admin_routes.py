@@ -38,6 +38,7 @@ from cloud_core.transports.http.customer_routes import CustomerRoutes
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.est_routes import EstRoutes
 from cloud_core.transports.http.fleet_routes import FleetRoutes
+from cloud_core.transports.http.observing_routes import ObservingRoutes
 from cloud_core.transports.http.package_routes import PackageRoutes
 from cloud_core.transports.http.relation_routes import RelationRoutes, device_search_from
 from cloud_core.transports.http.rpc_routes import RpcRoutes
@@ -67,6 +68,7 @@ class AdminRoutes(CallSupport):
         claims: ClaimRoutes,
         packages: PackageRoutes,
         est: EstRoutes,
+        observing: ObservingRoutes,
     ) -> None:
         super().__init__(admin)
         self._device_routes = devices
@@ -80,6 +82,7 @@ class AdminRoutes(CallSupport):
         self._fleet_routes = FleetRoutes(admin)
         self._authority_routes = AuthorityRoutes(admin)
         self._est_routes = est
+        self._observing_routes = observing
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -130,6 +133,11 @@ class AdminRoutes(CallSupport):
     @app.route("/.well-known/est/", branch=True)
     def est_routes(self, request: Request) -> Any:
         return mounted(request, self._est_routes)
+
+    @app.route("/metrics")
+    @app.route("/health/", branch=True)
+    def observing_routes(self, request: Request) -> Any:
+        return mounted(request, self._observing_routes)
 
     @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
     def no_route(self, request: Request, failure: Failure) -> bytes:

@@ -16,6 +16,7 @@ from cloud_core.transports.http.est_routes import EstRoutes
 from cloud_core.transports.http.front import FrontFactory
 from cloud_core.transports.http.intake import BoundedSite
 from cloud_core.transports.http.long_polls import LongPolls
+from cloud_core.transports.http.observing_routes import ObservingRoutes
 from cloud_core.transports.http.package_routes import PackageRoutes
 from cloud_core.transports.http.rpc_routes import RpcRoutes
 from cloud_core.transports.http.server_method_routes import ServerMethodRoutes
@@ -25,7 +26,14 @@ class HttpService:
     """Device API and administration on one port."""
 
     def __init__(
-        self, *, api: DeviceApi, admin: AdminApi, reactor: Any, is_fast_path_on: bool, request_timeout_s: float
+        self,
+        *,
+        api: DeviceApi,
+        admin: AdminApi,
+        reactor: Any,
+        is_fast_path_on: bool,
+        request_timeout_s: float,
+        metrics_token: str = "",
     ) -> None:
         # `reactor`: seconds and callLater; untyped because a test passes a Clock.
         self._polls = LongPolls(api.downlinks, Deadlines(reactor))
@@ -41,6 +49,7 @@ class HttpService:
             claims=ClaimRoutes(admin, api.claims),
             packages=packages,
             est=EstRoutes(api.enrolment, now_ms=api.now_ms),
+            observing=ObservingRoutes(metrics=api.metrics, health=api.health, token=metrics_token),
         )
         self._site = BoundedSite(
             routes.app.resource(),
@@ -55,6 +64,10 @@ class HttpService:
     def factory(self) -> Any:  # IProtocolFactory
         """What the listener builds connections with."""
         return self._front if self._is_fast_path_on else self._site
+
+    @property
+    def long_poll_count(self) -> int:
+        return len(self._polls)
 
     def stop(self) -> None:
         """Tells who waits to ask again, and closes the connections that are still with the front."""
