@@ -154,6 +154,11 @@ class Metrics(Section, frozen=True, kw_only=True):
     token: str = ""  # whoever asks for /metrics with it as bearer; empty: callers on this machine alone
 
 
+class Tracing(Section, frozen=True, kw_only=True):
+    endpoint: str = ""  # of a collector for OTLP over HTTP, as http://collector:4318/v1/traces; empty: no traces
+    sampled: float = 1.0  # the share of provision attempts and REST calls that is traced
+
+
 class Cluster(Section, frozen=True, kw_only=True):
     workers: int = 1  # more than one comes with a later release
 
@@ -180,6 +185,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     admin: Admin = msgspec.field(default_factory=Admin)
     log: Log = msgspec.field(default_factory=Log)
     metrics: Metrics = msgspec.field(default_factory=Metrics)
+    tracing: Tracing = msgspec.field(default_factory=Tracing)
     cluster: Cluster = msgspec.field(default_factory=Cluster)
 
 
@@ -187,7 +193,7 @@ SECTIONS: dict[str, type[Section]] = {
     "http": Http, "mqtt": Mqtt, "coap": Coap, "tls": Tls, "ca": Ca, "database": Database,
     "provisioning": Provisioning, "claims": Claims, "packages": Packages, "gateway": Gateway, "telemetry": Telemetry,
     "rpc": Rpc, "presence": Presence, "rates": Rates, "limits": Limits, "admin": Admin, "log": Log,
-    "metrics": Metrics, "cluster": Cluster,
+    "metrics": Metrics, "tracing": Tracing, "cluster": Cluster,
 }  # fmt: skip
 
 
@@ -281,6 +287,10 @@ def _check_range(section: str, key: str, value: object, problems: list[str]) -> 
         problems.append(
             f"[ca] public_url: '{value}' is no address; write http://host:port, without a path or with one."
         )
+    elif (section, key) == ("tracing", "endpoint") and isinstance(value, str) and not _URL.fullmatch(value):
+        problems.append(f"[tracing] endpoint: '{value}' is no address; write http://host:4318/v1/traces.")
+    elif (section, key) == ("tracing", "sampled") and isinstance(value, float) and value > 1:
+        problems.append(f"[tracing] sampled: {value} is no share; use 0 to 1.")
     elif section == "cluster" and key == "workers" and value != 1:
         problems.append("[cluster] workers: this release runs one process; leave it at 1.")
 

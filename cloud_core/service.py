@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from cloud_core.config import Config, Gateway, Rpc
@@ -28,6 +29,7 @@ from cloud_core.storage.interface import Tx
 from cloud_core.storage.store import SqlStore, sqlite_url
 from cloud_core.storage.vault import Vault
 from cloud_core.tls_service import TlsService, server_tls
+from cloud_core.tracing import Tracing, TracingFailed
 from cloud_core.transports.coap.service import CoapService
 from cloud_core.transports.http.service import HttpService
 from cloud_core.transports.http.status_fetcher import StatusFetcher
@@ -78,6 +80,17 @@ def open_tls(config: Config, reactor: Any) -> TlsService | None:
     if tls is None:
         return None
     return TlsService(tls, reactor=reactor, handshake_s=config.limits.connect_timeout_s)
+
+
+def open_tracing(config: Config) -> Tracing | None:
+    """Traces where the configuration asks for them. Raises: StartFailed."""
+    section = config.tracing
+    if not section.endpoint:
+        return None
+    try:
+        return Tracing(endpoint=section.endpoint, sampled=section.sampled)
+    except TracingFailed as error:
+        raise StartFailed(str(error)) from error
 
 
 def options_of(config: Config) -> Options:
@@ -180,6 +193,10 @@ class Program:
             api=self._api, store=self._store, mqtt=self._mqtt, http=self._http, coap=self._coap, tls=self._tls,
             server_certificates=self._server_certificates,
         )  # fmt: skip
+        self._tracing = open_tracing(config)
+        if self._tracing is not None:
+            self._api.on_attempt = self._tracing.attempt
+            self._http.trace(self._tracing.call)
         self._is_listening = self._is_draining = False
         self._api.health.checks = [self._what_is_wrong]
         self._ports: list[FastPort] = []
@@ -296,6 +313,8 @@ class Program:
         await self._status_fetcher.stop()
         self._api.presence.stop()
         self._store.close()
+        if self._tracing is not None:
+            await deferToThread(self._tracing.stop)
 
     def _maintain(self) -> None:
         self._api.rpc.maintain()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, time_ns
 from typing import Any, Protocol
 
 from twisted.logger import Logger
@@ -85,6 +85,10 @@ class Options:
     is_success_logged: bool = False  # a line for each provision attempt that was granted, at level debug
 
 
+# (transport, stage, outcome, ref, began_ns, ended_ns)
+OnAttempt = Callable[[str, str, str, str, int, int], None]
+
+
 def _no_timers(_delay_s: float, _callback: Callable[[], Any]) -> Any:
     raise RuntimeError("this DeviceApi was built without a clock")
 
@@ -114,6 +118,7 @@ class DeviceApi:
         self._policy = policy
         self._wall_clock = wall_clock
         self.metrics = Metrics()
+        self.on_attempt: OnAttempt | None = None  # hears of each provision attempt, for traces
         self.health = Health(store=store, now_s=wall_clock, call_later=call_later)
         self._is_anonymous_allowed = is_anonymous_provisioning_allowed
         self._logins = LoginCache()
@@ -359,6 +364,9 @@ class DeviceApi:
             self.failed_attempts.record(peer.address, "", self._wall_clock())
         error.stage = "ration" if is_rationed else "parse"
         self.metrics.provisioned(peer.transport, error.stage, error.reason.value, 0.0)
+        if self.on_attempt is not None:
+            now_ns = time_ns()
+            self.on_attempt(peer.transport.value, error.stage, error.reason.value, error.ref, now_ns, now_ns)
         args = (error, error.ref, request, peer, self.now_ms(), error.stage)
         self._store.submit(provisioning.log_refusal, args, _ignore)
         done(error)
@@ -373,7 +381,12 @@ class DeviceApi:
                 log.debug(
                     "Provision request granted: {ref}", ref=ref, transport=peer.transport.value, source=peer.address
                 )
-        self.metrics.provisioned(peer.transport, stage, said, perf_counter() - began_s)
+        seconds = perf_counter() - began_s
+        self.metrics.provisioned(peer.transport, stage, said, seconds)
+        if self.on_attempt is not None:
+            ended_ns = time_ns()
+            said_ref = outcome.ref or "" if isinstance(outcome, PlatformError) else ref
+            self.on_attempt(peer.transport.value, stage, said, said_ref, ended_ns - int(seconds * 1e9), ended_ns)
 
     # -- data -------------------------------------------------------------------------------------
 

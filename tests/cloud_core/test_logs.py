@@ -39,8 +39,8 @@ def test_whatever_a_peer_sends_stays_one_line() -> None:
 
 def test_members_do_not_displace_what_every_line_has() -> None:
     """A member named like one of the line's own gets an underscore; objects other than plain values are left out."""
-    (line,) = lines_of(lambda log: log.error("E", level="mine", error="why", thing=object()))
-    assert (line["level"], line["level_"], line["error_"]) == ("error", "mine", "why")
+    (line,) = lines_of(lambda log: log.error("E", message="mine", error="why", thing=object()))
+    assert (line["message"], line["message_"], line["error_"]) == ("E", "mine", "why")
     assert "thing" not in line
 
 

@@ -14,7 +14,7 @@ from cloud_core.transports.http.deadlines import Deadlines
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.est_routes import EstRoutes
 from cloud_core.transports.http.front import FrontFactory
-from cloud_core.transports.http.intake import BoundedSite
+from cloud_core.transports.http.intake import BoundedSite, OnCall
 from cloud_core.transports.http.long_polls import LongPolls
 from cloud_core.transports.http.observing_routes import ObservingRoutes
 from cloud_core.transports.http.package_routes import PackageRoutes
@@ -60,6 +60,10 @@ class HttpService:
         )
         self._front = FrontFactory(adapter, self._site, reactor=reactor, request_timeout_s=request_timeout_s)
         self._is_fast_path_on = is_fast_path_on
+
+    def trace(self, on_call: OnCall) -> None:
+        """`on_call` hears of each REST call when it is answered."""
+        self._site.on_call = on_call
 
     def factory(self) -> Any:  # IProtocolFactory
         """What the listener builds connections with."""
