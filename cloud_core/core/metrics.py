@@ -3,7 +3,8 @@
 Labels are transports, stages, reasons and kinds: closed sets. Names of devices, profiles and sources are never among
 them, whatever the number of devices; nor is anything that a peer has sent.
 
-A message costs one addition to a slot. All else is read where it stands already, by `sources`, and only when asked.
+A message costs one addition to a slot, and one for each of its samples. All else is read where it stands already, by
+`sources`, and only when asked.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from cloud_core.measures import Family, Histogram, counter, histogram, rendered
 from cloud_core.model import Transport
 from shared.errors import PlatformError
-from shared.messages import Sample
 
 DURATION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 SUCCESS = "SUCCESS"
@@ -23,7 +23,7 @@ _Key = tuple[str, ...]
 
 
 class Taken:
-    """Messages of one transport that the core has taken over."""
+    """Messages of one transport that the core has taken over, and values in telemetry; who counts adds to a slot."""
 
     __slots__ = ("data_points", "other", "telemetry")
 
@@ -31,11 +31,6 @@ class Taken:
         self.telemetry = 0
         self.other = 0
         self.data_points = 0
-
-    def samples(self, samples: Iterable[Sample]) -> None:
-        """Counts the data points of telemetry."""
-        for sample in samples:
-            self.data_points += len(sample[1])
 
 
 class Metrics:

@@ -179,7 +179,8 @@ class CoapDeviceAdapter:
             if refused is not None:
                 raise refused
         self._taken.telemetry += 1
-        self._taken.samples(samples)
+        for _, values in samples:
+            self._taken.data_points += len(values)
         api.post_telemetry(identity, samples, self._accepted(answer))
 
     def _post_attributes(self, identity: Identity, request: Request, answer: Answer) -> None:

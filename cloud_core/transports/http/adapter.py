@@ -159,7 +159,8 @@ class HttpDeviceAdapter:
             if limited is not None:
                 raise limited
         self._taken.telemetry += 1
-        self._taken.samples(samples)
+        for _, values in samples:
+            self._taken.data_points += len(values)
         self._api.post_telemetry(identity, samples, self._acknowledged(answer))
 
     def _call_server(self, identity: Identity, body: bytes, answer: Answer) -> None:

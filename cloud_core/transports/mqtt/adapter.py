@@ -243,7 +243,8 @@ class MqttAdapter(Exchange):
         if not samples and not ids:
             return
         assert self._identity is not None
-        self._taken.samples(samples)
+        for _, values in samples:
+            self._taken.data_points += len(values)
         slots = self._all_slots()
         slot = slots.take(ids)
 
