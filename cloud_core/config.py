@@ -152,6 +152,15 @@ class Log(Section, frozen=True, kw_only=True):
     level: Literal["debug", "info", "warn", "error"] = "info"
 
 
+class Metrics(Section, frozen=True, kw_only=True):
+    token: str = ""  # whoever asks for /metrics with it as bearer; empty: callers on this machine alone
+
+
+class Tracing(Section, frozen=True, kw_only=True):
+    endpoint: str = ""  # of a collector for OTLP over HTTP, as http://collector:4318/v1/traces; empty: no traces
+    sampled: float = 1.0  # the share of provision attempts and REST calls that is traced
+
+
 class Cluster(Section, frozen=True, kw_only=True):
     workers: int = 1  # more than one comes with a later release
 
@@ -177,13 +186,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = msgspec.field(default_factory=Limits)
     admin: Admin = msgspec.field(default_factory=Admin)
     log: Log = msgspec.field(default_factory=Log)
+    metrics: Metrics = msgspec.field(default_factory=Metrics)
+    tracing: Tracing = msgspec.field(default_factory=Tracing)
     cluster: Cluster = msgspec.field(default_factory=Cluster)
 
 
 SECTIONS: dict[str, type[Section]] = {
     "http": Http, "mqtt": Mqtt, "coap": Coap, "tls": Tls, "ca": Ca, "database": Database,
     "provisioning": Provisioning, "claims": Claims, "packages": Packages, "gateway": Gateway, "telemetry": Telemetry,
-    "rpc": Rpc, "presence": Presence, "rates": Rates, "limits": Limits, "admin": Admin, "log": Log, "cluster": Cluster,
+    "rpc": Rpc, "presence": Presence, "rates": Rates, "limits": Limits, "admin": Admin, "log": Log,
+    "metrics": Metrics, "tracing": Tracing, "cluster": Cluster,
 }  # fmt: skip
 
 
@@ -258,7 +270,7 @@ def _section(name: str, kind: type[Section], values: dict[str, Any], problems: l
         try:
             good[key] = msgspec.convert(value, fields[key].type, strict=False)
         except msgspec.ValidationError as error:
-            shown = "" if "password" in key or key == "key" else f" (given: {value!r})"
+            shown = "" if "password" in key or key in ("key", "token") else f" (given: {value!r})"
             problems.append(f"[{name}] {key}: {error}{shown}.")
             continue
         _check_range(name, key, good[key], problems)
@@ -280,6 +292,10 @@ def _check_range(section: str, key: str, value: object, problems: list[str]) -> 
         problems.append(
             f"[ca] public_url: '{value}' is no address; write http://host:port, without a path or with one."
         )
+    elif (section, key) == ("tracing", "endpoint") and isinstance(value, str) and not _URL.fullmatch(value):
+        problems.append(f"[tracing] endpoint: '{value}' is no address; write http://host:4318/v1/traces.")
+    elif (section, key) == ("tracing", "sampled") and isinstance(value, float) and value > 1:
+        problems.append(f"[tracing] sampled: {value} is no share; use 0 to 1.")
     elif section == "cluster" and key == "workers" and value != 1:
         problems.append("[cluster] workers: this release runs one process; leave it at 1.")
 

@@ -247,7 +247,7 @@ class Login:
 class Attempt:
     """One line of the provisioning log; never holds a secret."""
 
-    ref: str  # of a refusal; empty for a success
+    ref: str  # also in the log lines of the attempt
     at_ms: int
     peer: Peer
     outcome: str  # SUCCESS, REPLAYED, or a `Reason`

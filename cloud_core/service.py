@@ -8,9 +8,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from cloud_core.config import Config, Gateway, Rpc
+from cloud_core.core import health
 from cloud_core.core.access import POLL_S
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi, Options
@@ -22,11 +24,13 @@ from cloud_core.core.rates import RatePolicy, Rates
 from cloud_core.core.revocation import RevocationChecker
 from cloud_core.core.rpc import RpcOptions, SubmitStrategy
 from cloud_core.core.tokens import new_secret
+from cloud_core.observing import Observing
 from cloud_core.secrets_file import master_key, write_private
 from cloud_core.storage.interface import Tx
 from cloud_core.storage.store import SqlStore, sqlite_url
 from cloud_core.storage.vault import Vault
 from cloud_core.tls_service import TlsService, server_tls
+from cloud_core.tracing import Tracing, TracingFailed
 from cloud_core.transports.coap.service import CoapService
 from cloud_core.transports.http.service import HttpService
 from cloud_core.transports.http.status_fetcher import StatusFetcher
@@ -80,6 +84,17 @@ def open_tls(config: Config, reactor: Any) -> TlsService | None:
     return TlsService(tls, reactor=reactor, handshake_s=config.limits.connect_timeout_s)
 
 
+def open_tracing(config: Config) -> Tracing | None:
+    """Traces where the configuration asks for them. Raises: StartFailed."""
+    section = config.tracing
+    if not section.endpoint:
+        return None
+    try:
+        return Tracing(endpoint=section.endpoint, sampled=section.sampled)
+    except TracingFailed as error:
+        raise StartFailed(str(error)) from error
+
+
 def options_of(config: Config) -> Options:
     """What the configuration says about the device API."""
     return Options(
@@ -89,6 +104,7 @@ def options_of(config: Config) -> Options:
         max_package_bytes=config.packages.max_bytes,
         inactivity_s=config.presence.inactivity_s,
         presence_flush_s=config.presence.flush_s,
+        is_success_logged=config.log.level == "debug",
         rates=RatePolicy(
             device=rates_of(config, "device"),
             gateway=rates_of(config, "gateway"),
@@ -163,6 +179,7 @@ class Program:
             reactor=reactor,
             is_fast_path_on=config.http.fast_path,
             request_timeout_s=limits.request_timeout_s,
+            metrics_token=config.metrics.token,
         )
         self._tls = open_tls(config, reactor)
         self._admin.authorities.server_certificates = self._server_certificates
@@ -174,6 +191,16 @@ class Program:
             tls=self._tls.tls if self._tls is not None else None,
             dtls_port=config.coap.dtls_port,
         )
+        self._observing = Observing(
+            api=self._api, store=self._store, mqtt=self._mqtt, http=self._http, coap=self._coap, tls=self._tls,
+            server_certificates=self._server_certificates,
+        )  # fmt: skip
+        self._tracing = open_tracing(config)
+        if self._tracing is not None:
+            self._api.on_attempt = self._tracing.attempt
+            self._http.trace(self._tracing.call)
+        self._is_listening = self._is_draining = False
+        self._api.health.checks = [self._what_is_wrong]
         self._ports: list[FastPort] = []
         self._maintenance = LoopingCall(self._maintain)
         self._gateway_report = LoopingCall(self._api.gateways.report)
@@ -201,6 +228,7 @@ class Program:
         except (ListenFailed, TlsFailed, OSError, InvalidArgument) as error:
             await self.stop()
             raise StartFailed(str(error)) from error
+        self._is_listening = True
         self._mqtt.start()
         if self._tls is not None:
             self._tls.start()
@@ -246,6 +274,14 @@ class Program:
             listening += f" {name}={bind}:{opened.getHost().port}"
         return listening
 
+    def _what_is_wrong(self) -> str | None:
+        """For `/health/ready`."""
+        if self._is_draining:
+            return health.DRAINING
+        if not self._is_listening:
+            return health.STARTING
+        return health.STORE if self._store.is_failing else None
+
     def _server_certificates(self) -> list[tuple[str, int]]:
         """Subject and end of what TLS shows to clients."""
         shown = self._tls.tls.expiry() if self._tls is not None else None
@@ -269,6 +305,7 @@ class Program:
 
     async def stop(self) -> None:
         """Stops accepting, lets work end for the drain time, closes sessions, then the store."""
+        self._is_listening, self._is_draining = False, True
         for port in self._ports:
             stopped = port.stopListening()
             if isinstance(stopped, Deferred):
@@ -291,6 +328,8 @@ class Program:
         await self._status_fetcher.stop()
         self._api.presence.stop()
         self._store.close()
+        if self._tracing is not None:
+            await deferToThread(self._tracing.stop)
 
     def _maintain(self) -> None:
         self._api.rpc.maintain()

@@ -66,6 +66,7 @@ class TlsService:
         self._anchors: AnchorSource | None = None
         self._is_asking = self._is_asked_anew = self._is_stopped = False
         self._retry: Any = None  # twisted's IDelayedCall
+        self._factories: dict[str, TlsFactory] = {}
         self._look = LoopingCall(self._look_at_files)
         self._report = LoopingCall(self._report_now)
         for repeated in (self._look, self._report):
@@ -75,7 +76,13 @@ class TlsService:
         """TLS before what `wrapped` builds. Raises: TlsFailed."""
         if self._context is None:
             self._context = self.tls.context(SSL.TLS_SERVER_METHOD)
-        return TlsFactory(wrapped, self._context, name=name, reactor=self._reactor, handshake_s=self._handshake_s)
+        factory = TlsFactory(wrapped, self._context, name=name, reactor=self._reactor, handshake_s=self._handshake_s)
+        self._factories[name] = factory
+        return factory
+
+    def handshakes(self) -> dict[str, tuple[int, int]]:
+        """Name of the port -> handshakes since the start that came to an end, and those that failed."""
+        return {name: (one.opened, one.failed) for name, one in self._factories.items()}
 
     def trusting(self, source: AnchorSource) -> Deferred[None]:
         """Fires when those are known whom a client's certificate must lead to; they are followed from then on."""

@@ -63,6 +63,7 @@ class PlatformError(Exception):
         self.detail = detail
         self.retry_after_s = retry_after_s
         self.ref: str | None = None  # set once the refusal stands in the provisioning log
+        self.stage = ""  # of a provision attempt: which check has refused it
         super().__init__(detail or self.public_text)
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import perf_counter, time_ns
 from typing import Any, Protocol
+
+from twisted.logger import Logger
 
 from cloud_core.core import provisioning
 from cloud_core.core.attributes import AttributesApi
@@ -19,14 +22,16 @@ from cloud_core.core.claiming import ClaimsApi
 from cloud_core.core.downlinks import Downlinks, Ending
 from cloud_core.core.enrolment import Enrolment
 from cloud_core.core.gateways import GatewayApi, GatewayOptions
+from cloud_core.core.health import Health
 from cloud_core.core.limits import FailedAttempts
+from cloud_core.core.metrics import SUCCESS, Metrics
 from cloud_core.core.packages import MAX_PACKAGE_BYTES, PackagesApi
 from cloud_core.core.permissions import may
 from cloud_core.core.presence import DEFAULT_FLUSH_S, DEFAULT_INACTIVITY_S, Presence
 from cloud_core.core.rates import RateLimits, RatePolicy
 from cloud_core.core.rpc import RpcApi, RpcOptions
 from cloud_core.core.server_methods import ServerMethods
-from cloud_core.core.tokens import new_reference
+from cloud_core.core.tokens import new_attempt_id, new_reference
 from cloud_core.model import (
     PROVISIONING_IDENTITY,
     Identity,
@@ -48,6 +53,8 @@ from shared.errors import (
 from shared.messages import ProvisionRequest, ProvisionResponse, Sample
 from shared.operations import Operation
 from shared.payloads import redacted_provision_request
+
+log = Logger()
 
 
 class WallClock(Protocol):
@@ -75,6 +82,11 @@ class Options:
     presence_flush_s: float = DEFAULT_FLUSH_S
     is_claiming_allowed: bool = True
     max_package_bytes: int = MAX_PACKAGE_BYTES
+    is_success_logged: bool = False  # a line for each provision attempt that was granted, at level debug
+
+
+# (transport, stage, outcome, ref, began_ns, ended_ns)
+OnAttempt = Callable[[str, str, str, str, int, int], None]
 
 
 def _no_timers(_delay_s: float, _callback: Callable[[], Any]) -> Any:
@@ -105,11 +117,15 @@ class DeviceApi:
         self.failed_attempts = failed_attempts  # of whoever guesses secrets, administrators' passwords included
         self._policy = policy
         self._wall_clock = wall_clock
+        self.metrics = Metrics()
+        self.on_attempt: OnAttempt | None = None  # hears of each provision attempt, for traces
+        self.health = Health(store=store, now_s=wall_clock, call_later=call_later)
         self._is_anonymous_allowed = is_anonymous_provisioning_allowed
         self._logins = LoginCache()
         self._look_ups = LookUps()
         self._tokens: dict[str, Identity] = {}  # confirmed access tokens only: the hot path of HTTP and CoAP
         self._token_of: dict[int, str] = {}  # device number -> its token in `_tokens`
+        self._is_success_logged = options is not None and options.is_success_logged
         self._build(call_later, post_webhook, options or Options(), revocation)
 
     def _build(
@@ -124,7 +140,7 @@ class DeviceApi:
         self.certificates = CertificateLogins(
             store=store, now_ms=now_ms, look_ups=self._look_ups, failed_attempts=self.failed_attempts,
             policy=self._policy, forget_logins=self.forget_logins, device_changed=self.device_changed,
-            revocation=revocation,
+            revocation=revocation, metrics=self.metrics,
         )  # fmt: skip
         self.rates = RateLimits(options.rates, wall_clock=self._wall_clock)
         self.attributes = AttributesApi(store=store, downlinks=self.downlinks, presence=self.presence, now_ms=now_ms)
@@ -306,6 +322,7 @@ class DeviceApi:
 
     def provision(self, request: ProvisionRequest, peer: Peer, done: Done[ProvisionResponse]) -> None:
         """Decides one provision request; a refusal carries `reason` and an explainable `ref`."""
+        began_s, ref = perf_counter(), new_attempt_id()
         key = request.provision_key
         wait_s = self.failed_attempts.wait_s(peer.address, key, self._wall_clock())
         if wait_s > 0:
@@ -313,6 +330,7 @@ class DeviceApi:
             return
 
         def decided(outcome: ProvisionResponse | ProvisionRefused | PlatformError) -> None:
+            self._note_attempt(peer, outcome, ref, began_s)
             if isinstance(outcome, ProvisionResponse):
                 if isinstance(outcome, provisioning.Replaced):
                     self.device_changed(outcome.device_id, Ending.CREDENTIALS_CHANGED)
@@ -327,7 +345,7 @@ class DeviceApi:
         work: Callable[..., ProvisionResponse | ProvisionRefused] = provisioning.attempt
         digest = self._store.digest(*provisioning.digest_parts(request))
         redacted = redacted_provision_request(request)
-        self._store.submit(work, (request, digest, peer, self.now_ms(), self._policy, redacted), decided)
+        self._store.submit(work, (request, digest, peer, self.now_ms(), self._policy, redacted, ref), decided)
 
     def refuse_provision(
         self,
@@ -345,10 +363,31 @@ class DeviceApi:
         is_rationed = isinstance(error, RateLimited)
         if not is_rationed:
             self.failed_attempts.record(peer.address, "", self._wall_clock())
-        stage = "ration" if is_rationed else "parse"
-        args = (error, error.ref, request, peer, self.now_ms(), stage)
+        error.stage = "ration" if is_rationed else "parse"
+        self.metrics.provisioned(peer.transport, error.stage, error.reason.value, 0.0)
+        if self.on_attempt is not None:
+            now_ns = time_ns()
+            self.on_attempt(peer.transport.value, error.stage, error.reason.value, error.ref, now_ns, now_ns)
+        args = (error, error.ref, request, peer, self.now_ms(), error.stage)
         self._store.submit(provisioning.log_refusal, args, _ignore)
         done(error)
+
+    def _note_attempt(self, peer: Peer, outcome: ProvisionResponse | PlatformError, ref: str, began_s: float) -> None:
+        """Counts an attempt that was evaluated; a success has a line where these are wanted."""
+        if isinstance(outcome, PlatformError):
+            stage, said = outcome.stage or "store", outcome.reason.value
+        else:
+            stage, said = "stored", SUCCESS
+            if self._is_success_logged:
+                log.debug(
+                    "Provision request granted: {ref}", ref=ref, transport=peer.transport.value, source=peer.address
+                )
+        seconds = perf_counter() - began_s
+        self.metrics.provisioned(peer.transport, stage, said, seconds)
+        if self.on_attempt is not None:
+            ended_ns = time_ns()
+            said_ref = outcome.ref or "" if isinstance(outcome, PlatformError) else ref
+            self.on_attempt(peer.transport.value, stage, said, said_ref, ended_ns - int(seconds * 1e9), ended_ns)
 
     # -- data -------------------------------------------------------------------------------------
 

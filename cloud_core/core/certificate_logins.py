@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Protocol
 
 from cryptography import x509
@@ -22,6 +23,7 @@ from cloud_core.core.chain_matching import Match, NoMatch
 from cloud_core.core.chain_provisioning import Admitted, Overtaken, Place, Wanted
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.limits import FailedAttempts
+from cloud_core.core.metrics import SUCCESS, Metrics
 from cloud_core.core.provisioning import Policy
 from cloud_core.core.tokens import new_reference
 from cloud_core.core.trust import Fault
@@ -76,7 +78,7 @@ class CertificateLogins:
     def __init__(
         self, *, store: Store, now_ms: Callable[[], int], look_ups: LookUps, failed_attempts: FailedAttempts,
         policy: Policy, forget_logins: Callable[[int], None], device_changed: Callable[[int, Ending], None],
-        revocation: ChecksRevocation | None = None,
+        revocation: ChecksRevocation | None = None, metrics: Metrics | None = None,
     ) -> None:  # fmt: skip
         self._store = store
         self._now_ms = now_ms
@@ -86,6 +88,7 @@ class CertificateLogins:
         self._forget_logins = forget_logins
         self._device_changed = device_changed
         self._revocation = revocation
+        self._metrics = metrics or Metrics()
         self._memory = CertificateMemory()
         self._refused = RecentRefusals()
         self._anchors_changed: list[Callable[[], None]] = []
@@ -251,7 +254,12 @@ class CertificateLogins:
             profile.tenant_id, profile.uuid, profile.version, match.name, chain.leaf, chain.leaf_der, arrival.peer
         )
 
+        began_s = perf_counter()
+
         def decided(outcome: Admitted | Overtaken | ProvisionRefused | PlatformError) -> None:
+            if not isinstance(outcome, Overtaken):
+                said = outcome.reason.value if isinstance(outcome, PlatformError) else SUCCESS
+                self._metrics.provisioned(arrival.peer.transport, "certificate", said, perf_counter() - began_s)
             if isinstance(outcome, Admitted):
                 self._admitted(arrival, outcome, profile)
             elif isinstance(outcome, Overtaken):
@@ -317,6 +325,7 @@ class CertificateLogins:
         if not isinstance(error, RateLimited):
             self._record(peer, chain)
         error.ref = new_reference()
+        self._metrics.provisioned(peer.transport, "certificate", error.reason.value, 0.0)
         leaf = chain.leaf if chain is not None else _leaf_of(presented)
         line = chain_provisioning.refused_attempt(error, _stage(error), leaf, peer, self._now_ms(), place, name)
         self._store.submit(chain_provisioning.log, (line,), _ignore)

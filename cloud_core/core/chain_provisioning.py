@@ -19,7 +19,7 @@ from cryptography import x509
 from cloud_core.core.assignments import tell_new_device
 from cloud_core.core.provisioning import Policy
 from cloud_core.core.quota import check_room
-from cloud_core.core.tokens import GENERATED_CHARS, new_reference, new_uuid
+from cloud_core.core.tokens import GENERATED_CHARS, new_attempt_id, new_reference, new_uuid
 from cloud_core.model import (
     PROVISION_STATE,
     PROVISIONED,
@@ -287,7 +287,8 @@ def _write(tx: Tx, profile: DeviceProfile, decision: _Decision, wanted: Wanted, 
         tell_new_device(tx, decision.device_id, profile.document, now_ms=now_ms)
     tx.log_attempt(
         Attempt(
-            ref="", at_ms=now_ms, peer=wanted.peer, outcome="SUCCESS", stage="stored", detail=decision.detail,
+            ref=new_attempt_id(), at_ms=now_ms, peer=wanted.peer, outcome="SUCCESS", stage="stored",
+            detail=decision.detail,
             tenant_id=profile.tenant_id, profile_id=profile.id, device_id=decision.device_id,
             device_name=wanted.name, request=facts(wanted.leaf),
         )

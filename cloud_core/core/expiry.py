@@ -73,6 +73,17 @@ def _ending(kind: Kind, name: str, der: bytes) -> OtherCertificate:
     )  # fmt: skip
 
 
+def soonest(tx: ReadTx, now_ms: int) -> dict[Kind, int]:
+    """The next end, in ms since the epoch, of those in use of each kind that is stored, over all tenants."""
+    found: dict[Kind, int] = {}
+    _, first = tx.ending_certificates(from_ms=now_ms, before_ms=2**62)
+    if first is not None:
+        found[Kind.DEVICE] = first.not_after_ms
+    for one in _of_others(tx.every_authority(), tx.chain_profiles()):
+        found[one.kind] = min(one.not_after_ms, found.get(one.kind, one.not_after_ms))
+    return found
+
+
 def warnings(tx: ReadTx, server: Sequence[tuple[str, int]], now_ms: int, days: int) -> list[str]:
     """A sentence for each kind of which some end within `days` or are over, over all tenants."""
     before_ms = now_ms + days * DAY_MS

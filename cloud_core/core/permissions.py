@@ -76,7 +76,8 @@ ROLE_ACTS: dict[UserRole, frozenset[Act]] = {
     UserRole.ADMINISTRATOR: frozenset(Act) - {Act.CLAIM, Act.ADMINISTER_TENANTS},  # no customer: nobody to claim for
     UserRole.OPERATOR: _VIEWER
     | {
-        Act.IMPORT_DEVICES, Act.READ_CREDENTIALS, Act.WRITE_DEVICES, Act.WRITE_DATA, Act.SEND_RPC, Act.WRITE_PACKAGES, Act.GIVE_BACK,
+        Act.READ_CREDENTIALS, Act.WRITE_DEVICES, Act.IMPORT_DEVICES, Act.WRITE_DATA, Act.SEND_RPC, Act.WRITE_PACKAGES,
+        Act.GIVE_BACK,
     },
     UserRole.VIEWER: _VIEWER,
 }  # fmt: skip

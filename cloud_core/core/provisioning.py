@@ -119,8 +119,9 @@ def attempt(
     now_ms: int,
     policy: Policy,
     redacted: dict[str, object],
+    ref: str = "",
 ) -> ProvisionResponse | ProvisionRefused:
-    """One provision request, decided and logged in the transaction `tx`."""
+    """One provision request, decided and logged in the transaction `tx`; `ref` is that of a success."""
     profile: DeviceProfile | None = None
     try:
         name = check_device_name(request.device_name) if request.device_name else ""
@@ -135,7 +136,7 @@ def attempt(
         return refusal
     tx.log_attempt(
         Attempt(
-            ref="", at_ms=now_ms, peer=peer, outcome=issued.outcome, stage="stored",
+            ref=ref, at_ms=now_ms, peer=peer, outcome=issued.outcome, stage="stored",
             tenant_id=profile.tenant_id, profile_id=profile.id, device_id=issued.device_id,
             device_name=issued.device_name or request.device_name.strip(), key_hint=key_hint(request),
             request=dict(redacted), detail=issued.detail or issued.warning,
@@ -179,9 +180,10 @@ def _refused_attempt(
     redacted: dict[str, object],
 ) -> Attempt:
     refusal.ref = new_reference()
+    refusal.stage = stage
     return Attempt(
-        ref=refusal.ref, at_ms=now_ms, peer=peer, outcome=refusal.reason.value,
-        stage=stage, detail=refusal.detail[:500],
+        ref=refusal.ref, at_ms=now_ms, peer=peer, outcome=refusal.reason.value, stage=refusal.stage,
+        detail=refusal.detail[:500],
         tenant_id=profile.tenant_id if profile else None, profile_id=profile.id if profile else None,
         device_name=request.device_name[:255], key_hint=key_hint(request), request=dict(redacted),
     )  # fmt: skip

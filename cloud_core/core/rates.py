@@ -107,6 +107,7 @@ class Limits:
         self._messages = Limit(rates.messages)
         self._telemetry_messages = Limit(rates.telemetry_messages)
         self._data_points = Limit(rates.telemetry_data_points)
+        self.refused = 0  # since the start
 
     def message(self, sender: int, count: int, now_s: float) -> RateLimited | None:
         return self._spend(sender, ((self._messages, "messages", count),), now_s)
@@ -126,6 +127,8 @@ class Limits:
     def _spend(self, sender: int, asked: tuple[tuple[Limit, str, int], ...], now_s: float) -> RateLimited | None:
         for limit, what, count in asked:
             wait_s = limit.wait_s(sender, count, now_s)
+            if wait_s > 0:
+                self.refused += 1
             if wait_s == inf:
                 return RateLimited(f"{count} {what} at once are more than {self._whose} may ever send; the limit is "
                                    f"{limit.text} (count:seconds). Send them in smaller parts.")  # fmt: skip
@@ -150,6 +153,12 @@ class RateLimits:
         self._gateway = Limits(policy.gateway, "this gateway itself")
         self._sub_devices = Limits(policy.sub_devices, "the devices behind this gateway together")
         self.is_on = policy != RatePolicy()
+
+    def refused(self) -> dict[str, int]:
+        """How often a limit was hit since the start, by whose it is."""
+        return {
+            "device": self._device.refused, "gateway": self._gateway.refused, "sub_devices": self._sub_devices.refused
+        }  # fmt: skip
 
     def message(self, identity: Identity) -> RateLimited | None:
         """Spends one message that is no telemetry; the refusal says how long to wait."""

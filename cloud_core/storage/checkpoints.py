@@ -37,6 +37,7 @@ class Checkpoints:
         self._has_news = False
         self._is_rest_small = False
         self._is_stopping = threading.Event()
+        self.completed = self.failed = 0  # since the start
         self._thread = threading.Thread(target=self._run, name="storage-checkpoints", daemon=True)
 
     def start(self) -> None:
@@ -60,7 +61,9 @@ class Checkpoints:
                 self._has_news = False
                 try:
                     self._copy(connection)
+                    self.completed += 1
                 except Exception:  # the log only grows: nothing is lost, and the next turn tries again
+                    self.failed += 1
                     log.failure("A checkpoint failed and is tried again")
         connection.close()
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
+from cloud_core.measures import Histogram
 from cloud_core.storage.reading import SqlReadTx
 from cloud_core.storage.sql import SqlTx
 from shared.errors import PlatformError, Unavailable
@@ -23,6 +24,8 @@ from shared.errors import PlatformError, Unavailable
 MAX_DECISIONS_PER_COMMIT = 500
 MAX_ROWS_PER_COMMIT = 5_000
 LINGER_S = 0.001
+COMMIT_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+BATCH_BOUNDS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000)  # units: decisions and appended messages
 
 # (work, args, done): a decision; (None, (device_id, samples), done): samples to append.
 Unit = tuple[Callable[..., Any] | None, tuple[Any, ...], Callable[[Any], None]]
@@ -127,6 +130,11 @@ class WriterLane(Lane):
         self._after_commit = after_commit
         self._tx: SqlTx | None = None  # while the database is away
         self._reopen_at_s = 0.0  # not before; monotonic
+        self.commit_s = Histogram(COMMIT_BOUNDS_S)
+        self.batch_units = Histogram(BATCH_BOUNDS)
+        self.replays = 0  # batches that failed as a whole
+        self.failures = 0  # units that failed otherwise than by a refusal
+        self.failed_at_s = float("-inf")  # the last of them, or of opening the database; monotonic
 
     def _open(self) -> None:
         self._is_connected()
@@ -142,7 +150,8 @@ class WriterLane(Lane):
                 self._tx = self._open_tx()
             except Exception:  # whatever the driver says: the database is away
                 log.failure("The database cannot be reached; tried again in a moment")
-                self._reopen_at_s = time.monotonic() + REOPEN_EVERY_S
+                self.failed_at_s = time.monotonic()
+                self._reopen_at_s = self.failed_at_s + REOPEN_EVERY_S
         return self._tx is not None
 
     def _linger(self) -> None:
@@ -170,6 +179,7 @@ class WriterLane(Lane):
         except Exception as error:  # whatever it was, the replay finds the unit that causes it
             if len(batch) == 1:
                 return self._run_again(batch, error)
+            self.replays += 1
             self._recover()
             log.debug("A batch of {count} units is replayed: {error}", count=len(batch), error=error)
             return [answer for unit in batch for answer in self._run_batch([unit])]
@@ -197,7 +207,10 @@ class WriterLane(Lane):
                 answers.append((done, None))
             else:
                 answers.append((done, self._decide(tx, work, args)))
+        began_s = time.perf_counter()
         tx.commit()
+        self.commit_s.observe(time.perf_counter() - began_s)
+        self.batch_units.observe(len(batch))
         return answers
 
     def _decide(self, tx: SqlTx, work: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -213,6 +226,8 @@ class WriterLane(Lane):
         self._recover()
         if isinstance(error, PlatformError):
             return error
+        self.failures += 1
+        self.failed_at_s = time.monotonic()
         log.failure("A storage unit failed")
         return Unavailable(retry_after_s=RETRY_AFTER_FAILURE_S)
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Engine, create_engine, event
 from twisted.logger import Logger
 
+from cloud_core.measures import NONE, Family, counter, gauge, histogram, one
 from cloud_core.model import DEFAULT_TENANT
 from cloud_core.storage import migrations
 from cloud_core.storage.checkpoints import Checkpoints
@@ -29,6 +30,7 @@ log = Logger()
 
 MAX_PENDING = 50_000  # units that wait for a commit; above it requests are answered `Unavailable`
 CONGESTED_PENDING = 10_000  # above it transports stop reading until a delivery
+FAILING_S = 10.0  # so long after a write that failed the store counts as failing
 _SQLITE_PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",  # acknowledged means durable (product.md section 3)
@@ -138,6 +140,32 @@ class SqlStore:
     @property
     def is_congested(self) -> bool:
         return self._pending >= CONGESTED_PENDING or self._pending_reads >= CONGESTED_PENDING
+
+    def families(self) -> list[Family]:
+        """The numbers of the store, for `/metrics`."""
+        writer, checkpoints = self._writer, self._checkpoints
+        outcomes = [] if checkpoints is None else [("ok", checkpoints.completed), ("failed", checkpoints.failed)]
+        return [
+            gauge("store_queue_units", "Units that wait for a commit.", one(self._pending)),
+            gauge("store_queue_limit_units", "Above it requests are refused.", one(self._max_pending)),
+            gauge("store_look_ups_waiting", "Look-ups that wait.", one(self._pending_reads)),
+            gauge("store_congested", "1 while transports do not read.", one(int(self.is_congested))),
+            histogram("store_batch_units", "Decisions and messages in one commit.", [(NONE, writer.batch_units)]),
+            histogram("store_commit_seconds", "Writing and syncing one batch.", [(NONE, writer.commit_s)]),
+            counter("store_replayed_batches_total", "Batches run again one by one.", one(writer.replays)),
+            counter("store_failures_total", "Units that the database failed.", one(writer.failures)),
+            counter(
+                "store_checkpoints_total",
+                "Checkpoints of the write-ahead log.",
+                [({"outcome": outcome}, count) for outcome, count in outcomes],
+            ),
+        ]
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the database has just refused a write, or the queue is full."""
+        is_recent = time.monotonic() - self._writer.failed_at_s < FAILING_S
+        return is_recent or self._pending >= self._max_pending
 
     def on_delivered(self, callback: Callable[[], None]) -> None:
         self._after_delivery.append(callback)

@@ -82,6 +82,7 @@ class TlsConnection(Protocol):
         if protocol is not None:
             protocol.connectionLost(reason)
         elif ssl is not None and not self._has_failed:
+            self._factory.failed += 1
             self._factory.note(self, tls_faults.CLOSED)
 
     def _greet(self, data: bytes) -> None:
@@ -109,6 +110,7 @@ class TlsConnection(Protocol):
 
     def _open(self, ssl: SSL.Connection) -> None:
         self._factory.over(self)
+        self._factory.opened += 1
         self.protocol = self._factory.wrapped.buildProtocol(self.transport.getPeer())
         self.protocol.makeConnection(self)
         self._deliver(ssl)  # what came behind the handshake; with the answer goes what TLS has to say
@@ -151,6 +153,7 @@ class TlsConnection(Protocol):
 
     def _fail(self, fault: str) -> None:
         self._has_failed = True
+        self._factory.failed += 1
         self._factory.over(self)
         self._factory.note(self, fault)
 
@@ -286,6 +289,7 @@ class TlsFactory(Factory[TlsConnection]):
         self._greeting: dict[TlsConnection, float] = {}  # since when; the oldest first
         self._lingering: dict[TlsConnection, float] = {}
         self._lines = LineRation(MAX_LINES)
+        self.opened = self.failed = 0  # handshakes since the start
         self._sweep = LoopingCall(self._sweep_all)
         self._sweep.clock = reactor
 

@@ -11,6 +11,7 @@ from aiocoap.numbers.codes import Code
 from aiocoap.numbers.types import Type
 
 from cloud_core.core.downlinks import Downlinks
+from cloud_core.core.metrics import Metrics
 from cloud_core.core.rates import RateLimits, RatePolicy
 from cloud_core.model import Identity, Peer, PresentedChain, Role
 from cloud_core.transports.coap.adapter import CoapDeviceAdapter
@@ -66,6 +67,7 @@ class FakeApi:
         self.telemetry: list[Any] = []
         self.posted_attributes: list[Any] = []
         self.downlinks = Downlinks()
+        self.metrics = Metrics()
         self.rates = RateLimits(RatePolicy(), wall_clock=lambda: 1.0)
         # The parts, each recorded here: `api.attributes.post` and so on.
         self.attributes = self.rpc = self.server_methods = self.claims = self.packages = self.presence = self

@@ -62,6 +62,8 @@ class CoapDeviceAdapter:
     def __init__(self, api: DeviceApi) -> None:
         self.api = api
         self._lines = LineRation(MAX_LINES)
+        self._metrics = api.metrics
+        self._taken = api.metrics.taken[Transport.COAP]
         self._actions: dict[tuple[int, Feature], Action] = {
             (POST, Feature.TELEMETRY): self._post_telemetry,
             (POST, Feature.ATTRIBUTES): self._post_attributes,
@@ -97,7 +99,7 @@ class CoapDeviceAdapter:
     def identified(self, request: Request, answer: Answer, action: Action) -> None:
         """Runs `action` with the identity of who asks; a refusal of it is the answer."""
         if len(request.payload) > MAX_BODY_BYTES:
-            answer(refusal(RequestTooLarge(f"the body is above {MAX_BODY_BYTES} bytes")))
+            answer(self._refusal(RequestTooLarge(f"the body is above {MAX_BODY_BYTES} bytes")))
             return
         token, chain = None if request.path is None else request.path.token, request.chain
         if token:
@@ -105,19 +107,21 @@ class CoapDeviceAdapter:
         elif token is None and chain is not None:
             identity = self.api.certificates.known(chain.leaf)
         else:
-            answer(refusal(NotAuthenticated()))
+            answer(self._refusal(NotAuthenticated()))
             return
         if identity is not None:
             self._run(action, identity, request, answer)
             return
 
         def known(outcome: Identity | PlatformError) -> None:
+            self._metrics.login(Transport.COAP, outcome)
             if not isinstance(outcome, PlatformError):
                 self._run(action, outcome, request, answer)
                 return
             self._note("CoAP request from {who} refused: {why}", request.peer_address, str(outcome))
             is_stranger = isinstance(outcome, NotAuthenticated) and not token
-            answer(UNKNOWN_CERTIFICATE if is_stranger else refusal(outcome))
+            refused = self._refusal(outcome)
+            answer(UNKNOWN_CERTIFICATE if is_stranger else refused)
 
         self.authenticate(token, chain, request.peer_address, known)
 
@@ -144,7 +148,7 @@ class CoapDeviceAdapter:
             action(identity, request, answer)
         except PlatformError as error:
             self._note("CoAP request of {who} dropped: {why}", identity.device_name, str(error))
-            answer(refusal(error))
+            answer(self._refusal(error))
         except Exception:
             log.failure("CoAP request failed")
             answer(Answered(INTERNAL_ERROR))
@@ -163,6 +167,7 @@ class CoapDeviceAdapter:
             refused = rates.message(identity)
             if refused is not None:
                 raise refused
+        self._taken.other += 1
 
     # -- data -------------------------------------------------------------------------------------
 
@@ -173,12 +178,15 @@ class CoapDeviceAdapter:
             refused = api.rates.telemetry(identity, 1, sum(len(values) for _, values in samples))
             if refused is not None:
                 raise refused
-        api.post_telemetry(identity, samples, _accepted(answer))
+        self._taken.telemetry += 1
+        for _, values in samples:
+            self._taken.data_points += len(values)
+        api.post_telemetry(identity, samples, self._accepted(answer))
 
     def _post_attributes(self, identity: Identity, request: Request, answer: Answer) -> None:
         self.spend_message(identity)
         values = codec_for(identity, request).attributes(request.payload)
-        self.api.attributes.post(identity, values, _accepted(answer))
+        self.api.attributes.post(identity, values, self._accepted(answer))
 
     def _get_attributes(self, identity: Identity, request: Request, answer: Answer) -> None:
         self.spend_message(identity)
@@ -190,11 +198,11 @@ class CoapDeviceAdapter:
 
         def found(outcome: AttributesAnswer | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
-                answer(refusal(outcome))
+                answer(self._refusal(outcome))
             elif not outcome.client and not outcome.shared:
                 answer(Answered(NOT_FOUND))
             else:
-                rendered(answer, answer_format, lambda: codec.render_attributes_answer(outcome, 0))
+                self._rendered(answer, answer_format, lambda: codec.render_attributes_answer(outcome, 0))
 
         self.api.attributes.request(identity, wanted, found)
 
@@ -205,21 +213,21 @@ class CoapDeviceAdapter:
         codec, answer_format = codec_for(identity, request), format_for(identity, request)
         number = None if request.path is None else request.path.request_id
         if number is not None:
-            self.api.rpc.reply(identity, number, codec.reply(request.payload), _accepted(answer))
+            self.api.rpc.reply(identity, number, codec.reply(request.payload), self._accepted(answer))
             return
 
         def called(outcome: Any) -> None:  # Any: decoded JSON, or a refusal
             if isinstance(outcome, PlatformError):
-                answer(refusal(outcome))
+                answer(self._refusal(outcome))
             else:
-                rendered(answer, answer_format, lambda: codec.render_call_answer(outcome, 0))
+                self._rendered(answer, answer_format, lambda: codec.render_call_answer(outcome, 0))
 
         self.api.server_methods.call(identity, codec.call(request.payload), called)
 
     def _claim(self, identity: Identity, request: Request, answer: Answer) -> None:
         self.spend_message(identity)
         claim = codec_for(identity, request).claim(request.payload)
-        self.api.claims.offer(identity, claim, _accepted(answer))
+        self.api.claims.offer(identity, claim, self._accepted(answer))
 
     def _get_package(self, identity: Identity, request: Request, answer: Answer) -> None:
         piece = packages.wanted(request)
@@ -236,7 +244,10 @@ class CoapDeviceAdapter:
 
         def decided(outcome: ProvisionResponse | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
-                log.info("Provision request refused: {reason} {ref}", reason=outcome.reason.value, ref=outcome.ref)
+                log.info(
+                    "Provision request refused: {reason} {ref}", reason=outcome.reason.value, ref=outcome.ref,
+                    transport="coap", source=peer.address,
+                )  # fmt: skip
                 code, age_s, response = (
                     CODES[type(outcome)],
                     max_age_s(outcome),
@@ -257,6 +268,25 @@ class CoapDeviceAdapter:
             answer_format = OCTETS
         self.api.provision(wanted, peer, decided)
 
+    # -- answers ----------------------------------------------------------------------------------
+
+    def _refusal(self, error: PlatformError) -> Answered:
+        self._metrics.refused(Transport.COAP, error.reason.value)
+        return refusal(error)
+
+    def _rendered(self, answer: Answer, content_format: int, render: Callable[[], bytes]) -> None:
+        """2.05 with what `render` gives, or the refusal it raises."""
+        try:
+            answer(Answered(CONTENT, render(), content_format))
+        except PlatformError as error:
+            answer(self._refusal(error))
+
+    def _accepted(self, answer: Answer) -> Callable[[PlatformError | None], None]:
+        def stored(outcome: PlatformError | None) -> None:
+            answer(ACCEPTED if outcome is None else self._refusal(outcome))
+
+        return stored
+
 
 def codec_for(identity: Identity, request: Request) -> Codec:
     """The profile's, unless the device says that it writes JSON."""
@@ -268,18 +298,3 @@ def format_for(identity: Identity, request: Request) -> int:
     if request.content_format is not None:
         return request.content_format
     return JSON if identity.options.codec is codecs.JSON else OCTETS
-
-
-def rendered(answer: Answer, content_format: int, render: Callable[[], bytes]) -> None:
-    """2.05 with what `render` gives, or the refusal it raises."""
-    try:
-        answer(Answered(CONTENT, render(), content_format))
-    except PlatformError as error:
-        answer(refusal(error))
-
-
-def _accepted(answer: Answer) -> Callable[[PlatformError | None], None]:
-    def stored(outcome: PlatformError | None) -> None:
-        answer(ACCEPTED if outcome is None else refusal(outcome))
-
-    return stored

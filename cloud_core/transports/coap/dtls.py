@@ -75,6 +75,7 @@ class DtlsServer:
         self._deliver = deliver
         self._ended = ended
         self._failed = failed
+        self.opened = self.failed = 0  # handshakes since the start
         self._limits = limits or DtlsLimits()
         self._cookies = Cookies()
         self._numbers = count(1)
@@ -173,6 +174,7 @@ class DtlsServer:
             self._take_other(session, datagram, ancillary, now_s)
             return
         if not hello.is_whole:
+            self.failed += 1
             self._failed(peer, "ClientHello in fragments")
             return
         if handshake is not None:
@@ -224,6 +226,7 @@ class DtlsServer:
         elif len(self._sessions) >= self._limits.max_sessions:
             self._dismiss(self._least_needed())
         self._sessions[session.peer] = session
+        self.opened += 1
         self._by_number[session.address[2]] = self._strangers[session.address[2]] = session
         self._read_all(session, session.ancillary, now_s)  # what came behind, or ahead of, the last flight
 
@@ -237,6 +240,7 @@ class DtlsServer:
 
     def _fail(self, handshake: Association, reason: str) -> None:
         self._give_up(handshake)
+        self.failed += 1
         self._failed(handshake.peer, reason)
 
     def _give_up(self, handshake: Association, *, is_over: bool = True) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from cloud_core.transports.coap.adapter import CoapDeviceAdapter
 from cloud_core.transports.coap.blockwise import Downloads
+from cloud_core.transports.coap.dtls import DtlsServer
 from cloud_core.transports.coap.dtls_endpoint import DtlsEndpoint
 from cloud_core.transports.coap.endpoint import Endpoint, make_context
 from cloud_core.transports.coap.fast_path import FastPath
@@ -57,6 +58,15 @@ class Listener:
             self._fast_path.observations.close()
         if self._context is not None:
             await self._context.shutdown()
+
+    @property
+    def observation_count(self) -> int:
+        return 0 if self._fast_path is None else len(self._fast_path.observations)
+
+    @property
+    def sessions(self) -> DtlsServer | None:
+        """Where the port is one for DTLS."""
+        return self._endpoint.server if isinstance(self._endpoint, DtlsEndpoint) else None
 
     @property
     def has_work_pending(self) -> bool:

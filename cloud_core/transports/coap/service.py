@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from cloud_core.core.api import DeviceApi
 from cloud_core.transports.coap.adapter import CoapDeviceAdapter
-from cloud_core.transports.coap.dtls import DtlsLimits
+from cloud_core.transports.coap.dtls import DtlsLimits, DtlsServer
 from cloud_core.transports.coap.dtls_endpoint import DtlsEndpoint
 from cloud_core.transports.coap.endpoint import Endpoint, open_socket
 from cloud_core.transports.coap.listener import Listener
@@ -86,6 +86,23 @@ class CoapService:
     def stop_deferred(self) -> Deferred[None]:
         """`stop` for Twisted's coroutines."""
         return Deferred.fromFuture(asyncio.ensure_future(self.stop()))
+
+    @property
+    def observation_count(self) -> int:
+        return sum(one.observation_count for one in self._listeners)
+
+    @property
+    def session_count(self) -> int:
+        return sum(server.session_count for server in self._dtls_servers())
+
+    @property
+    def handshakes(self) -> tuple[int, int]:
+        """DTLS handshakes since the start that came to an end, and those that failed."""
+        servers = self._dtls_servers()
+        return sum(server.opened for server in servers), sum(server.failed for server in servers)
+
+    def _dtls_servers(self) -> list[DtlsServer]:
+        return [one.sessions for one in self._listeners if one.sessions is not None]
 
     @property
     def has_work_pending(self) -> bool:

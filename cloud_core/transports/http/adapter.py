@@ -41,11 +41,13 @@ class HttpDeviceAdapter:
     def __init__(self, api: DeviceApi, polls: LongPolls) -> None:
         self._api = api
         self._polls = polls
+        self._metrics = api.metrics
+        self._taken = api.metrics.taken[Transport.HTTP]
 
     def post(self, caller: Caller, feature: str, body: bytes, address: str, answer: Answer) -> None:
         """`feature` is `telemetry`, `attributes`, `claim`, `rpc` or `rpc/{id}`."""
         if len(body) > MAX_BODY_BYTES:
-            refuse(RequestTooLarge(f"the body is above {MAX_BODY_BYTES} bytes"), answer)
+            self._refuse(RequestTooLarge(f"the body is above {MAX_BODY_BYTES} bytes"), answer)
             return
         self._identified(caller, address, answer, self._take, feature, body)
 
@@ -68,7 +70,10 @@ class HttpDeviceAdapter:
 
         def decided(outcome: ProvisionResponse | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
-                log.info("Provision request refused: {reason} {ref}", reason=outcome.reason.value, ref=outcome.ref)
+                log.info(
+                    "Provision request refused: {reason} {ref}", reason=outcome.reason.value, ref=outcome.ref,
+                    transport="http", source=peer.address,
+                )  # fmt: skip
                 rendered = payloads.render_provision_response(payloads.refusal_response(outcome))
                 answer(STATUS[type(outcome)], rendered, retry_after(outcome))
             else:
@@ -94,16 +99,17 @@ class HttpDeviceAdapter:
         elif caller is not None:
             identity = self._api.certificates.known(caller.leaf)
         else:
-            refuse(NOBODY, answer)
+            self._refuse(NOBODY, answer)
             return
         if identity is not None:
             self._perform(identity, answer, perform, args)
             return
 
         def known(outcome: Identity | PlatformError) -> None:
+            self._metrics.login(Transport.HTTP, outcome)
             if isinstance(outcome, PlatformError):
                 log.warn("HTTP request refused: {error}", error=explained(outcome), source=address)
-                refuse(outcome, answer)
+                self._refuse(outcome, answer)
             else:
                 self._perform(outcome, answer, perform, args)
 
@@ -120,13 +126,14 @@ class HttpDeviceAdapter:
             perform(identity, *args, answer)
         except PlatformError as error:
             log.warn("Request of {device} refused: {error}", device=identity.device_name, error=str(error))
-            refuse(error, answer)
+            self._refuse(error, answer)
 
     def _spend_message(self, identity: Identity) -> None:
         """Raises: RateLimited."""
         limited = self._api.rates.message(identity)
         if limited is not None:
             raise limited
+        self._taken.other += 1
 
     # -- what it asks; refusals are raised --------------------------------------------------------
 
@@ -136,9 +143,9 @@ class HttpDeviceAdapter:
             return
         self._spend_message(identity)
         if feature == "attributes":
-            self._api.attributes.post(identity, payloads.parse_attributes(body), _acknowledged(answer))
+            self._api.attributes.post(identity, payloads.parse_attributes(body), self._acknowledged(answer))
         elif feature == "claim":
-            self._api.claims.offer(identity, device_json.parse_claim(body), _acknowledged(answer))
+            self._api.claims.offer(identity, device_json.parse_claim(body), self._acknowledged(answer))
         elif feature == "rpc":
             self._call_server(identity, body, answer)
         else:
@@ -151,12 +158,15 @@ class HttpDeviceAdapter:
             limited = rates.telemetry(identity, 1, sum(len(values) for _, values in samples))
             if limited is not None:
                 raise limited
-        self._api.post_telemetry(identity, samples, _acknowledged(answer))
+        self._taken.telemetry += 1
+        for _, values in samples:
+            self._taken.data_points += len(values)
+        self._api.post_telemetry(identity, samples, self._acknowledged(answer))
 
     def _call_server(self, identity: Identity, body: bytes, answer: Answer) -> None:
         def called(outcome: Any) -> None:  # Any: decoded JSON
             if isinstance(outcome, PlatformError):
-                refuse(outcome, answer)
+                self._refuse(outcome, answer)
             else:
                 answer(200, device_json.render_json(outcome), None)
 
@@ -169,12 +179,12 @@ class HttpDeviceAdapter:
             raise MalformedRequest("The id of an RPC must be a 32-bit integer.")
         if not self._api.may(identity, Operation.ANSWER_RPC):
             raise NotAuthorized
-        self._api.rpc.reply(identity, path.request_id, device_json.parse_reply(body), _acknowledged(answer))
+        self._api.rpc.reply(identity, path.request_id, device_json.parse_reply(body), self._acknowledged(answer))
 
     def _read_attributes(self, identity: Identity, query: str, answer: Answer) -> None:
         def found(outcome: AttributesAnswer | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
-                refuse(outcome, answer)
+                self._refuse(outcome, answer)
             else:
                 answer(200, device_json.render_attributes_answer(outcome), None)
 
@@ -198,20 +208,25 @@ class HttpDeviceAdapter:
 
         def opened(outcome: Download | PlatformError) -> None:
             if isinstance(outcome, PlatformError):
-                refuse(outcome, answer)
+                self._refuse(outcome, answer)
             else:
                 begin(outcome)
 
         Download(lambda wanted, done: self._api.packages.fetch(identity, wanted, done), request).open(opened)
 
+    # -- answers ----------------------------------------------------------------------------------
 
-def _acknowledged(answer: Answer) -> Done[None]:
-    """Answers an empty 200, or the refusal."""
+    def _refuse(self, error: PlatformError, answer: Answer) -> None:
+        self._metrics.refused(Transport.HTTP, error.reason.value)
+        refuse(error, answer)
 
-    def done(outcome: PlatformError | None) -> None:
-        if outcome is None:
-            answer(200, b"", None)
-        else:
-            refuse(outcome, answer)
+    def _acknowledged(self, answer: Answer) -> Done[None]:
+        """Answers an empty 200, or the refusal."""
 
-    return done
+        def done(outcome: PlatformError | None) -> None:
+            if outcome is None:
+                answer(200, b"", None)
+            else:
+                self._refuse(outcome, answer)
+
+        return done

@@ -30,6 +30,7 @@ from cloud_core.transports.http.docs_routes import DocsRoutes
 from cloud_core.transports.http.est_routes import EstRoutes
 from cloud_core.transports.http.fleet_routes import FleetRoutes
 from cloud_core.transports.http.login_routes import LoginRoutes
+from cloud_core.transports.http.observing_routes import ObservingRoutes
 from cloud_core.transports.http.package_routes import PackageRoutes
 from cloud_core.transports.http.profile_routes import ProfileRoutes
 from cloud_core.transports.http.relation_routes import RelationRoutes
@@ -58,6 +59,7 @@ class AdminRoutes(CallSupport):
         claims: ClaimRoutes,
         packages: PackageRoutes,
         est: EstRoutes,
+        observing: ObservingRoutes,
     ) -> None:
         super().__init__(admin)
         self._device_routes = devices
@@ -79,6 +81,7 @@ class AdminRoutes(CallSupport):
         self._tenant_routes = TenantRoutes(admin)
         self._docs_routes = DocsRoutes(self)
         self._bulk_routes = BulkRoutes(admin)
+        self._observing_routes = observing
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -177,6 +180,11 @@ class AdminRoutes(CallSupport):
     @app.route("/.well-known/est/", branch=True)
     def est_routes(self, request: Request) -> Any:
         return mounted(request, self._est_routes)
+
+    @app.route("/metrics")
+    @app.route("/health/", branch=True)
+    def observing_routes(self, request: Request) -> Any:
+        return mounted(request, self._observing_routes)
 
     @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
     def no_route(self, request: Request, failure: Failure) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -111,6 +113,12 @@ class BoundedChannel(HTTPChannel):
         network.pauseProducing()  # the parent does so only between requests
 
 
+_WORD = re.compile(rb"[A-Za-z_]{1,30}")
+
+# (method, route, status, began_ns, ended_ns)
+OnCall = Callable[[str, str, int, int, int], None]
+
+
 class BoundedSite(Site):
     """Serves klein over `BoundedChannel`s."""
 
@@ -122,6 +130,7 @@ class BoundedSite(Site):
         # `resource` and `options` are Twisted's, which declares no types.
         super().__init__(resource, **options)  # type: ignore[no-untyped-call]
         self.body_limit = body_limit
+        self.on_call: OnCall | None = None
         self._lines = LineRation(MAX_LINES)
 
     def refuse_tls(self, transport: Any) -> None:
@@ -135,5 +144,28 @@ class BoundedSite(Site):
             log.warn("{source} speaks TLS on the HTTP port; have it use the HTTPS port, or http://", source=source)
         transport.loseConnection()
 
+    def getResourceFor(self, request: Any) -> Any:
+        """As the parent; notes when the request came where somebody wants to hear of it."""
+        if self.on_call is not None:
+            request.began_ns = time.time_ns()
+        return super().getResourceFor(request)  # type: ignore[no-untyped-call]
+
     def log(self, request: Any) -> None:
-        """No access log: paths and queries carry access tokens."""
+        """No access log: paths and queries carry access tokens. REST calls are told to `on_call`, without them."""
+        began_ns = getattr(request, "began_ns", None)
+        if self.on_call is None or began_ns is None:
+            return
+        route = route_of(request.path)
+        if route is not None:
+            self.on_call(request.method.decode("ascii", "replace"), route, request.code, began_ns, time.time_ns())
+
+
+def route_of(path: bytes) -> str | None:
+    """What kind of call it is: the first words of a path under `/api/`, of which none can be a name or an id.
+
+    None for what is no REST call: the device API, probes, files.
+    """
+    parts = path.split(b"/")[1:]
+    if len(parts) < 2 or parts[0] != b"api" or parts[1] == b"v1" or not _WORD.fullmatch(parts[1]):
+        return None
+    return f"/api/{parts[1].decode()}"

@@ -15,8 +15,9 @@ from cloud_core.transports.http.deadlines import Deadlines
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.est_routes import EstRoutes
 from cloud_core.transports.http.front import FrontFactory
-from cloud_core.transports.http.intake import BoundedSite
+from cloud_core.transports.http.intake import BoundedSite, OnCall
 from cloud_core.transports.http.long_polls import LongPolls
+from cloud_core.transports.http.observing_routes import ObservingRoutes
 from cloud_core.transports.http.package_routes import PackageRoutes
 from cloud_core.transports.http.rpc_routes import RpcRoutes
 from cloud_core.transports.http.server_method_routes import ServerMethodRoutes
@@ -26,7 +27,14 @@ class HttpService:
     """Device API and administration on one port."""
 
     def __init__(
-        self, *, api: DeviceApi, admin: AdminApi, reactor: Any, is_fast_path_on: bool, request_timeout_s: float
+        self,
+        *,
+        api: DeviceApi,
+        admin: AdminApi,
+        reactor: Any,
+        is_fast_path_on: bool,
+        request_timeout_s: float,
+        metrics_token: str = "",
     ) -> None:
         # `reactor`: seconds and callLater; untyped because a test passes a Clock.
         self._polls = LongPolls(api.downlinks, Deadlines(reactor))
@@ -42,6 +50,7 @@ class HttpService:
             claims=ClaimRoutes(admin, api.claims),
             packages=packages,
             est=EstRoutes(api.enrolment, now_ms=api.now_ms),
+            observing=ObservingRoutes(metrics=api.metrics, health=api.health, token=metrics_token),
         )
         self._site = BoundedSite(
             routes.app.resource(),
@@ -53,9 +62,17 @@ class HttpService:
         self._front = FrontFactory(adapter, self._site, reactor=reactor, request_timeout_s=request_timeout_s)
         self._is_fast_path_on = is_fast_path_on
 
+    def trace(self, on_call: OnCall) -> None:
+        """`on_call` hears of each REST call when it is answered."""
+        self._site.on_call = on_call
+
     def factory(self) -> Any:  # IProtocolFactory
         """What the listener builds connections with."""
         return self._front if self._is_fast_path_on else self._site
+
+    @property
+    def long_poll_count(self) -> int:
+        return len(self._polls)
 
     def stop(self) -> None:
         """Tells who waits to ask again, and closes the connections that are still with the front."""

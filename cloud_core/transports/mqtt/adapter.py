@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.downlinks import Delivery
 from cloud_core.core.tokens import new_secret
-from cloud_core.model import Identity, Peer, PresentedCredentials, Role
+from cloud_core.model import Identity, Peer, PresentedCredentials, Role, Transport
 from cloud_core.transports.mqtt.conversation import GoneSession, Session
 from cloud_core.transports.mqtt.errors import UNAVAILABLE, connack_codes, explained
 from cloud_core.transports.mqtt.exchange import QUOTA_EXCEEDED, SUCCESS, Exchange
@@ -31,7 +31,7 @@ from cloud_core.transports.mqtt.pushes import Pushes, is_own_attributes_filter
 from cloud_core.transports.mqtt.requests import COUNTED, HANDLERS
 from cloud_core.transports.mqtt.settings import Counters, Settings
 from shared import payloads, topics
-from shared.errors import PlatformError, Unavailable
+from shared.errors import NotAuthenticated, PlatformError, Unavailable
 from shared.messages import AttributesChange, ProvisionResponse, RpcCommand, Sample
 from shared.mqtt.codes import ConnectReturnCode, ReasonCode
 from shared.mqtt.connection import Delivered, ServerConnection
@@ -54,12 +54,13 @@ _TRANSPORT_TYPES = ("DEFAULT", "MQTT")
 class MqttAdapter(Exchange):
     """Translates for one connection."""
 
-    __slots__ = ("_gateway", "_has_new_filters", "_pushes", "_telemetry")
+    __slots__ = ("_gateway", "_has_new_filters", "_pushes", "_taken", "_telemetry")
 
     def __init__(
         self, api: DeviceApi, connection: ServerConnection, session: Session, *, settings: Settings, counters: Counters
     ) -> None:
         super().__init__(api, connection, session, settings=settings, counters=counters)
+        self._taken = api.metrics.taken[Transport.MQTT]
         self._telemetry = NO_TELEMETRY  # topics of the fast path
         self._pushes: Pushes | None = None
         self._has_new_filters = False  # the core is told once for all that a read has brought
@@ -117,6 +118,7 @@ class MqttAdapter(Exchange):
                         samples, ids = [], []
                         self._drop(packet, error)
                     else:
+                        self._taken.telemetry += 1
                         if packet.qos:
                             ids.append(packet.packet_id)
                         continue
@@ -157,6 +159,8 @@ class MqttAdapter(Exchange):
         presented.chain = self._session.presented()
 
         def known(outcome: Identity | PlatformError) -> None:
+            if not (isinstance(outcome, NotAuthenticated) and self.api.anonymous_identity(presented)):
+                self.api.metrics.login(Transport.MQTT, outcome)
             if isinstance(outcome, PlatformError):
                 anonymous = self.api.anonymous_identity(presented)
                 if anonymous is None or isinstance(outcome, Unavailable):
@@ -239,6 +243,8 @@ class MqttAdapter(Exchange):
         if not samples and not ids:
             return
         assert self._identity is not None
+        for _, values in samples:
+            self._taken.data_points += len(values)
         slots = self._all_slots()
         slot = slots.take(ids)
 
@@ -257,6 +263,7 @@ class MqttAdapter(Exchange):
             self._provision(packet)
             return
         identity = self.device
+        self._taken.other += 1
         if packet.topic.startswith(topics.GATEWAY_PREFIX):
             self._publish_to_gateway(packet)
             return
@@ -299,7 +306,10 @@ class MqttAdapter(Exchange):
             self.conclude(slot, packet, None)
             response = payloads.refusal_response(outcome) if isinstance(outcome, PlatformError) else outcome
             if isinstance(outcome, PlatformError):
-                log.info("Provision request refused: {reason} {ref}", reason=response.reason, ref=response.ref)
+                log.info(
+                    "Provision request refused: {reason} {ref}", reason=response.reason, ref=response.ref,
+                    transport="mqtt", source=self.peer.address,
+                )  # fmt: skip
             topic = topics.provision_response_topic(packet.topic, self.subscriptions)
             self.answer(slot, topic, payloads.render_provision_response(response, encoding))
 

@@ -274,6 +274,9 @@ def test_an_administrator_ends_any_ownership_and_a_customer_its_own(rest: Rest) 
 # -- who may what ---------------------------------------------------------------------------------
 
 OPEN_TO_ALL = {
+    ("GET", "/metrics"),  # by a token of its own
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
     ("GET", "/api/ca/<uuid>/crl"),
     ("GET", "/api/ca/<uuid>/certificates"),
     ("POST", "/api/auth/login"),
@@ -305,7 +308,7 @@ def routes_of(routes: Any, prefix: str = "") -> set[tuple[str, str]]:
     """(method, path) of every REST route, those of mounted files included, by whatever path they are named there."""
     found = set()
     for rule in routes.app.url_map.iter_rules():
-        path = str(rule) if str(rule).startswith("/api/") else prefix.rstrip("/") + str(rule)
+        path = str(rule) if str(rule).startswith(("/api/", "/metrics", "/health/")) else prefix.rstrip("/") + str(rule)
         if rule.methods is not None:
             found |= {(method, path) for method in set(rule.methods) - {"HEAD", "OPTIONS"}}
         elif not rule.endpoint.endswith("_branch"):  # its twin, without the rest of the path, mounts the same
