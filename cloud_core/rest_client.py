@@ -8,6 +8,7 @@ import requests
 
 TIMEOUT_S = 15.0
 UPLOAD_TIMEOUT_S = 300.0
+API_KEY_PREFIX = "muster_"
 
 
 class RestError(Exception):
@@ -19,14 +20,15 @@ class RestError(Exception):
 
 
 class RestClient:
-    """Calls `url` with a bearer token."""
+    """Calls `url` with the token of a login, or with an API key."""
 
     def __init__(self, url: str, token: str = "") -> None:
         self.url = url.rstrip("/")
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy of the environment must not see tokens
         if token:
-            self._session.headers["X-Authorization"] = f"Bearer {token}"
+            scheme = "ApiKey" if token.startswith(API_KEY_PREFIX) else "Bearer"
+            self._session.headers["X-Authorization"] = f"{scheme} {token}"
 
     def login(self, username: str, password: str) -> str:
         """Logs in and keeps the token, which is returned."""

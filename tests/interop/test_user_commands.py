@@ -72,6 +72,15 @@ def test_a_generated_password_is_never_lost_unseen(shell: Shell) -> None:
     assert "x@x" not in shell.run("user", "list")
 
 
+def test_commands_run_with_an_api_key_too(shell: Shell, core: CoreProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of a login, for scripts."""
+    key = core.rest.post("/api/apiKey", {"name": "script", "role": "VIEWER"})["value"]
+    monkeypatch.setenv("CLOUD_CORE_TOKEN", key)
+    monkeypatch.setenv("CLOUD_CORE_URL", core.http)
+    assert json.loads(shell.run("device", "list", "--json")) == []
+    shell.run("device", "create", "d", code=4)
+
+
 def test_a_configured_system_administrator_makes_a_tenant(tmp_path: Path) -> None:
     """API keys and ended sessions are known after a crash."""
     system = {"CLOUD_CORE__ADMIN__SYSTEM_USERNAME": "sys@x", "CLOUD_CORE__ADMIN__SYSTEM_PASSWORD": "system-word"}
