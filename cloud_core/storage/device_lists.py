@@ -8,7 +8,7 @@ Names, labels and types are compared by code point and without regard to the cas
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +24,7 @@ FEW_MATCHES = 2_000
 TOTAL_GOOD_FOR_S = 10.0
 DEAR_TOTAL_S = 0.005  # a count that takes less is never kept
 MAX_TOTALS = 1_000
+DEEP = 10_000
 _ROWS_AT_ONCE = 500  # parameters of one statement
 
 p = bindparam
@@ -41,7 +42,7 @@ _used_names = _names.where(exists().where(device.c.profile_id == device_profile.
 class ReadsDeviceLists(ReadsCustomers):
     """`ReadDeviceLists` of the interface."""
 
-    _totals: dict[Any, tuple[float, int]]
+    _totals: dict[Any, tuple[float, Any]]
 
     def devices(
         self, tenant_id: int, page: Page, wanted: DeviceFilter = EVERY_DEVICE, *, customer_id: int | None = None
@@ -53,7 +54,7 @@ class ReadsDeviceLists(ReadsCustomers):
             number for number, (uuid, name) in names.items()
             if (not wanted.profile_name or name == wanted.profile_name) and wanted.profile_uuid in (None, uuid)
         }  # fmt: skip
-        rows = select(_c.id).where(_c.tenant_id == tenant_id)
+        rows = select(_c.id)
         if len(profiles) < len(names) or not names:
             if len(profiles) != 1:
                 return [], 0
@@ -89,32 +90,48 @@ class ReadsDeviceLists(ReadsCustomers):
     ) -> tuple[list[int], int]:
         if page.text_search:
             rows = rows.where(self._match(page.text_search, names))
-            found = self._query(rows.add_columns(_SORT[page.sort_property]).limit(FEW_MATCHES + 1))
+            some = rows.where(_c.tenant_id == key[0]).add_columns(*_columns(page)).limit(FEW_MATCHES + 1)
+            found = self._query(some)
             if len(found) <= FEW_MATCHES:
                 return _sorted_page(found, page, names), len(found)
         if _SORT[page.sort_property] is _c.profile_id:
-            return self._by_profile(rows, page, order)
-        column = _SORT[page.sort_property]
-        ordered = rows.order_by(*((column.desc(), _c.id.desc()) if page.descending else (column, _c.id)))
-        first = page.page * page.size
-        numbers = [row[0] for row in self._query(ordered.limit(page.size).offset(first))]
+            return self._by_profile(rows, page, order, key)
+        columns, first = _columns(page), page.page * page.size
+        rows = rows.where(_c.tenant_id == key[0])
+        if page.text_search and first >= DEEP:  # from the nearer end; how many there are has to be known for that
+            total = self._total(rows, key)
+            if first > total // 2:
+                size = max(0, min(page.size, total - first))
+                numbers = self._ordered(rows, columns, not page.descending, size, max(0, total - first - size))
+                return numbers[::-1], total
+        numbers = self._ordered(rows, columns, page.descending, page.size, first)
         if len(numbers) < page.size and (numbers or first == 0):
             return numbers, first + len(numbers)  # the last page: it says itself how many there are
         return numbers, max(self._total(rows, key), first + len(numbers) if numbers else 0)
 
-    def _by_profile(self, rows: Select[Any], page: Page, order: list[int]) -> tuple[list[int], int]:
-        """By the names of the profiles, of which there are few: counted each, and walked in their order."""
-        counts = self._query(rows.with_only_columns(_c.profile_id, func.count()).group_by(_c.profile_id))
-        of_profile: dict[int, int] = dict(counts)
+    def _ordered(self, rows: Select[Any], columns: list[Any], is_descending: bool, size: int, first: int) -> list[int]:
+        ordered = rows.order_by(*(one.desc() if is_descending else one for one in (*columns, _c.id)))
+        return [row[0] for row in self._query(ordered.limit(size).offset(first))] if size else []
+
+    def _by_profile(self, rows: Select[Any], page: Page, order: list[int], key: Any) -> tuple[list[int], int]:
+        """By the names of the profiles, of which there are few: counted each, and walked in their order.
+
+        A profile's devices are of its tenant: without saying so again the index of profiles has it all.
+        """
+        counts = self._kept((key, _TYPE), lambda: self._counts(rows, order))
         skip = page.page * page.size
         numbers: list[int] = []
         for profile in order:
-            count, missing = of_profile.get(profile, 0), page.size - len(numbers)
+            count, missing = counts.get(profile, 0), page.size - len(numbers)
             if missing > 0 and skip < count:
                 part = rows.where(_c.profile_id == profile).order_by(_c.id.desc() if page.descending else _c.id)
                 numbers += [row[0] for row in self._query(part.limit(missing).offset(skip))]
             skip = max(0, skip - count)
-        return numbers, sum(of_profile.values())
+        return numbers, sum(counts.values())
+
+    def _counts(self, rows: Select[Any], profiles: list[int]) -> dict[int, int]:
+        counted = rows.with_only_columns(_c.profile_id, func.count()).group_by(_c.profile_id)
+        return dict(self._query(counted.where(_one_of(_c.profile_id, profiles)))) if profiles else {}
 
     def _match(self, text: str, names: dict[int, str]) -> ColumnElement[bool]:
         lowered = text.lower()
@@ -130,12 +147,17 @@ class ReadsDeviceLists(ReadsCustomers):
         return found
 
     def _total(self, rows: Select[Any], key: Any) -> int:
+        total: int = self._kept(key, lambda: self._query(rows.with_only_columns(func.count()))[0][0])
+        return total
+
+    def _kept(self, key: Any, count: Callable[[], Any]) -> Any:  # Any: what is counted
+        """A count, or for a while the last one where counting took long."""
         now_s = time.monotonic()
-        until_s, total = self._totals.get(key, (0.0, 0))
+        until_s, counted = self._totals.get(key, (0.0, None))
         if now_s < until_s:
-            return total
-        counted: int = self._query(rows.with_only_columns(func.count()))[0][0]
+            return counted
         self._totals.pop(key, None)
+        counted = count()
         if time.monotonic() - now_s > DEAR_TOTAL_S:
             if len(self._totals) >= MAX_TOTALS:
                 self._totals.clear()
@@ -153,11 +175,17 @@ class ReadsDeviceLists(ReadsCustomers):
         return [found[number] for number in numbers]
 
 
+def _columns(page: Page) -> list[Any]:
+    """By what a page is sorted, before the number; equal labels by name, as they stand in the index."""
+    column = _SORT[page.sort_property]
+    return [column, _c.name] if column is _c.label else [column]
+
+
 def _sorted_page(found: list[Any], page: Page, names: dict[int, str]) -> list[int]:
     is_by_profile = _SORT[page.sort_property] is _c.profile_id
-    keyed = [(names[value] if is_by_profile else value, number) for number, value in found]
+    keyed = [((names[values[0]], number) if is_by_profile else (*values, number)) for number, *values in found]
     keyed.sort(reverse=page.descending)
-    return [number for _, number in keyed[page.page * page.size :][: page.size]]
+    return [one[-1] for one in keyed[page.page * page.size :][: page.size]]
 
 
 def _one_of(column: Any, numbers: Sequence[int]) -> ColumnElement[bool]:

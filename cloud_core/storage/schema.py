@@ -355,7 +355,8 @@ trust_anchor = Table(
 
 # Pages of devices in the order of these are found in an index, however far into the fleet they lie.
 device_by_creation = Index("device_by_creation", device.c.tenant_id, device.c.created_ms)
-device_by_label = Index("device_by_label", device.c.tenant_id, device.c.label)
+# A search in the order of labels reads this index alone.
+device_by_label = Index("device_by_label", device.c.tenant_id, device.c.label, device.c.name, device.c.profile_id)
 
 # Logins that have ended before their tokens do. Nodes read what is new every few seconds.
 ended_login = _numbered(

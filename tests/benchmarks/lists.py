@@ -21,7 +21,7 @@ from tests.support.stores import KEY, TENANT, open_store
 PROFILES = 20
 SORTED_BY = ("createdTime", "name", "label", "type", "deviceProfileName")
 SEARCHES = ("", "sn-", "12", "sn-12", "sensor 77", "type 1", "zzzz")
-ROUNDS = 3
+ROUNDS = 1
 
 
 def fill(url: str, count: int) -> None:

@@ -75,6 +75,23 @@ def test_text_is_found_in_name_label_and_type(store: StoreUnderTest, few: int, m
         assert listed(store, text_search=text, **search) == ("", 0)
 
 
+def test_a_deep_page_of_many_matches_is_read_from_the_nearer_end(
+    store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is the same page."""
+    monkeypatch.setattr(device_lists, "FEW_MATCHES", 0)
+    monkeypatch.setattr(device_lists, "DEEP", 1)
+    fill(store)
+    for property_, order in (("name", "abcd"), ("label", "dcab"), ("createdTime", "adcb")):
+        for is_descending in (False, True):
+            paged = {"sort_property": property_, "descending": is_descending, "text_search": "m"}
+            expected = order[::-1] if is_descending else order
+            for size in (1, 2, 3):
+                for page in range(5):
+                    part = expected[page * size :][:size]
+                    assert listed(store, size=size, page=page, **paged) == (part, 4), (property_, size, page)
+
+
 def test_filters(store: StoreUnderTest) -> None:
     numbers = fill(store)
     seen = [DevicePresence(device_id=numbers["a"], is_active=True), DevicePresence(device_id=numbers["b"])]
