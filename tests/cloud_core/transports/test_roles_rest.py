@@ -40,11 +40,13 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
         ("GET", "/api/relation"), ("GET", "/api/relations"),
         ("GET", "/api/ca"), ("GET", "/api/ca/<which>"), ("GET", "/api/certificates"),
         ("GET", "/api/device/types"), ("GET", "/api/deviceProfile/names"), ("GET", "/api/devices"),
-        ("GET", "/api/tenant/deviceInfos"),
+        ("GET", "/api/tenant/deviceInfos"), ("GET", "/api/deviceInfos/all"),
+        *(("GET", f"/api/relations/{end}/<kind>/<uuid>{of}") for end in ("from", "to") for of in ("", "/<type_>")),
     },
     Act.READ_DEVICES: {
         ("GET", "/api/device/<uuid>"), ("GET", "/api/device/info/<uuid>"), ("GET", "/api/customer/<uuid>/devices"),
         ("GET", f"{TELEMETRY}/DEVICE/<uuid>/keys/timeseries"), ("GET", f"{TELEMETRY}/DEVICE/<uuid>/values/timeseries"),
+        ("GET", f"{TELEMETRY}/DEVICE/<uuid>/values/timeseries/history"),
         ("GET", f"{TELEMETRY}/DEVICE/<uuid>/keys/attributes"),
         ("GET", f"{TELEMETRY}/DEVICE/<uuid>/keys/attributes/<scope>"),
         ("GET", f"{TELEMETRY}/DEVICE/<uuid>/values/attributes"),
@@ -54,9 +56,16 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
     Act.WRITE_DEVICES: {
         ("POST", "/api/device"), ("POST", "/api/device-with-credentials"), ("DELETE", "/api/device/<uuid>"),
         ("POST", "/api/device/credentials"), ("POST", "/api/relation"), ("DELETE", "/api/relation"),
+        ("POST", "/api/v2/relation"), ("DELETE", "/api/v2/relation"),
         ("POST", "/api/customer/<customer>/device/<device>"), ("DELETE", "/api/customer/device/<device>"),
     },
+    Act.IMPORT_DEVICES: {
+        ("POST", "/api/device/bulk_import"), ("POST", "/api/imports"), ("GET", "/api/imports"),
+        ("GET", "/api/imports/<uuid>"), ("GET", "/api/imports/<uuid>/rows"), ("GET", "/api/imports/<uuid>/errors.csv"),
+        ("POST", "/api/imports/<uuid>/apply"), ("POST", "/api/imports/<uuid>/undo"),
+    },
     Act.WRITE_DATA: {
+        ("POST", f"{TELEMETRY}/DEVICE/<uuid>/timeseries/<_scope>/<ttl>"),
         ("POST", f"{TELEMETRY}/DEVICE/<uuid>/timeseries/<_scope>"),
         ("POST", f"{TELEMETRY}/<uuid>/<scope>"), ("POST", f"{TELEMETRY}/DEVICE/<uuid>/<scope>"),
         ("POST", f"{TELEMETRY}/DEVICE/<uuid>/attributes/<scope>"),
