@@ -17,9 +17,11 @@ from cloud_core.core.attributes import check_writable
 from cloud_core.core.authority_admin import AuthoritiesApi
 from cloud_core.core.customers import CustomersApi
 from cloud_core.core.downlinks import Ending
+from cloud_core.core.lists import ListsApi
 from cloud_core.core.logins import Operator, Tokens, hash_password, is_password_right
 from cloud_core.core.names import MAX_NAME_CHARS
 from cloud_core.core.relations import DeviceSearch
+from cloud_core.core.replacement import ReplacementApi
 from cloud_core.model import (
     Attempt,
     AttributeEntry,
@@ -61,6 +63,8 @@ class AdminApi(Asking):
             store=store, now_ms=api.now_ms, device_changed=api.device_changed, public_url=api.public_url,
             on_new_authority=api.certificates.anchors_changed,
         )  # fmt: skip
+        self.lists = ListsApi(store)
+        self.replacements = ReplacementApi(store=store, api=api, now_ms=api.now_ms)
         self._tokens = Tokens(jwt_key)
         self._login_count = 0  # under way
 

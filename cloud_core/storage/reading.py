@@ -19,7 +19,6 @@ from cloud_core.model import (
     Identity,
     Login,
     Page,
-    Peer,
     ProvisionConfiguration,
     ProvisionStrategy,
     Renewal,
@@ -28,11 +27,11 @@ from cloud_core.model import (
     Role,
     Scope,
     StoredCredentials,
-    Transport,
     User,
 )
 from cloud_core.profile_options import ProfileOptions, options_of
 from cloud_core.storage import schema
+from cloud_core.storage.attempts import ReadsAttempts, attempt_of
 from cloud_core.storage.certificates import ReadsCertificates
 from cloud_core.storage.claims import ReadsClaims
 from cloud_core.storage.commands import ReadsCommands
@@ -41,6 +40,7 @@ from cloud_core.storage.documents import (
     decode_document,
     decode_value,
 )
+from cloud_core.storage.gateway_lists import ReadsGatewayLists
 from cloud_core.storage.gateways import ReadsGateways
 from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.storage.packages import ReadsPackages
@@ -78,8 +78,9 @@ def unseal_credentials(vault: Vault, sealed: bytes) -> Credentials:
 
 
 class SqlReadTx(
-    ReadsCustomers, ReadsCommands, ReadsClaims, ReadsPackages, ReadsGateways, ReadsPresence, ReadsCertificates
-):
+    ReadsCustomers, ReadsCommands, ReadsClaims, ReadsPackages, ReadsGateways, ReadsPresence, ReadsCertificates,
+    ReadsAttempts, ReadsGatewayLists,
+):  # fmt: skip
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 
     def __init__(self, connection: Any, dialect: Dialect, statements: Statements, vault: Vault) -> None:
@@ -182,6 +183,11 @@ class SqlReadTx(
         rows, total = self._page(wanted, page, _DEVICE_SORT, [c.name, c.label, schema.device_profile.c.name])
         return [device for row in rows if (device := _device(row))], total
 
+    def _device_of(self, row: Any) -> Device:
+        device = _device(row)
+        assert device is not None, "there is a row"
+        return device
+
     # -- credentials ------------------------------------------------------------------------------
 
     def credentials(self, device_id: int) -> StoredCredentials | None:
@@ -270,14 +276,22 @@ class SqlReadTx(
                 break
         return found
 
+    def sample_rows(self, device_id: int, *, at_most: int) -> int:
+        count = 0
+        for (bucket,) in self._rows(self._s.buckets, first=-(2**62), last=2**62):
+            count += self._row(self._s.count_documents, b_bucket=bucket, b_device_id=device_id)[0]
+            if count >= at_most:
+                return at_most
+        return count
+
     # -- provisioning log -------------------------------------------------------------------------
 
     def attempt(self, ref: str) -> Attempt | None:
         row = self._row(self._s.attempt, ref=ref)
-        return None if row is None else _attempt(row)
+        return None if row is None else attempt_of(row)
 
     def attempts(self, limit: int = 100) -> list[Attempt]:
-        return [_attempt(row) for row in self._rows(self._s.attempts, limit=limit)]
+        return [attempt_of(row) for row in self._rows(self._s.attempts, limit=limit)]
 
 
 def _device(row: Any) -> Device | None:
@@ -288,12 +302,4 @@ def _device(row: Any) -> Device | None:
         profile_uuid=UUID(bytes=bytes(row[4])), type=row[5], name=row[6], label=row[7],
         is_gateway=bool(row[8]), document=msgspec.json.decode(row[9]), created_ms=row[10], version=row[11],
         customer_id=row[12], customer_uuid=None if row[13] is None else UUID(bytes=bytes(row[13])),
-    )  # fmt: skip
-
-
-def _attempt(row: Any) -> Attempt:
-    return Attempt(
-        ref=row[0] or "", at_ms=row[1], peer=Peer(Transport(row[2]), row[3]), outcome=row[4], stage=row[5],
-        detail=row[6], tenant_id=row[7], profile_id=row[8], device_id=row[9], device_name=row[10],
-        key_hint=row[11], request=msgspec.json.decode(row[12]),
     )  # fmt: skip

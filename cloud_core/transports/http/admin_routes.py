@@ -16,6 +16,7 @@ from cloud_core.core.permissions import Act
 from cloud_core.model import NIL_CUSTOMER, Scope
 from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.transports.http import shapes
+from cloud_core.transports.http.attempt_queries import attempt_filter
 from cloud_core.transports.http.authority_routes import AuthorityRoutes
 from cloud_core.transports.http.calls import (
     CallSupport,
@@ -38,8 +39,10 @@ from cloud_core.transports.http.customer_routes import CustomerRoutes
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.est_routes import EstRoutes
 from cloud_core.transports.http.fleet_routes import FleetRoutes
+from cloud_core.transports.http.gateway_routes import GatewayRoutes
 from cloud_core.transports.http.package_routes import PackageRoutes
 from cloud_core.transports.http.relation_routes import RelationRoutes, device_search_from
+from cloud_core.transports.http.replacement_routes import ReplacementRoutes
 from cloud_core.transports.http.rpc_routes import RpcRoutes
 from cloud_core.transports.http.server_method_routes import ServerMethodRoutes
 from shared import payloads
@@ -79,6 +82,8 @@ class AdminRoutes(CallSupport):
         self._relation_routes = RelationRoutes(admin)
         self._fleet_routes = FleetRoutes(admin)
         self._authority_routes = AuthorityRoutes(admin)
+        self._gateway_routes = GatewayRoutes(admin)
+        self._replacement_routes = ReplacementRoutes(admin)
         self._est_routes = est
 
     @app.route("/api/v1/", branch=True)
@@ -126,6 +131,16 @@ class AdminRoutes(CallSupport):
     @app.route("/api/certificates", branch=True)
     def authority_routes(self, request: Request) -> Any:
         return mounted(request, self._authority_routes)
+
+    @app.route("/api/device/<_uuid>/resetProvisioning")
+    @app.route("/api/device/<_uuid>/replace")
+    def replacement_routes(self, request: Request, _uuid: str) -> Any:
+        return mounted(request, self._replacement_routes)
+
+    @app.route("/api/gateways")
+    @app.route("/api/gateway/", branch=True)
+    def gateway_routes(self, request: Request) -> Any:
+        return mounted(request, self._gateway_routes)
 
     @app.route("/.well-known/est/", branch=True)
     def est_routes(self, request: Request) -> Any:
@@ -400,7 +415,12 @@ class AdminRoutes(CallSupport):
     @app.route("/api/provisioning/attempts", methods=["GET"])
     @answers
     async def attempts(self, request: Request) -> Any:
+        """A page, filtered; without `pageSize` the newest lines as a bare array."""
         operator = self.operator(request)
+        if query(request, "pageSize"):
+            page = page_of(request)
+            rows, total = await self._admin.lists.attempts(operator, page, attempt_filter(request))
+            return shapes.page_json([shapes.attempt_json(one) for one in rows], total, page.size, page.page)
         limit = max(1, min(integer(request, "limit", 100), MAX_ATTEMPTS_SHOWN))
         found = await self._admin.attempts(operator, limit)
         return [shapes.attempt_json(one) for one in found]
