@@ -143,6 +143,7 @@ class Limits(Section, frozen=True, kw_only=True):
 class Admin(Section, frozen=True, kw_only=True):
     username: str = ""  # of the first administrator; empty: admin@localhost
     password: str = ""  # empty: random, printed once and kept in the data directory
+    local_access: bool = True  # commands with --data-dir on this machine need no login
 
 
 class Log(Section, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
+from cloud_core import local_token
 from cloud_core.config import Config, Gateway, Rpc
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi, Options
@@ -173,6 +175,7 @@ class Program:
             dtls_port=config.coap.dtls_port,
         )
         self._ports: list[FastPort] = []
+        self._local_url: str | None = None  # where commands on this machine reach us
         self._maintenance = LoopingCall(self._maintain)
         self._gateway_report = LoopingCall(self._api.gateways.report)
         self._presence_flush = LoopingCall(self._api.presence.flush)
@@ -191,6 +194,7 @@ class Program:
         try:
             await self._first_administrator()
             line = await self._listen()
+            await self._open_local_access()
         except (ListenFailed, TlsFailed, OSError) as error:
             await self.stop()
             raise StartFailed(str(error)) from error
@@ -209,6 +213,7 @@ class Program:
         http_bind, mqtt_bind = config.http.bind, config.mqtt.bind or config.http.bind
         http = listen_tcp(self._reactor, config.http.port, self._http.factory(), http_bind, name="http")
         self._ports.append(http)
+        self._local_url = local_token.url_on_loopback(http_bind, http.getHost().port)
         mqtt = listen_tcp(self._reactor, config.mqtt.port, self._mqtt, mqtt_bind, name="mqtt")
         self._ports.append(mqtt)
         secure = await self._listen_secure(http_bind, mqtt_bind)
@@ -253,8 +258,23 @@ class Program:
             write_private(file, f"{username}\n{password}\n".encode())
             print(f"First administrator: {username} / {password} (kept in {file})", flush=True)
 
+    async def _open_local_access(self) -> None:
+        """Lets in who may read the data directory (`core.local_access`)."""
+        if not self._config.admin.local_access:
+            return
+        if self._local_url is None:
+            log.info("Commands with --data-dir need a login: HTTP is not bound to loopback")
+            return
+        token = local_token.LocalToken(self._local_url, await self._admin.open_local_access(), os.getpid())
+        fault = local_token.write(Path(self._config.data_dir), token)
+        if fault:
+            self._admin.local_access.close()
+            log.warn("Commands with --data-dir need a login: {fault}", fault=fault)
+
     async def stop(self) -> None:
         """Stops accepting, lets work end for the drain time, closes sessions, then the store."""
+        self._admin.local_access.close()
+        local_token.remove(Path(self._config.data_dir), os.getpid())
         for port in self._ports:
             stopped = port.stopListening()
             if isinstance(stopped, Deferred):

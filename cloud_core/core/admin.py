@@ -18,6 +18,7 @@ from cloud_core.core.authority_admin import AuthoritiesApi
 from cloud_core.core.customers import CustomersApi
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.lists import ListsApi
+from cloud_core.core.local_access import LocalAccess
 from cloud_core.core.logins import Operator, Tokens, hash_password, is_password_right
 from cloud_core.core.names import MAX_NAME_CHARS
 from cloud_core.core.relations import DeviceSearch
@@ -63,6 +64,7 @@ class AdminApi(Asking):
             store=store, now_ms=api.now_ms, device_changed=api.device_changed, public_url=api.public_url,
             on_new_authority=api.certificates.anchors_changed,
         )  # fmt: skip
+        self.local_access = LocalAccess()
         self.lists = ListsApi(store)
         self.replacements = ReplacementApi(store=store, api=api, now_ms=api.now_ms)
         self._tokens = Tokens(jwt_key)
@@ -83,6 +85,10 @@ class AdminApi(Asking):
         hashed = await deferToThread(hash_password, password)
         await self._decide(inventory.first_start, username, hashed, self._api.now_ms())
         return True
+
+    async def open_local_access(self) -> str:
+        """A new token for commands on this machine; the one of before ends."""
+        return self.local_access.open(await self._read(inventory.default_tenant_id))
 
     async def login(self, username: str, password: str, address: str = "") -> dict[str, str]:
         """Tokens for the right password. Who fails too often from an address has to wait, right or wrong.

@@ -61,13 +61,18 @@ def user_with_places(tx: ReadTx, username: str) -> tuple[User, UUID | None, Cust
     return user, tx.tenant_uuid(user.tenant_id), customer
 
 
+def default_tenant_id(tx: ReadTx) -> int:
+    tenant_id = tx.tenant_id(DEFAULT_TENANT)
+    assert tenant_id is not None, "the store makes the default tenant"
+    return tenant_id
+
+
 def set_password(tx: Tx, username: str, hashed: str) -> None:
     tx.update_password(username, hashed)
 
 
 def first_start(tx: Tx, username: str, hashed: str, now_ms: int) -> None:
-    tenant_id = tx.tenant_id(DEFAULT_TENANT)
-    assert tenant_id is not None, "the store makes the default tenant"
+    tenant_id = default_tenant_id(tx)
     has_default = tx.default_profile(tenant_id) is not None
     tx.insert_user(
         User(

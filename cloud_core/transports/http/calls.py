@@ -48,7 +48,9 @@ class CallSupport:
         header = request.getHeader("x-authorization") or request.getHeader("authorization") or ""
         if not header.startswith("Bearer "):
             raise NotAuthenticated("Authentication failed")
-        operator: Operator = self._admin.operator(header[len("Bearer ") :])
+        token = header[len("Bearer ") :]
+        local = self._admin.local_access.operator(token, address_of(request), is_handed_on=is_handed_on(request))
+        operator: Operator = local or self._admin.operator(token)
         if not operator_may(operator.authority, act):
             raise NotAuthorized
         return operator
@@ -170,6 +172,14 @@ def address_of(request: Any) -> str:  # Any: Request, of which mypy reads too li
     """Where the caller is."""
     host: str = request.getClientAddress().host
     return host
+
+
+_HANDED_ON = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
+
+
+def is_handed_on(request: Request) -> bool:
+    """Whether a proxy says that it speaks for somebody else."""
+    return any(request.getHeader(name) is not None for name in _HANDED_ON)
 
 
 def query(request: Request, name: str, default: str = "") -> str:
