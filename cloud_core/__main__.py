@@ -15,12 +15,11 @@ import click
 from cloud_core.config import Config, ConfigError, load
 from cloud_core.console import device, login, profile, provisioning
 from cloud_core.console_ca import ca, certificates
+from cloud_core.console_exits import EXIT_CONFIG, EXIT_START, TABLE
+from cloud_core.console_gateways import gateway
 
-EXIT_CONFIG = 2
-EXIT_START = 3
 
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=TABLE)
 @click.version_option(package_name="muster", prog_name="cloud-core")
 def main() -> None:
     """Lets fleets of devices register themselves over MQTT, HTTP and CoAP.
@@ -180,7 +179,7 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-for command in (login, profile, device, provisioning, ca, certificates):
+for command in (login, profile, device, provisioning, gateway, ca, certificates):
     main.add_command(command)
 
 if __name__ == "__main__":
