@@ -42,13 +42,17 @@ def profile() -> None:
 
 
 @profile.command("list")
+@click.option("--search", default="", help="Part of a name.")
+@click.option("--limit", default=1_000, show_default=True, help="So many at most.")
 @common
-def profile_list(url: str | None, as_json: bool) -> None:
+def profile_list(search: str, limit: int, url: str | None, as_json: bool) -> None:
     """List the device profiles."""
     client = connect(url)
-    page = call(lambda: client.get("/api/deviceProfiles", pageSize=1000, page=0))
+    page = call(lambda: client.get("/api/deviceProfiles", pageSize=limit, page=0, textSearch=search))
     rows = [public(one, reveal=False) for one in page["data"]]
     show(rows, {"NAME": "name", "STRATEGY": "provisionType", "KEY": "provisionDeviceKey"}, as_json=as_json)
+    if page["hasNext"] and not as_json:
+        click.echo(f"… {page['totalElements'] - len(rows)} more; raise --limit or use --search.")
 
 
 @profile.command("show")

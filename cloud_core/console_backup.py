@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_core.config import Config
 from cloud_core.console_calls import dry_run, fail
@@ -112,6 +110,8 @@ def look(file: Path, config: Config) -> Look:
 
 
 def _verify(file: Path, config: Config, *, as_json: bool) -> None:
+    from sqlalchemy.exc import SQLAlchemyError
+
     try:
         found = look(file, config)
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
@@ -155,6 +155,8 @@ def _source(config: Config, out: Path) -> Path:
 
 def pg_dump(url: str, out: Path) -> str:
     """The command, without the password: that goes by ~/.pgpass or PGPASSWORD."""
+    from sqlalchemy.engine import make_url
+
     parsed = make_url(url)
     host = parsed.host or parsed.query.get("host") or ""
     parts = ["pg_dump", "--format=custom", f"--file={out}"]

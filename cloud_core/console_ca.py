@@ -29,6 +29,7 @@ from cryptography.x509.oid import NameOID
 
 from cloud_core.console_calls import at_core, call, common, connect, dry_run, show
 from cloud_core.console_exits import EXIT_FILE, POINTER
+from cloud_core.console_output import tell_plan
 from cloud_core.rest_client import RestClient, RestError
 
 MAX_COMMON_NAME_BYTES = 64
@@ -79,7 +80,10 @@ def ca_init(
     file = out or Path(f"{_file_name(name)}-ca.pem")
     _check_free(file)
     if dry_run:
-        click.echo(f"Would make the CA '{name}' ({key_type}, {years} years) and write its certificate to {file}.")
+        tell_plan(
+            f"Would make the CA '{name}' ({key_type}, {years} years) and write its certificate to {file}.",
+            as_json=as_json,
+        )
         return
     client = connect(url)
     made = call(lambda: client.post("/api/ca", {"name": name, "keyType": key_type, "years": years}))
@@ -103,7 +107,7 @@ def ca_import(name: str, chain_file: Path, key_file: Path, dry_run: bool, url: s
     asking, and encrypted again by the core. It crosses a network over https alone."""
     chain, key = _read(chain_file), _decrypted(_read(key_file), key_file)
     if dry_run:
-        click.echo(f"Would take over the CA of {chain_file} as '{name}'.")
+        tell_plan(f"Would take over the CA of {chain_file} as '{name}'.", as_json=as_json)
         return
     client = connect(url)
     _check_private(client.url)
@@ -144,7 +148,10 @@ def ca_issue(
     client = connect(url)
     issuer = call(lambda: _the_ca(client, ca_name))
     if dry_run:
-        click.echo(f"Would have the CA '{issuer}' issue to '{name}' for {days} days: {key_file}, {chain_file}.")
+        tell_plan(
+            f"Would have the CA '{issuer}' issue to '{name}' for {days} days: {key_file}, {chain_file}.",
+            as_json=as_json,
+        )
         return
     key, csr = _key_and_request(name, key_type)
     _filed(lambda: _write_new(key_file, key, 0o600))  # first: a certificate without its key is none
@@ -188,7 +195,7 @@ def ca_revoke(
             if device
             else f"{'serial' if serial else 'fingerprint'} {serial or fingerprint}"
         )
-        click.echo(f"Would revoke {which}, for the reason {reason}.")
+        tell_plan(f"Would revoke {which}, for the reason {reason}.", as_json=as_json)
         return
     client = connect(url)
     body = {

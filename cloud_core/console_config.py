@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from cloud_core.config import ENVIRONMENT_PREFIX, SECTIONS, Config, ConfigError
 from cloud_core.console_exits import EXIT_CONFIG, POINTER
@@ -139,6 +137,9 @@ def _public(section: str, key: str, value: Any) -> Any:
 
 
 def url_without_password(url: str) -> str:
+    from sqlalchemy.engine import make_url  # takes long to import, and most commands do without
+    from sqlalchemy.exc import ArgumentError
+
     try:
         parsed = make_url(url)
     except ArgumentError:

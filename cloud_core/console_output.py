@@ -31,6 +31,14 @@ def show_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def tell_plan(sentence: str, *, as_json: bool) -> None:
+    """What a dry run says."""
+    if as_json:
+        show_json({"dryRun": True, "plan": sentence})
+    else:
+        click.echo(sentence)
+
+
 def show_members(members: dict[str, Any]) -> None:
     """One a line, those without a value left out."""
     width = max(map(len, members), default=0) + 2

@@ -282,6 +282,8 @@ def core(data_dir: Path, running: LocalToken | None) -> Finding:
         client.get("/api/auth/user")
         count = client.get("/api/tenant/devices", pageSize=1, page=0)["totalElements"]
     except RestError as error:
+        if error.status == 0:
+            return hint(topic, f"the one of process {running.pid} is gone, or hangs: {error}", "cloud-core serve")
         return wrong(topic, f"process {running.pid} does not answer as it should: {error}", "see its log; restart it")
     took_s = time.monotonic() - began_s
     text = f"process {running.pid} answers at {running.url} in {took_s * 1000:.0f} ms; {count} devices"
@@ -289,12 +291,8 @@ def core(data_dir: Path, running: LocalToken | None) -> Finding:
 
 
 def _running(data_dir: Path) -> LocalToken | None:
-    """The core that works on this directory, if its process is still there."""
+    """The core that works on this directory, or did until it was killed."""
     try:
-        found = local_token.read(data_dir)
-        os.kill(found.pid, 0)
-    except (LocalTokenError, ProcessLookupError):
+        return local_token.read(data_dir)
+    except LocalTokenError:
         return None
-    except PermissionError:  # there, and another user's
-        return found
-    return found

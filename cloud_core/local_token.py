@@ -56,10 +56,12 @@ def _leads_here(host: str) -> bool:
 
 def write(data_dir: Path, token: LocalToken) -> str:
     """Writes the file; empty, or a sentence on why it is left out."""
-    mode = data_dir.stat().st_mode
-    if mode & 0o022:
-        return f"others may write to {data_dir}; take that away: chmod go-w {data_dir}"
-    write_private(data_dir / FILE, msgspec.json.encode(token))
+    try:
+        if data_dir.stat().st_mode & 0o022:
+            return f"others may write to {data_dir}; take that away: chmod go-w {data_dir}"
+        write_private(data_dir / FILE, msgspec.json.encode(token))
+    except OSError as error:
+        return f"{data_dir / FILE} cannot be written: {error.strerror}"
     return ""
 
 

@@ -108,6 +108,28 @@ def test_no_secret_is_shown_without_reveal(tmp_path: Path) -> None:
         core.stop()
 
 
+def test_a_dry_run_speaks_to_scripts_too(tmp_path: Path) -> None:
+    """With `--json` a plan is JSON that says it is one, and nothing has changed."""
+    core = CoreProcess(tmp_path / "data").start()
+    try:
+        console = Console(tmp_path, CLOUD_CORE_URL=core.http, CLOUD_CORE_TOKEN=core.jwt)
+        core.make_profile("meters")
+        for name in ("SN-1", "SN-2"):
+            core.rest.post("/api/device", {"name": name, "type": "meters"})
+        for arguments in (
+            ("profile", "create", "new"), ("profile", "update", "meters", "--replay"), ("profile", "delete", "meters"),
+            ("device", "delete", "SN-1"), ("device", "replace", "SN-1", "SN-2"),
+            ("device", "reset-provisioning", "SN-1"), ("device", "credentials", "set", "SN-1", "--new-token"),
+            ("ca", "init", "plant", "--out", str(tmp_path / "c")),
+            ("ca", "revoke", "--device", "SN-1"),
+        ):  # fmt: skip
+            assert console.json(*arguments, "--dry-run")["dryRun"] is True, arguments
+        assert [one["name"] for one in console.json("profile", "list")] == ["default", "meters"]
+        assert len(console.json("device", "list")) == 2 and console.json("ca", "list") == []
+    finally:
+        core.stop()
+
+
 def test_tables_fit_the_terminal() -> None:
     """The widest columns are cut; wide characters count as two; what would steer the terminal is shown."""
     rows = [["NAME", "DETAIL"], ["SN-1", "x" * 100], ["水表", "y"]]
