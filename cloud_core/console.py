@@ -10,7 +10,7 @@ import click
 
 from cloud_core.console_attempts import provisioning as provisioning  # others find them here
 from cloud_core.console_ca import certificate_of_ca
-from cloud_core.console_calls import call, common, connect, profile_named, show, token_file
+from cloud_core.console_calls import ca_file, call, common, connect, profile_named, show, token_file, trusted_ca
 from cloud_core.console_credentials import credentials
 from cloud_core.console_devices import device_delete, device_replace, device_reset, device_show
 from cloud_core.console_exits import EXIT_REFUSED, POINTER
@@ -20,6 +20,7 @@ from cloud_core.rest_client import RestClient
 
 
 @click.command()
+@trusted_ca
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Address of the core.")
 @click.option("--username", prompt=True, help="Who logs in; asks where it is not given.")
 @click.option(
@@ -30,7 +31,7 @@ def login(url: str, username: str, password: str) -> None:
     """Log in to a core and keep the token (0600, in your configuration folder)."""
     from cloud_core.secrets_file import write_private
 
-    token = call(lambda: RestClient(url).login(username, password))
+    token = call(lambda: RestClient(url, ca_file=ca_file()).login(username, password))
     token_file().parent.mkdir(parents=True, exist_ok=True)
     write_private(token_file(), json.dumps({"url": url, "token": token}).encode())
     click.echo(f"Logged in to {url} as {username}.")

@@ -23,6 +23,7 @@ from cloud_core.console_output import show as show
 from cloud_core.rest_client import RestClient, RestError
 
 _DATA_DIR = "cloud_core.data_dir"
+_CA_FILE = "cloud_core.ca_file"
 _CAUSES = {
     0: EXIT_NO_ANSWER, 401: EXIT_NOT_LOGGED_IN, 404: EXIT_NOT_FOUND, 429: EXIT_NO_ANSWER, 503: EXIT_NO_ANSWER,
 }  # fmt: skip
@@ -50,7 +51,13 @@ def connect(url: str | None) -> RestClient:
             " (or on the core's own machine add --data-dir DIR, its data directory)",
             EXIT_NOT_LOGGED_IN,
         )
-    return RestClient(where, token)
+    return RestClient(where, token, ca_file=ca_file())
+
+
+def ca_file() -> str:
+    """The CA of the core's certificate, by `--ca-file` or the environment; empty: those that the system trusts."""
+    given = click.get_current_context().find_root().meta.get(_CA_FILE)
+    return str(given or os.environ.get("CLOUD_CORE_CA_FILE") or "")
 
 
 def _saved() -> dict[str, str]:
@@ -75,17 +82,29 @@ def _connect_here(data_dir: Path, url: str | None) -> RestClient:
     return RestClient(found.url, found.token)
 
 
-def _keep_data_dir(context: click.Context, _option: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        context.find_root().meta[_DATA_DIR] = value
+def _kept(key: str) -> Any:  # Any: click's callback
+    """Keeps an option's value where `connect` looks for it."""
+
+    def keep(context: click.Context, _option: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            context.find_root().meta[key] = value
+
+    return keep
+
+
+trusted_ca = click.option(
+    "--ca-file", expose_value=False, callback=_kept(_CA_FILE), type=click.Path(dir_okay=False),
+    help="https: PEM file of the CA of the core's certificate.",
+)  # fmt: skip
 
 
 def at_core(command: Any) -> Any:  # Any: click decorators
     """Which core: the command takes `url`; `connect` knows the rest."""
     command = click.option(
-        "--data-dir", expose_value=False, callback=_keep_data_dir, type=click.Path(file_okay=False),
+        "--data-dir", expose_value=False, callback=_kept(_DATA_DIR), type=click.Path(file_okay=False),
         help="On the core's own machine: its data directory; no login is needed.",
     )(command)  # fmt: skip
+    command = trusted_ca(command)
     return click.option("--url", help="Address of the core.  [default: where you logged in]")(command)
 
 

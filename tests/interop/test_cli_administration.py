@@ -264,3 +264,21 @@ def test_a_login_is_kept_for_the_next_commands(core: CoreProcess, tmp_path: Path
     assert console.refused("login", "--url", core.http, "--username", USERNAME, typed="wrong\n")[0] == 6
     kept.write_text("{")
     assert console.refused("device", "list")[0] == 6
+
+
+def test_a_core_over_https_is_trusted_by_its_ca(tmp_path: Path) -> None:
+    """`--ca-file`, or the environment; without it the message names them, and no token was sent."""
+    core = CoreProcess(tmp_path / "data", is_tls=True).start()
+    try:
+        console = Console(tmp_path, CLOUD_CORE_URL=core.https, CLOUD_CORE_TOKEN=core.jwt)
+        code, said = console.refused("device", "list")
+        assert (code, "--ca-file" in said) == (5, True)
+        assert console.json("device", "list", "--ca-file", str(core.ca_file)) == []
+        console.environment["CLOUD_CORE_CA_FILE"] = str(core.ca_file)
+        assert console.json("gateway", "list") == []
+        login = ("login", "--url", core.https, "--username", USERNAME)
+        assert "Logged in" in console.out(*login, typed=f"{PASSWORD}\n")
+        code, said = console.refused("device", "list", "--ca-file", str(tmp_path / "none.pem"))
+        assert (code, "CA's file" in said) == (5, True)
+    finally:
+        core.stop()

@@ -16,8 +16,10 @@ from cloud_core.model import (
     Scope,
     SubDevice,
 )
+from shared.certificates import fingerprint
 from shared.credentials import AccessToken
 from shared.errors import PlatformError
+from tests.support.pki import Pki
 from tests.support.rest import Rest, id_of, without_threads
 from tests.support.stores import TENANT, StoreUnderTest
 
@@ -88,6 +90,27 @@ def test_a_new_unit_takes_the_place_of_the_old_device(rest: Rest) -> None:
     assert newest == [{"ts": 2_000, "value": "2"}]
     related = rest.call("GET", f"/api/relations?fromId={plant}&fromType=DEVICE")[1]
     assert sorted((one["to"]["id"], one["type"]) for one in related) == [(old, "Contains"), (old, "Feeds")]
+
+
+def test_a_units_certificate_opens_the_device_it_replaces(quick: Rest) -> None:
+    """What is known of the certificate goes along; the old unit's is none any more."""
+    pki = Pki()
+
+    def with_certificate(name: str) -> tuple[str, bytes]:
+        one = pki.root(name)
+        body = {"credentialsType": "X509_CERTIFICATE", "credentialsValue": one.pem}
+        made = quick.made("/api/device-with-credentials", {"device": {"name": name, "type": "s"}, "credentials": body})
+        return id_of(made), fingerprint(one.der)
+
+    (old, former), (new, brought) = with_certificate("pump"), with_certificate("SN-77")
+    assert swapped(quick, old, new)[0] == 200
+    device = stored(quick, "pump")
+    assert device is not None
+    known = quick.api.store.read(lambda tx: tx.certificate(brought))
+    assert (known.device_id, known.until_ms) == (device.id, None)
+    assert quick.api.store.read(lambda tx: tx.certificate(former)).until_ms == 0
+    kept = quick.call("GET", f"/api/device/{old}/credentials")[1]
+    assert kept["credentialsType"] == "X509_CERTIFICATE"
 
 
 def test_a_plan_of_a_swap_changes_nothing(quick: Rest) -> None:
