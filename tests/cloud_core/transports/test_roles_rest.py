@@ -41,6 +41,7 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
         ("GET", "/api/ca"), ("GET", "/api/ca/<which>"), ("GET", "/api/certificates"),
         ("GET", "/api/device/types"), ("GET", "/api/deviceProfile/names"), ("GET", "/api/devices"),
         ("GET", "/api/tenant/deviceInfos"),
+        ("GET", "/api/gateways"), ("GET", "/api/gateway/<uuid>"), ("GET", "/api/gateway/<uuid>/devices"),
     },
     Act.READ_DEVICES: {
         ("GET", "/api/device/<uuid>"), ("GET", "/api/device/info/<uuid>"), ("GET", "/api/customer/<uuid>/devices"),
@@ -52,6 +53,7 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
     },
     Act.READ_CREDENTIALS: {("GET", "/api/device/<uuid>/credentials")},
     Act.WRITE_DEVICES: {
+        ("POST", "/api/device/<uuid>/resetProvisioning"), ("POST", "/api/device/<uuid>/replace"),
         ("POST", "/api/device"), ("POST", "/api/device-with-credentials"), ("DELETE", "/api/device/<uuid>"),
         ("POST", "/api/device/credentials"), ("POST", "/api/relation"), ("DELETE", "/api/relation"),
         ("POST", "/api/customer/<customer>/device/<device>"), ("DELETE", "/api/customer/device/<device>"),
