@@ -11,9 +11,10 @@ import pytest
 from twisted.internet.defer import succeed
 
 from cloud_core.core import admin, authority_admin, packages, users
+from cloud_core.core.bulk import imports
 from cloud_core.core.logins import Operator, Tokens
 from cloud_core.model import DEFAULT_TENANT
-from cloud_core.transports.http import docs_routes, package_routes
+from cloud_core.transports.http import bulk_routes, docs_routes, package_routes
 from tests.support.api import ApiUnderTest
 from tests.support.http import HttpPeer
 from tests.support.stores import TENANT, StoreUnderTest
@@ -23,7 +24,7 @@ ADMINISTRATOR = Operator("admin@test", "TENANT_ADMIN", TENANT, DEFAULT_TENANT, u
 
 def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """What goes to a thread is done at once: the tests have no reactor for it to come back to."""
-    for module in (admin, authority_admin, packages, users, package_routes, docs_routes):
+    for module in (admin, authority_admin, packages, users, imports, package_routes, docs_routes, bulk_routes):
         monkeypatch.setattr(module, "deferToThread", lambda work, *args: succeed(work(*args)))
 
 

@@ -110,7 +110,9 @@ class AdminRoutes(CallSupport):
     @app.route("/api/device-with-credentials")
     @app.route("/api/devices")
     @app.route("/api/deviceInfos/", branch=True)
-    @app.route("/api/tenant/", branch=True)
+    @app.route("/api/tenant/device")
+    @app.route("/api/tenant/devices")
+    @app.route("/api/tenant/deviceInfos")
     def device_admin_routes(self, request: Request) -> Any:
         return mounted(request, self._device_admin_routes)
 

@@ -45,7 +45,7 @@ def operations(routes: Any, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
     """(method, path, route) of every route of a route class and of those that it mounts."""
     for rule in routes.app.url_map.iter_rules():
         own = str(rule)
-        path = own if own.startswith(("/api/", "/.well-known/")) else prefix.rstrip("/") + own
+        path = own if own.startswith(("/api/", "/.well-known/", "/health/", "/metrics")) else prefix.rstrip("/") + own
         if rule.methods is not None:
             function = getattr(routes, rule.endpoint)
             yield from ((method, path, function) for method in _METHODS if method in rule.methods)

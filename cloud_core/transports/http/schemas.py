@@ -190,6 +190,7 @@ ANSWERS: dict[tuple[str, str], Schema] = {
 
 WITHOUT_LOGIN = {
     ("POST", "/api/auth/login"), ("POST", "/api/auth/token"), ("GET", "/api/openapi.json"), ("GET", "/api/docs"),
+    ("GET", "/metrics"), ("GET", "/health/live"), ("GET", "/health/ready"),
     ("GET", "/api/docs/{file}"), ("GET", "/api/ca/{uuid}/crl"), ("GET", "/api/ca/{uuid}/certificates"),
 }  # fmt: skip
 
