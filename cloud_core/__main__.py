@@ -4,98 +4,95 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import resource
 import signal
 import sys
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from cloud_core.config import Config, ConfigError, load
+from cloud_core.config import Config
 from cloud_core.console import device, login, profile, provisioning
+from cloud_core.console_backup import backup
 from cloud_core.console_ca import ca, certificates
+from cloud_core.console_calls import dry_run, fail
+from cloud_core.console_completion import completion
+from cloud_core.console_config import config
+from cloud_core.console_doctor import doctor
+from cloud_core.console_exits import EXIT_START, EXIT_WRONG, TABLE
+from cloud_core.console_gateways import gateway
+from cloud_core.console_options import configuration, server_options
+from cloud_core.console_output import show_json
 from cloud_core.console_users import user
 
-EXIT_CONFIG = 2
-EXIT_START = 3
 
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=TABLE)
 @click.version_option(package_name="muster", prog_name="cloud-core")
 def main() -> None:
     """Lets fleets of devices register themselves over MQTT, HTTP and CoAP.
 
     Start with `cloud-core demo`, which shows the main job end to end.
+
+    \b
+    On a machine of your own:
+      cloud-core config check --config cloud-core.toml
+      cloud-core serve --config cloud-core.toml
+      cloud-core profile create meters --reveal --data-dir data
+      cloud-core doctor --config cloud-core.toml     when something does not work
     """
 
 
-def _server_options(command: Any) -> Any:  # Any: click decorators
-    for option in reversed(
-        (
-            click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML configuration file."),
-            click.option("--data-dir", help="Where database, keys and first password lie.  [default: data]"),
-            click.option(
-                "--http-port", type=int, help="HTTP: device API and REST; 0 picks a free one.  [default: 8080]"
-            ),
-            click.option("--mqtt-port", type=int, help="MQTT; 0 picks a free one.  [default: 1883]"),
-            click.option("--coap-port", type=int, help="CoAP (UDP); 0 picks a free one.  [default: 5683]"),
-            click.option("--https-port", type=int, help="HTTPS, where [tls] names a certificate.  [default: 8443]"),
-            click.option("--mqtts-port", type=int, help="MQTT over TLS, likewise.  [default: 8883]"),
-            click.option("--coaps-port", type=int, help="CoAP over DTLS (UDP), likewise.  [default: 5684]"),
-            click.option(
-                "--dev-tls",
-                is_flag=True,
-                default=None,
-                help="Open the TLS ports with a certificate of a CA made for that; not for real devices.",
-            ),
-            click.option("--bind", help="Address to listen on, for all transports.  [default: 127.0.0.1]"),
-            click.option("--database-url", help="postgresql+psycopg://user:password@host/name instead of SQLite."),
-            click.option(
-                "--log-format", type=click.Choice(["text", "json"]), help="Log lines on stderr.  [default: text]"
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
 @main.command()
-@_server_options
+@server_options
 def serve(**options: Any) -> None:
     """Run the core until SIGTERM or Ctrl-C; prints one `ready …` line once everything listens."""
-    config = _configuration(options)
+    config = configuration(options)
     sys.exit(_run(config))
 
 
 @main.command()
-@_server_options
-def migrate(**options: Any) -> None:
-    """Bring the database schema up to date, without starting the core."""
+@server_options
+@dry_run
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def migrate(dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Bring the database schema up to date, without starting the core. Make a backup first."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     from cloud_core.service import StartFailed, database_url, open_vault
+    from cloud_core.storage.inspection import inspect, sqlite_path
     from cloud_core.storage.migrations import NEWEST, upgrade
     from cloud_core.storage.store import make_engine
 
-    config = _configuration(options)
+    config = configuration(options)
+    url = database_url(config)
+    path = sqlite_path(url)
     try:
-        open_vault(config)
-        engine = make_engine(database_url(config))
-        changed = upgrade(engine)
-        engine.dispose()
+        step = None if path is not None and not path.exists() else inspect(url, None).step
+        if not dry_run:
+            open_vault(config)
+            engine = make_engine(url)
+            upgrade(engine)
+            engine.dispose()
     except (StartFailed, RuntimeError) as error:
-        _fail(str(error), EXIT_START)
-    click.echo(f"The schema is {'now ' if changed else 'already '}at step {NEWEST}.")
+        fail(str(error), EXIT_START)
+    except (SQLAlchemyError, OSError) as error:
+        fail(f"Cannot open the database: {str(error).splitlines()[0]}; cloud-core doctor says more.", EXIT_START)
+    if as_json:
+        show_json({"dryRun": dry_run, "from": step, "to": NEWEST})
+    elif step == NEWEST:
+        click.echo(f"The schema is already at step {NEWEST}.")
+    else:
+        click.echo(f"The schema {'would be' if dry_run else 'is now'} at step {NEWEST}.")
 
 
 @main.command()
 @click.option("--once", is_flag=True, help="Check every step from outside, then exit 0, or 1 naming the step.")
 @click.option("--http-port", type=int, help="Port to use; by default the usual one, or a free one if taken.")
-@click.option("--mqtt-port", type=int)
-@click.option("--coap-port", type=int)
-@click.option("--https-port", type=int)
-@click.option("--mqtts-port", type=int)
-@click.option("--coaps-port", type=int)
+@click.option("--mqtt-port", type=int, help="MQTT, likewise.")
+@click.option("--coap-port", type=int, help="CoAP (UDP), likewise.")
+@click.option("--https-port", type=int, help="HTTPS, likewise.")
+@click.option("--mqtts-port", type=int, help="MQTT over TLS, likewise.")
+@click.option("--coaps-port", type=int, help="CoAP over DTLS (UDP), likewise.")
 def demo(once: bool, **ports: int | None) -> None:
     """Show the main job: devices provision themselves over MQTT, HTTP, CoAP and by certificate, and send telemetry."""
     from cloud_core.demo import DemoFailed, run_demo
@@ -104,28 +101,7 @@ def demo(once: bool, **ports: int | None) -> None:
     try:
         run_demo({name.removesuffix("_port"): port for name, port in ports.items()}, once=once)
     except (DemoFailed, RestError) as error:
-        _fail(str(error), 1)
-
-
-def _configuration(options: dict[str, Any]) -> Config:
-    given = {
-        "http": {"port": options["http_port"], "tls_port": options["https_port"], "bind": options["bind"]},
-        "mqtt": {"port": options["mqtt_port"], "tls_port": options["mqtts_port"]},
-        "coap": {"port": options["coap_port"], "dtls_port": options["coaps_port"]},
-        "tls": {"development": options["dev_tls"]},
-        "database": {"url": options["database_url"]},
-        "log": {"format": options["log_format"]},
-    }
-    try:
-        return load(options["config_path"], os.environ, given, data_dir=options["data_dir"])
-    except ConfigError as error:
-        _fail(str(error), EXIT_CONFIG)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    for line in message.splitlines():
-        click.echo(f"cloud-core: {line}", err=True)
-    sys.exit(code)
+        fail(str(error), EXIT_WRONG)
 
 
 def _run(config: Config) -> int:
@@ -183,7 +159,9 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-for command in (login, profile, device, provisioning, ca, certificates, user):
+for command in (
+    login, profile, device, provisioning, gateway, user, ca, certificates, config, doctor, backup, completion,
+):  # fmt: skip
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -145,6 +145,7 @@ class Admin(Section, frozen=True, kw_only=True):
     password: str = ""  # empty: random, printed once and kept in the data directory
     system_username: str = ""  # of the first system administrator, who makes tenants; empty: there is none
     system_password: str = ""  # at least 8 characters
+    local_access: bool = True  # commands with --data-dir on this machine need no login
 
 
 class Log(Section, frozen=True, kw_only=True):

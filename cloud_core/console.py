@@ -1,4 +1,4 @@
-"""Administration on the command line: talks REST to a running core."""
+"""Administration on the command line: talks REST to a running core. Its other topics are in `console_*.py`."""
 
 from __future__ import annotations
 
@@ -8,51 +8,63 @@ from typing import Any
 
 import click
 
+from cloud_core.console_attempts import provisioning as provisioning  # others find them here
 from cloud_core.console_ca import certificate_of_ca
-from cloud_core.console_calls import EXIT_REFUSED, HIDDEN, call, common, connect, show, token_file
+from cloud_core.console_calls import ca_file, call, common, connect, profile_named, show, token_file, trusted_ca
+from cloud_core.console_credentials import credentials
+from cloud_core.console_devices import device_delete, device_replace, device_reset, device_show
+from cloud_core.console_exits import EXIT_REFUSED, POINTER
 from cloud_core.console_import import device_import, device_import_undo
-from cloud_core.rest_client import RestClient, RestError
-
-BY_CHAIN = "X509_CERTIFICATE_CHAIN"
+from cloud_core.console_output import show_json
+from cloud_core.console_profiles import BY_CHAIN, STRATEGIES, profile_delete, profile_update, public
+from cloud_core.rest_client import RestClient
 
 
 @click.command()
+@trusted_ca
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Address of the core.")
-@click.option("--username", prompt=True)
-@click.option("--password", prompt=True, hide_input=True, envvar="CLOUD_CORE_PASSWORD")
+@click.option("--username", prompt=True, help="Who logs in; asks where it is not given.")
+@click.option(
+    "--password", prompt=True, hide_input=True, envvar="CLOUD_CORE_PASSWORD",
+    help="Better left out: asks, or takes CLOUD_CORE_PASSWORD of the environment.",
+)  # fmt: skip
 def login(url: str, username: str, password: str) -> None:
     """Log in to a core and keep the token (0600, in your configuration folder)."""
     from cloud_core.secrets_file import write_private
 
-    token = call(lambda: RestClient(url).login(username, password))
+    token = call(lambda: RestClient(url, ca_file=ca_file()).login(username, password))
     token_file().parent.mkdir(parents=True, exist_ok=True)
     write_private(token_file(), json.dumps({"url": url, "token": token}).encode())
     click.echo(f"Logged in to {url} as {username}.")
 
 
-@click.group()
+@click.group(epilog=POINTER)
 def profile() -> None:
     """Device profiles: who may register, and how."""
 
 
 @profile.command("list")
+@click.option("--search", default="", help="Part of a name.")
+@click.option("--limit", default=1_000, show_default=True, help="So many at most.")
 @common
-def profile_list(url: str | None, as_json: bool) -> None:
+def profile_list(search: str, limit: int, url: str | None, as_json: bool) -> None:
     """List the device profiles."""
     client = connect(url)
-    page = call(lambda: client.get("/api/deviceProfiles", pageSize=1000, page=0))
-    rows = [_public(one, reveal=False) for one in page["data"]]
+    page = call(lambda: client.get("/api/deviceProfiles", pageSize=limit, page=0, textSearch=search))
+    rows = [public(one, reveal=False) for one in page["data"]]
     show(rows, {"NAME": "name", "STRATEGY": "provisionType", "KEY": "provisionDeviceKey"}, as_json=as_json)
+    if page["hasNext"] and not as_json:
+        click.echo(f"… {page['totalElements'] - len(rows)} more; raise --limit or use --search.")
 
 
 @profile.command("show")
 @click.argument("name")
 @click.option("--reveal", is_flag=True, help="Show key and secret.")
 @common
-def profileshow(name: str, reveal: bool, url: str | None, as_json: bool) -> None:
+def profile_show(name: str, reveal: bool, url: str | None, as_json: bool) -> None:
     """Show one device profile."""
     client = connect(url)
-    found = _public(call(lambda: _profile_by_name(client, name)), reveal=reveal)
+    found = public(call(lambda: profile_named(client, name)), reveal=reveal)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -65,9 +77,10 @@ def profileshow(name: str, reveal: bool, url: str | None, as_json: bool) -> None
 @click.argument("name")
 @click.option(
     "--strategy",
-    type=click.Choice(["DISABLED", "ALLOW_CREATE_NEW_DEVICES", "CHECK_PRE_PROVISIONED_DEVICES", BY_CHAIN]),
+    type=click.Choice(STRATEGIES),
     default="ALLOW_CREATE_NEW_DEVICES",
     show_default=True,
+    help="How devices come in.",
 )
 @click.option("--replay", is_flag=True, help="A lost answer may be asked for again until the first login.")
 @click.option("--accept-credentials", is_flag=True, help="Pre-provisioned devices may bring their own credentials.")
@@ -106,15 +119,15 @@ def profile_create(
             "provisionConfiguration": configuration,
         },
     }  # fmt: skip
-    if dry_run:
-        click.echo(f"Would create the profile '{name}' with strategy {strategy}.")
-        return
     client = connect(url)
+    if dry_run:
+        _tell_plan(client, name, strategy, as_json=as_json)
+        return
     if strategy == BY_CHAIN:
         configuration["provisionDeviceSecret"] = call(lambda: certificate_of_ca(client, ca_name))
         configuration["certificateRegExPattern"] = name_pattern
         configuration["allowCreateNewDevicesByX509Certificate"] = create_devices
-    made = _public(call(lambda: client.post("/api/deviceProfile", body)), reveal=reveal)
+    made = public(call(lambda: client.post("/api/deviceProfile", body)), reveal=reveal)
     if as_json:
         click.echo(json.dumps(made, indent=2))
         return
@@ -125,14 +138,14 @@ def profile_create(
     click.echo(f"Created profile '{name}'.\nkey     {made['provisionDeviceKey']}\nsecret  {secret}")
 
 
-@click.group()
+@click.group(epilog=POINTER)
 def device() -> None:
     """Devices of the fleet."""
 
 
 @device.command("list")
 @click.option("--search", default="", help="Part of a name, label or type.")
-@click.option("--limit", default=100, show_default=True)
+@click.option("--limit", default=100, show_default=True, help="So many at most.")
 @common
 def device_list(search: str, limit: int, url: str | None, as_json: bool) -> None:
     """List devices."""
@@ -146,7 +159,7 @@ def device_list(search: str, limit: int, url: str | None, as_json: bool) -> None
 @device.command("create")
 @click.argument("name")
 @click.option("--type", "kind", default="default", show_default=True, help="Device profile, made if missing.")
-@click.option("--label", default="")
+@click.option("--label", default="", help="What people call it.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
 @common
 def device_create(name: str, kind: str, label: str, dry_run: bool, url: str | None, as_json: bool) -> None:
@@ -164,56 +177,21 @@ def device_create(name: str, kind: str, label: str, dry_run: bool, url: str | No
         sys.exit(EXIT_REFUSED)
 
 
-device.add_command(device_import)
-device.add_command(device_import_undo)
-
-
-@click.group()
-def provisioning() -> None:
-    """Provision attempts and why they were refused."""
-
-
-@provisioning.command("list")
-@common
-def provisioning_list(url: str | None, as_json: bool) -> None:
-    """List the newest attempts."""
-    client = connect(url)
-    rows = call(lambda: client.get("/api/provisioning/attempts"))
-    columns = {"REF": "ref", "OUTCOME": "outcome", "DEVICE": "deviceName", "FROM": "source", "DETAIL": "detail"}
-    show(rows, columns, as_json=as_json)
-
-
-@provisioning.command("explain")
-@click.argument("ref")
-@common
-def provisioning_explain(ref: str, url: str | None, as_json: bool) -> None:
-    """Explain the refusal with this reference: stage, cause and fix."""
-    client = connect(url)
-    attempt = call(lambda: client.get(f"/api/provisioning/attempts/{ref}"))
+def _tell_plan(client: RestClient, name: str, strategy: str, *, as_json: bool) -> None:
+    """What `profile create` would do; refused as the core would refuse it."""
+    query = {"pageSize": 1000, "page": 0, "textSearch": name}
+    if any(one["name"] == name for one in call(lambda: client.get("/api/deviceProfiles", **query))["data"]):
+        click.echo(f"cloud-core: There is a device profile '{name}' already; choose another name.", err=True)
+        sys.exit(EXIT_REFUSED)
     if as_json:
-        click.echo(json.dumps(attempt, indent=2))
-        return
-    for member in ("ref", "outcome", "stage", "detail", "fix", "deviceName", "transport", "source"):
-        click.echo(f"{member:<12}{attempt.get(member) or ''}")
+        show_json({"dryRun": True, "name": name, "provisionType": strategy})
+    else:
+        click.echo(f"Would create the profile '{name}' with strategy {strategy}.")
 
 
-def _profile_by_name(client: RestClient, name: str) -> dict[str, Any]:
-    page = client.get("/api/deviceProfiles", pageSize=1000, page=0, textSearch=name)
-    for one in page["data"]:
-        if one["name"] == name:
-            found: dict[str, Any] = one
-            return found
-    raise RestError(f"There is no device profile '{name}'.", 404)
-
-
-def _public(profile: dict[str, Any], *, reveal: bool) -> dict[str, Any]:
-    """The profile with key and secret hidden unless they are asked for."""
-    if reveal:
-        return profile
-    shown: dict[str, Any] = json.loads(json.dumps(profile))
-    configuration = shown.get("profileData", {}).get("provisionConfiguration") or {}
-    if configuration.get("provisionDeviceSecret"):
-        configuration["provisionDeviceSecret"] = HIDDEN
-    if shown.get("provisionDeviceKey"):
-        shown["provisionDeviceKey"] = HIDDEN
-    return shown
+for command in (profile_update, profile_delete):
+    profile.add_command(command)
+for command in (
+    device_show, device_delete, credentials, device_reset, device_replace, device_import, device_import_undo,
+):  # fmt: skip
+    device.add_command(command)

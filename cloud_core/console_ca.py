@@ -27,10 +27,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from cloud_core.console_calls import call, common, connect, show
+from cloud_core.console_calls import at_core, call, common, connect, dry_run, show
+from cloud_core.console_exits import EXIT_FILE, POINTER
+from cloud_core.console_output import tell_plan
 from cloud_core.rest_client import RestClient, RestError
 
-EXIT_FILE = 7
 MAX_COMMON_NAME_BYTES = 64
 CURVES: dict[str, type[ec.EllipticCurve]] = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1}
 REASONS = (
@@ -39,12 +40,13 @@ REASONS = (
 )  # fmt: skip
 R = TypeVar("R")
 
-_key_type = click.option("--key-type", type=click.Choice(list(CURVES)), default="P-256", show_default=True)
-_dry_run = click.option("--dry-run", is_flag=True, help="Check, and say what would happen; change nothing.")
+_key_type = click.option(
+    "--key-type", type=click.Choice(list(CURVES)), default="P-256", show_default=True, help="Curve of the key."
+)
 _which_ca = click.option("--ca", "ca_name", default="", help="Name of the CA.  [default: the only one there is]")
 
 
-@click.group()
+@click.group(epilog=POINTER)
 def ca() -> None:
     """A small certificate authority for devices, kept by the core.
 
@@ -61,8 +63,6 @@ def ca() -> None:
       cloud-core ca revoke --device SN-1 --reason keyCompromise
 
     The CA's private key never leaves the core, where it is encrypted at rest; a device's never leaves this machine.
-
-    Exit codes: 2 wrong usage, 4 refused by the core, 5 no answer, 6 not logged in, 7 a file.
     """
 
 
@@ -71,7 +71,7 @@ def ca() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="File for its certificate.  [default: NAME-ca.pem]")
 @_key_type
 @click.option("--years", default=10, show_default=True, help="How long it is valid.")
-@_dry_run
+@dry_run
 @common
 def ca_init(
     name: str, out: Path | None, key_type: str, years: int, dry_run: bool, url: str | None, as_json: bool
@@ -80,7 +80,10 @@ def ca_init(
     file = out or Path(f"{_file_name(name)}-ca.pem")
     _check_free(file)
     if dry_run:
-        click.echo(f"Would make the CA '{name}' ({key_type}, {years} years) and write its certificate to {file}.")
+        tell_plan(
+            f"Would make the CA '{name}' ({key_type}, {years} years) and write its certificate to {file}.",
+            as_json=as_json,
+        )
         return
     client = connect(url)
     made = call(lambda: client.post("/api/ca", {"name": name, "keyType": key_type, "years": years}))
@@ -97,14 +100,14 @@ def ca_init(
 @click.option(
     "--key", "key_file", required=True, type=click.Path(path_type=Path), help="PEM; asks where it is encrypted."
 )
-@_dry_run
+@dry_run
 @common
 def ca_import(name: str, chain_file: Path, key_file: Path, dry_run: bool, url: str | None, as_json: bool) -> None:
     """Take a CA over that exists, with its key. An encrypted key is decrypted here, with CLOUD_CORE_CA_PASSPHRASE or by
     asking, and encrypted again by the core. It crosses a network over https alone."""
     chain, key = _read(chain_file), _decrypted(_read(key_file), key_file)
     if dry_run:
-        click.echo(f"Would take over the CA of {chain_file} as '{name}'.")
+        tell_plan(f"Would take over the CA of {chain_file} as '{name}'.", as_json=as_json)
         return
     client = connect(url)
     _check_private(client.url)
@@ -129,7 +132,7 @@ def ca_list(url: str | None, as_json: bool) -> None:
 @_which_ca
 @click.option("--days", default=365, show_default=True, help="How long it is valid; never longer than the CA.")
 @_key_type
-@_dry_run
+@dry_run
 @common
 def ca_issue(
     name: str, folder: Path, ca_name: str, days: int, key_type: str, dry_run: bool, url: str | None, as_json: bool
@@ -145,7 +148,10 @@ def ca_issue(
     client = connect(url)
     issuer = call(lambda: _the_ca(client, ca_name))
     if dry_run:
-        click.echo(f"Would have the CA '{issuer}' issue to '{name}' for {days} days: {key_file}, {chain_file}.")
+        tell_plan(
+            f"Would have the CA '{issuer}' issue to '{name}' for {days} days: {key_file}, {chain_file}.",
+            as_json=as_json,
+        )
         return
     key, csr = _key_and_request(name, key_type)
     _filed(lambda: _write_new(key_file, key, 0o600))  # first: a certificate without its key is none
@@ -168,8 +174,10 @@ def ca_issue(
 @click.option("--serial", default="", help="One, by its serial number in hexadecimal.")
 @click.option("--fingerprint", default="", help="One, by its SHA-256, whoever has issued it.")
 @_which_ca
-@click.option("--reason", type=click.Choice(REASONS), default="unspecified", show_default=True)
-@_dry_run
+@click.option(
+    "--reason", type=click.Choice(REASONS), default="unspecified", show_default=True, help="As RFC 5280 names them."
+)
+@dry_run
 @common
 def ca_revoke(
     device: str, serial: str, fingerprint: str, ca_name: str, reason: str, dry_run: bool, url: str | None,
@@ -187,7 +195,7 @@ def ca_revoke(
             if device
             else f"{'serial' if serial else 'fingerprint'} {serial or fingerprint}"
         )
-        click.echo(f"Would revoke {which}, for the reason {reason}.")
+        tell_plan(f"Would revoke {which}, for the reason {reason}.", as_json=as_json)
         return
     client = connect(url)
     body = {
@@ -201,7 +209,7 @@ def ca_revoke(
 @ca.command("crl")
 @click.argument("name", required=False, default="")
 @click.option("--out", type=click.Path(path_type=Path), help="File for the list, replaced.  [default: standard output]")
-@click.option("--url", help="Address of the core.  [default: where you logged in]")
+@at_core
 def ca_crl(name: str, out: Path | None, url: str | None) -> None:
     """Print the CA's certificate revocation list in PEM, for programs that do not fetch it themselves."""
     client = connect(url)

@@ -11,7 +11,9 @@ from typing import Any
 
 import click
 
-from cloud_core.console_calls import EXIT_REFUSED, call, common, connect, show
+from cloud_core.console_calls import call, common, connect, dry_run, show
+from cloud_core.console_exits import EXIT_REFUSED
+from cloud_core.console_output import tell_plan
 from cloud_core.rest_client import RestClient
 
 POLLED_EVERY_S = 0.2
@@ -67,10 +69,16 @@ def device_import(
 
 @click.command("import-undo")
 @click.argument("batch_id")
+@dry_run
 @common
-def device_import_undo(batch_id: str, url: str | None, as_json: bool) -> None:
+def device_import_undo(batch_id: str, dry_run: bool, url: str | None, as_json: bool) -> None:
     """Delete what an import has created, where nobody has changed or used it since."""
     client = connect(url)
+    if dry_run:
+        batch = call(lambda: client.get(f"/api/imports/{batch_id}"))
+        made = batch["counts"].get("CREATED", 0)
+        tell_plan(f"Would undo the import {batch_id}, which has created {made} devices.", as_json=as_json)
+        return
     batch = _wait(client, call(lambda: client.post(f"/api/imports/{batch_id}/undo")), is_shown=not as_json)
     if as_json:
         click.echo(json.dumps(batch, indent=2))

@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
-from cloud_core.console_calls import EXIT_NOT_LOGGED_IN, call, common, connect, show, token_file
+from cloud_core.console_calls import call, common, confirm, connect, show, token_file, yes
+from cloud_core.console_exits import EXIT_NOT_LOGGED_IN, POINTER
+from cloud_core.console_output import tell_plan
 from cloud_core.rest_client import RestClient, RestError
 from cloud_core.secrets_file import write_private
 
@@ -24,17 +26,14 @@ _password = click.option(
 )
 
 
-@click.group()
+@click.group(epilog=POINTER)
 def user() -> None:
-    """People who administer the tenant: administrators, operators and viewers.
-
-    Exit codes: 2 wrong usage, 4 refused by the core, 5 no answer, 6 not logged in.
-    """
+    """People who administer the tenant: administrators, operators and viewers."""
 
 
 @user.command("list")
 @click.option("--search", default="", help="Part of an email address.")
-@click.option("--limit", default=100, show_default=True)
+@click.option("--limit", default=100, show_default=True, help="So many at most.")
 @common
 def user_list(search: str, limit: int, url: str | None, as_json: bool) -> None:
     """List the users."""
@@ -47,7 +46,7 @@ def user_list(search: str, limit: int, url: str | None, as_json: bool) -> None:
 
 @user.command("add")
 @click.argument("email")
-@click.option("--role", type=click.Choice(ROLES), default="OPERATOR", show_default=True)
+@click.option("--role", type=click.Choice(ROLES), default="OPERATOR", show_default=True, help="What the user may do.")
 @_password
 @_generate
 @_reveal
@@ -60,7 +59,7 @@ def user_add(
     """Add a user, who logs in with the email address and a password."""
     _check_generate(generate=generate, reveal=reveal, password=password)
     if dry_run:
-        click.echo(f"Would add the user {email} as {role}.")
+        tell_plan(f"Would add the user {email} as {role}.", as_json=as_json)
         return
     client = connect(url)
     body = {"email": email, "authority": "TENANT_ADMIN", "role": role}
@@ -86,7 +85,7 @@ def user_passwd(
     if generate and email is None:
         raise click.UsageError("--generate is for another user; name one.")
     if dry_run:
-        click.echo(f"Would change the password of {email or 'yourself'}.")
+        tell_plan(f"Would change the password of {email or 'yourself'}.", as_json=as_json)
         return
     client = connect(url)
     if email is None:
@@ -102,14 +101,18 @@ def user_passwd(
 @user.command("delete")
 @click.argument("email")
 @_dry_run
+@yes
 @common
-def user_delete(email: str, dry_run: bool, url: str | None, as_json: bool) -> None:
+def user_delete(email: str, dry_run: bool, is_sure: bool, url: str | None, as_json: bool) -> None:
     """Delete a user, whose logins end at once."""
     client = connect(url)
     found = call(lambda: _user_by_email(client, email))
-    if not dry_run:
-        call(lambda: client.delete(f"/api/user/{found['id']['id']}"))
-    _tell(found, f"{'Would delete' if dry_run else 'Deleted'} the user {email}.", as_json=as_json)
+    if dry_run:
+        tell_plan(f"Would delete the user {email}.", as_json=as_json)
+        return
+    confirm(f"Delete the user {email}? All logins of the user end.", is_sure=is_sure)
+    call(lambda: client.delete(f"/api/user/{found['id']['id']}"))
+    _tell(found, f"Deleted the user {email}.", as_json=as_json)
 
 
 def _check_generate(*, generate: bool, reveal: bool, password: str | None) -> None:

@@ -20,12 +20,17 @@ class RestError(Exception):
 
 
 class RestClient:
-    """Calls `url` with the token of a login, or with an API key."""
+    """Calls `url` with the token of a login, or with an API key.
 
-    def __init__(self, url: str, token: str = "") -> None:
+    `ca_file`: PEM of the CA of the core's certificate, where no public one is.
+    """
+
+    def __init__(self, url: str, token: str = "", *, ca_file: str = "") -> None:
         self.url = url.rstrip("/")
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy of the environment must not see tokens
+        if ca_file:
+            self._session.verify = ca_file
         if token:
             scheme = "ApiKey" if token.startswith(API_KEY_PREFIX) else "Bearer"
             self._session.headers["X-Authorization"] = f"{scheme} {token}"
@@ -53,10 +58,17 @@ class RestClient:
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         try:
             response = self._session.request(method, self.url + path, **{"timeout": TIMEOUT_S, **arguments})
+        except requests.exceptions.SSLError as error:
+            raise RestError(
+                f"The certificate of {self.url} is not trusted, or not for that name; the file of its CA goes with"
+                " --ca-file, or CLOUD_CORE_CA_FILE."
+            ) from error
         except requests.ConnectionError as error:
             raise RestError(f"No answer from {self.url}; is the core running there?") from error
         except requests.RequestException as error:
             raise RestError(f"The call to {self.url} failed: {type(error).__name__}.") from error
+        except OSError as error:  # what requests says of a missing file, too
+            raise RestError(f"The CA's file cannot be used: {error}") from error
         if response.status_code >= 400:
             raise RestError(_message_of(response), response.status_code)
         if not response.content:

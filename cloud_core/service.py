@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
+from cloud_core import local_token
 from cloud_core.config import Config, Gateway, Rpc
 from cloud_core.core import health
 from cloud_core.core.access import POLL_S
@@ -202,6 +204,7 @@ class Program:
         self._is_listening = self._is_draining = False
         self._api.health.checks = [self._what_is_wrong]
         self._ports: list[FastPort] = []
+        self._local_url: str | None = None  # where commands on this machine reach us
         self._maintenance = LoopingCall(self._maintain)
         self._gateway_report = LoopingCall(self._api.gateways.report)
         self._presence_flush = LoopingCall(self._api.presence.flush)
@@ -225,6 +228,7 @@ class Program:
             await self._system_administrator()
             await self._admin.access.start()
             line = await self._listen()
+            await self._open_local_access()
         except (ListenFailed, TlsFailed, OSError, InvalidArgument) as error:
             await self.stop()
             raise StartFailed(str(error)) from error
@@ -246,6 +250,7 @@ class Program:
         http_bind, mqtt_bind = config.http.bind, config.mqtt.bind or config.http.bind
         http = listen_tcp(self._reactor, config.http.port, self._http.factory(), http_bind, name="http")
         self._ports.append(http)
+        self._local_url = local_token.url_on_loopback(http_bind, http.getHost().port)
         mqtt = listen_tcp(self._reactor, config.mqtt.port, self._mqtt, mqtt_bind, name="mqtt")
         self._ports.append(mqtt)
         secure = await self._listen_secure(http_bind, mqtt_bind)
@@ -303,9 +308,24 @@ class Program:
         if admin.system_username:
             await self._admin.ensure_system_admin(admin.system_username, admin.system_password)
 
+    async def _open_local_access(self) -> None:
+        """Lets in who may read the data directory (`core.local_access`)."""
+        if not self._config.admin.local_access:
+            return
+        if self._local_url is None:
+            log.info("Commands with --data-dir need a login: HTTP is not bound to loopback")
+            return
+        token = local_token.LocalToken(self._local_url, await self._admin.open_local_access(), os.getpid())
+        fault = local_token.write(Path(self._config.data_dir), token)
+        if fault:
+            self._admin.local_access.close()
+            log.warn("Commands with --data-dir need a login: {fault}", fault=fault)
+
     async def stop(self) -> None:
         """Stops accepting, lets work end for the drain time, closes sessions, then the store."""
         self._is_listening, self._is_draining = False, True
+        self._admin.local_access.close()
+        local_token.remove(Path(self._config.data_dir), os.getpid())
         for port in self._ports:
             stopped = port.stopListening()
             if isinstance(stopped, Deferred):

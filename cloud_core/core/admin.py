@@ -22,10 +22,13 @@ from cloud_core.core.bulk.imports import ImportsApi
 from cloud_core.core.customers import CustomersApi
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.histories import AggregateQuery, Removal
+from cloud_core.core.lists import ListsApi
+from cloud_core.core.local_access import LocalAccess
 from cloud_core.core.logins import Operator, Tokens, hash_password, is_password_right
 from cloud_core.core.names import MAX_NAME_CHARS
 from cloud_core.core.permissions import SYS_ADMIN
 from cloud_core.core.relations import DeviceSearch
+from cloud_core.core.replacement import ReplacementApi
 from cloud_core.core.tenants import TenantsApi, first_system_administrator
 from cloud_core.core.unique_names import REFUSE, Naming
 from cloud_core.core.users import UsersApi, checked_password
@@ -81,6 +84,9 @@ class AdminApi(Asking):
             on_new_authority=api.certificates.anchors_changed,
         )  # fmt: skip
         self.imports = ImportsApi(store=store, api=api)
+        self.local_access = LocalAccess()
+        self.lists = ListsApi(store)
+        self.replacements = ReplacementApi(store=store, api=api, now_ms=api.now_ms)
         self._tokens = Tokens(jwt_key)
         self._login_count = 0  # under way
 
@@ -114,6 +120,10 @@ class AdminApi(Asking):
     def _tenant_deleted(self) -> None:
         self._api.profile_changed()
         self._api.certificates.anchors_changed()
+
+    async def open_local_access(self) -> str:
+        """A new token for commands on this machine; the one of before ends."""
+        return self.local_access.open(await self._read(inventory.default_tenant_id))
 
     async def login(self, username: str, password: str, address: str = "") -> dict[str, str]:
         """Tokens for the right password. Who fails too often from an address has to wait, right or wrong.

@@ -67,9 +67,14 @@ def user_with_places(tx: ReadTx, username: str) -> UserInPlace | None:
     return user, tx.tenant_uuid(user.tenant_id), customer
 
 
-def first_start(tx: Tx, username: str, hashed: str, now_ms: int) -> None:
+def default_tenant_id(tx: ReadTx) -> int:
     tenant_id = tx.tenant_id(DEFAULT_TENANT)
     assert tenant_id is not None, "the store makes the default tenant"
+    return tenant_id
+
+
+def first_start(tx: Tx, username: str, hashed: str, now_ms: int) -> None:
+    tenant_id = default_tenant_id(tx)
     tx.insert_user(
         User(
             id=0, uuid=new_uuid(now_ms), tenant_id=tenant_id, username=username, password_hash=hashed,

@@ -73,12 +73,17 @@ class Connected:
         if page.sort_property not in columns:
             raise InvalidArgument(f"Unknown sort property '{page.sort_property}'; use one of {sorted(columns)}")
         if page.text_search:
-            text = page.text_search.lower()
-            rows = rows.where(or_(*(func.lower(column).contains(text, autoescape=True) for column in search)))
+            rows = rows.where(or_(*(self._contains(column, page.text_search) for column in search)))
         total = self._query(select(func.count()).select_from(rows.subquery()))[0][0]
         order = columns[page.sort_property]
         rows = rows.order_by(order.desc() if page.descending else order.asc(), rows.selected_columns[0])
         return self._query(rows.limit(page.size).offset(page.page * page.size)), total
+
+    def _contains(self, column: Any, text: str) -> Any:
+        """In whatever case. SQLite's LIKE sees to that itself, in half the time that its lower() takes besides."""
+        if self._dialect.name == "sqlite":
+            return column.contains(text, autoescape=True)
+        return func.lower(column).contains(text.lower(), autoescape=True)
 
     def reading(self, query: Callable[..., R], args: tuple[Any, ...]) -> R:
         """Runs a look-up of several statements in one state of the database."""

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy import bindparam as p
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, or_, select, update
 
 from cloud_core.model import Relation, SubDevice
 from cloud_core.storage.connected import Connected
@@ -25,6 +25,10 @@ _DELETE_ALIAS = delete(device_alias).where(
 )
 _DELETE_ALIASES_OF = delete(device_alias).where(
     device_alias.c.gateway_id == p("gateway_id"), device_alias.c.device_id == p("device_id")
+)
+_ALIASES_OF = select(device_alias.c.name, device_alias.c.device_id).where(device_alias.c.gateway_id == p("gateway_id"))
+_MOVE_SUB_DEVICES = (
+    update(sub_device).where(sub_device.c.gateway_id == p("b_gateway_id")).values(gateway_id=p("gateway_id"))
 )
 _TOMBSTONE = select(tombstone.c.deleted_ms).where(
     tombstone.c.tenant_id == p("tenant_id"), tombstone.c.name == p("name")
@@ -115,6 +119,11 @@ class WritesGateways(ReadsGateways):
             connected_ms=sub_device.connected_ms, is_created_by_gateway=sub_device.is_created_by_gateway,
             is_type_guessed=sub_device.is_type_guessed,
         )  # fmt: skip
+
+    def move_sub_devices(self, from_gateway_id: int, to_gateway_id: int) -> None:
+        self._write(self._once(_MOVE_SUB_DEVICES), b_gateway_id=from_gateway_id, gateway_id=to_gateway_id)
+        for name, device_id in self._rows(self._once(_ALIASES_OF), gateway_id=from_gateway_id):
+            self.put_alias(to_gateway_id, name, device_id)
 
     def put_alias(self, gateway_id: int, name: str, device_id: int) -> None:
         self._write(self._once(_put_alias), gateway_id=gateway_id, name=name, device_id=device_id)

@@ -19,7 +19,6 @@ from cloud_core.model import (
     Identity,
     Login,
     Page,
-    Peer,
     ProvisionConfiguration,
     ProvisionStrategy,
     Renewal,
@@ -28,10 +27,10 @@ from cloud_core.model import (
     Role,
     Scope,
     StoredCredentials,
-    Transport,
 )
 from cloud_core.profile_options import ProfileOptions, options_of
 from cloud_core.storage import schema
+from cloud_core.storage.attempts import ReadsAttempts, attempt_of
 from cloud_core.storage.batches import ReadsBatches
 from cloud_core.storage.certificates import ReadsCertificates
 from cloud_core.storage.claims import ReadsClaims
@@ -42,6 +41,7 @@ from cloud_core.storage.documents import (
     decode_document,
     decode_value,
 )
+from cloud_core.storage.gateway_lists import ReadsGatewayLists
 from cloud_core.storage.gateways import ReadsGateways
 from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.storage.packages import ReadsPackages
@@ -87,6 +87,8 @@ class SqlReadTx(
     ReadsPeople,
     ReadsTenants,
     ReadsBatches,
+    ReadsAttempts,
+    ReadsGatewayLists,
 ):
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 
@@ -276,24 +278,24 @@ class SqlReadTx(
                 break
         return found
 
+    def sample_rows(self, device_id: int, *, at_most: int) -> int:
+        count = 0
+        for (bucket,) in self._rows(self._s.buckets, first=-(2**62), last=2**62):
+            count += self._row(self._s.count_documents, b_bucket=bucket, b_device_id=device_id)[0]
+            if count >= at_most:
+                return at_most
+        return count
+
     # -- provisioning log -------------------------------------------------------------------------
 
     def attempt(self, ref: str) -> Attempt | None:
         row = self._row(self._s.attempt, ref=ref)
-        return None if row is None else _attempt(row)
+        return None if row is None else attempt_of(row)
 
     def attempts(
         self, limit: int = 100, *, tenant_id: int | None = None, with_unassigned: bool = False
     ) -> list[Attempt]:
         if tenant_id is None:
-            return [_attempt(row) for row in self._rows(self._s.attempts, limit=limit)]
+            return [attempt_of(row) for row in self._rows(self._s.attempts, limit=limit)]
         wanted = self._s.attempts_of_and_unassigned if with_unassigned else self._s.attempts_of
-        return [_attempt(row) for row in self._rows(wanted, limit=limit, tenant_id=tenant_id)]
-
-
-def _attempt(row: Any) -> Attempt:
-    return Attempt(
-        ref=row[0] or "", at_ms=row[1], peer=Peer(Transport(row[2]), row[3]), outcome=row[4], stage=row[5],
-        detail=row[6], tenant_id=row[7], profile_id=row[8], device_id=row[9], device_name=row[10],
-        key_hint=row[11], request=msgspec.json.decode(row[12]),
-    )  # fmt: skip
+        return [attempt_of(row) for row in self._rows(wanted, limit=limit, tenant_id=tenant_id)]

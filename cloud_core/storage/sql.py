@@ -15,7 +15,7 @@ from cloud_core.storage.certificates import WritesCertificates
 from cloud_core.storage.claims import WritesClaims
 from cloud_core.storage.commands import WritesCommands
 from cloud_core.storage.customers import WritesCustomers
-from cloud_core.storage.documents import encode_document, encode_value, merge_documents
+from cloud_core.storage.documents import decode_document, decode_value, encode_document, encode_value, merge_documents
 from cloud_core.storage.gateways import WritesGateways
 from cloud_core.storage.interface import NewDevice, NewProfile
 from cloud_core.storage.packages import WritesPackages
@@ -235,6 +235,17 @@ class SqlTx(
                 rows[place].update(document)
             else:
                 rows[place] = document
+
+    def move_samples(self, from_device_id: int, to_device_id: int) -> None:
+        self._flush_samples()  # what came in just now moves, too
+        for (bucket,) in self._rows(self._s.buckets, first=-(2**62), last=2**62):
+            rows = self._rows(self._s.documents, b_bucket=bucket, b_device_id=from_device_id, start=-(2**62), end=2**62)
+            for ts, document in rows:
+                self._rows_to_put[bucket, to_device_id, ts] = decode_document(document)
+        newest = self._rows(self._s.latest_ids, device_id=from_device_id)
+        if newest:
+            self._latest_to_put[to_device_id] = {key_id: (ts, decode_value(value)) for key_id, ts, value in newest}
+        self._flush_samples()
 
     def _key_id(self, name: str) -> int:
         known = self._key_ids.get(name)

@@ -88,7 +88,7 @@ _credentials_rows = select(
     credentials.c.device_id, credentials.c.uuid, credentials.c.sealed, credentials.c.created_ms,
     credentials.c.issued_ms, credentials.c.confirmed_ms, credentials.c.request_digest, credentials.c.version,
 )  # fmt: skip
-_attempt_rows = select(
+attempt_rows = select(
     provisioning_log.c.ref, provisioning_log.c.at_ms, provisioning_log.c.transport, provisioning_log.c.source,
     provisioning_log.c.outcome, provisioning_log.c.stage, provisioning_log.c.detail, provisioning_log.c.tenant_id,
     provisioning_log.c.profile_id, provisioning_log.c.device_id, provisioning_log.c.device_name,
@@ -242,6 +242,7 @@ class Statements:
             .where(*one, telemetry.c.ts >= p("start"), telemetry.c.ts < p("end"))
             .order_by(telemetry.c.ts)
         )
+        self.count_documents = fixed(select(func.count()).select_from(telemetry).where(*one))
         self.delete_bucket_of_device = fixed(delete(telemetry).where(*one))
         self.drop_bucket = fixed(delete(telemetry).where(telemetry.c.bucket == p("b_bucket")))
         self.forget_bucket = fixed(delete(telemetry_bucket).where(telemetry_bucket.c.bucket == p("b_bucket")))
@@ -259,15 +260,18 @@ class Statements:
             .where(latest.c.device_id == p("device_id"))
             .order_by(ts_key.c.name)
         )
+        self.latest_ids = fixed(
+            select(latest.c.key_id, latest.c.ts, latest.c.value).where(latest.c.device_id == p("device_id"))
+        )
         self.delete_latest = fixed(delete(latest).where(latest.c.device_id == p("device_id")))
 
     def _log(self, fixed: Any) -> None:
         c = provisioning_log.c
         self.log_attempt = fixed(_insert(provisioning_log))
-        self.attempt = fixed(_attempt_rows.where(c.ref == p("ref")))
-        self.attempts = fixed(_attempt_rows.order_by(c.id.desc()).limit(p("limit")))
+        self.attempt = fixed(attempt_rows.where(c.ref == p("ref")))
+        self.attempts = fixed(attempt_rows.order_by(c.id.desc()).limit(p("limit")))
         mine = c.tenant_id == p("tenant_id")
-        newest_of = _attempt_rows.order_by(c.id.desc()).limit(p("limit"))
+        newest_of = attempt_rows.order_by(c.id.desc()).limit(p("limit"))
         self.attempts_of = fixed(newest_of.where(mine))
         self.attempts_of_and_unassigned = fixed(newest_of.where(mine | c.tenant_id.is_(None)))
         self.newest_attempt = fixed(select(func.max(c.id)))

@@ -204,15 +204,15 @@ def test_a_dry_run_changes_nothing(shell: Shell, ca_core: CoreProcess) -> None:
 
 
 def test_what_goes_wrong_has_an_exit_code_by_cause(shell: Shell) -> None:
-    """2 usage, 4 refused, 5 no answer, 6 not logged in, 7 files; a refused issue leaves no key behind."""
+    """2 usage, 4 refused, 5 no answer, 6 not logged in, 7 files, 8 not there; a refused issue leaves no key behind."""
     made(shell, "nine")
     for code, arguments, environment in (
         (2, ("ca", "revoke"), {}),
         (2, ("ca", "revoke", "--device", "a", "--serial", "1"), {}),
-        (4, ("ca", "revoke", "--device", "nobody"), {}),
-        (4, ("ca", "issue", "x", "--out", ".", "--ca", "nobody"), {}),
+        (8, ("ca", "revoke", "--device", "nobody"), {}),
+        (8, ("ca", "issue", "x", "--out", ".", "--ca", "nobody"), {}),
         (4, ("ca", "init", "nine", "--out", "other.pem"), {}),
-        (4, ("ca", "crl", "nobody"), {}),
+        (8, ("ca", "crl", "nobody"), {}),
         (5, ("ca", "list"), {"CLOUD_CORE_URL": "http://127.0.0.1:1"}),
         (6, ("certificates",), {"CLOUD_CORE_TOKEN": "", "XDG_CONFIG_HOME": "/nowhere"}),
         (7, ("ca", "init", "ten", "--out", "nowhere/ca.pem"), {}),

@@ -51,9 +51,9 @@ def test_a_user_from_the_first_day_to_the_last(shell: Shell) -> None:
     shell.run("user", "add", "eve@x", "--password", "some-word", code=4)
     shell.log_in(USERNAME, PASSWORD)
     assert "Would delete" in shell.run("user", "delete", "ada@x", "--dry-run")
-    assert "Deleted" in shell.run("user", "delete", "ada@x")
+    assert "Deleted" in shell.run("user", "delete", "ada@x", "--yes")
     shell.log_in("ada@x", told["password"], code=6)
-    shell.run("user", "delete", "ada@x", code=4)
+    shell.run("user", "delete", "ada@x", code=8)
 
 
 def test_ones_own_password_is_changed_and_the_login_goes_on(shell: Shell) -> None:

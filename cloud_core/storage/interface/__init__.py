@@ -25,12 +25,14 @@ from cloud_core.model import (
     Scope,
     StoredCredentials,
 )
+from cloud_core.storage.interface.attempts import ReadAttempts
 from cloud_core.storage.interface.batches import ReadBatches, WriteBatches
 from cloud_core.storage.interface.certificates import ReadCertificates, WriteCertificates
 from cloud_core.storage.interface.claims import ReadClaims, WriteClaims
 from cloud_core.storage.interface.commands import ReadCommands, WriteCommands
 from cloud_core.storage.interface.customers import ReadCustomers, WriteCustomers
 from cloud_core.storage.interface.device_lists import ReadDeviceLists
+from cloud_core.storage.interface.gateway_lists import ReadGatewayLists
 from cloud_core.storage.interface.gateways import ReadGateways, WriteGateways
 from cloud_core.storage.interface.packages import ReadPackages, WritePackages
 from cloud_core.storage.interface.people import ReadPeople, WritePeople
@@ -100,6 +102,8 @@ class ReadTx(
     ReadPeople,
     ReadTenants,
     ReadBatches,
+    ReadAttempts,
+    ReadGatewayLists,
     Protocol,
 ):
     """Look-ups, in a consistent state of the database."""
@@ -139,6 +143,9 @@ class ReadTx(
 
     def history(self, device_id: int, query: TimeSeriesQuery) -> dict[str, list[tuple[int, Value]]]:
         """Values per key in the order asked, at most `limit` each; keys without data are absent."""
+
+    def sample_rows(self, device_id: int, *, at_most: int) -> int:
+        """At how many times the device has data; counts no further than `at_most`."""
 
     def attempt(self, ref: str) -> Attempt | None: ...
     def attempts(
@@ -195,6 +202,9 @@ class Tx(
 
     def append_samples(self, device_id: int, samples: Sequence[Sample]) -> None:
         """Adds samples to history and latest; same (key, ts) merges, newest latest wins."""
+
+    def move_samples(self, from_device_id: int, to_device_id: int) -> None:
+        """Adds all samples of one device to those of another, as `append_samples` would."""
 
     def log_attempt(self, attempt: Attempt) -> None: ...
     def trim_attempts(self, *, keep: int, before_ms: int) -> None:

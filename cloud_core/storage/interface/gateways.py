@@ -27,6 +27,9 @@ class WriteGateways(ReadGateways, Protocol):
     def put_sub_device(self, sub_device: SubDevice) -> None:
         """In place of what was known of the device."""
 
+    def move_sub_devices(self, from_gateway_id: int, to_gateway_id: int) -> None:
+        """What is behind one gateway is behind another, by the same names."""
+
     def put_alias(self, gateway_id: int, name: str, device_id: int) -> None: ...
     def delete_alias(self, gateway_id: int, name: str) -> None: ...
     def delete_aliases_of(self, gateway_id: int, device_id: int) -> None:

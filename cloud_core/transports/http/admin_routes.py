@@ -12,6 +12,7 @@ from werkzeug import exceptions as routing
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.permissions import Act
 from cloud_core.transports.http import shapes
+from cloud_core.transports.http.attempt_queries import attempt_filter
 from cloud_core.transports.http.authority_routes import AuthorityRoutes
 from cloud_core.transports.http.bulk_routes import BulkRoutes
 from cloud_core.transports.http.calls import (
@@ -20,6 +21,8 @@ from cloud_core.transports.http.calls import (
     integer,
     mounted,
     no_route,
+    page_of,
+    query,
 )
 from cloud_core.transports.http.claim_routes import ClaimRoutes
 from cloud_core.transports.http.customer_routes import CustomerRoutes
@@ -29,11 +32,13 @@ from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.docs_routes import DocsRoutes
 from cloud_core.transports.http.est_routes import EstRoutes
 from cloud_core.transports.http.fleet_routes import FleetRoutes
+from cloud_core.transports.http.gateway_routes import GatewayRoutes
 from cloud_core.transports.http.login_routes import LoginRoutes
 from cloud_core.transports.http.observing_routes import ObservingRoutes
 from cloud_core.transports.http.package_routes import PackageRoutes
 from cloud_core.transports.http.profile_routes import ProfileRoutes
 from cloud_core.transports.http.relation_routes import RelationRoutes
+from cloud_core.transports.http.replacement_routes import ReplacementRoutes
 from cloud_core.transports.http.rpc_routes import RpcRoutes
 from cloud_core.transports.http.server_method_routes import ServerMethodRoutes
 from cloud_core.transports.http.tenant_routes import TenantRoutes
@@ -75,6 +80,8 @@ class AdminRoutes(CallSupport):
         self._data_routes = DataRoutes(admin)
         self._fleet_routes = FleetRoutes(admin)
         self._authority_routes = AuthorityRoutes(admin)
+        self._gateway_routes = GatewayRoutes(admin)
+        self._replacement_routes = ReplacementRoutes(admin)
         self._est_routes = est
         self._login_routes = LoginRoutes(admin)
         self._user_routes = UserRoutes(admin)
@@ -179,6 +186,16 @@ class AdminRoutes(CallSupport):
     def bulk_routes(self, request: Request) -> Any:
         return mounted(request, self._bulk_routes)
 
+    @app.route("/api/device/<_uuid>/resetProvisioning")
+    @app.route("/api/device/<_uuid>/replace")
+    def replacement_routes(self, request: Request, _uuid: str) -> Any:
+        return mounted(request, self._replacement_routes)
+
+    @app.route("/api/gateways")
+    @app.route("/api/gateway/", branch=True)
+    def gateway_routes(self, request: Request) -> Any:
+        return mounted(request, self._gateway_routes)
+
     @app.route("/.well-known/est/", branch=True)
     def est_routes(self, request: Request) -> Any:
         return mounted(request, self._est_routes)
@@ -197,7 +214,12 @@ class AdminRoutes(CallSupport):
     @app.route("/api/provisioning/attempts", methods=["GET"])
     @answers
     async def attempts(self, request: Request) -> Any:
+        """A page, filtered; without `pageSize` the newest lines as a bare array."""
         operator = self.operator(request, Act.READ)
+        if query(request, "pageSize"):
+            page = page_of(request)
+            rows, total = await self._admin.lists.attempts(operator, page, attempt_filter(request))
+            return shapes.page_json([shapes.attempt_json(one) for one in rows], total, page.size, page.page)
         limit = max(1, min(integer(request, "limit", 100), MAX_ATTEMPTS_SHOWN))
         found = await self._admin.attempts(operator, limit)
         return [shapes.attempt_json(one) for one in found]

@@ -47,7 +47,9 @@ class CallSupport:
         header = header_text(request, b"x-authorization") or header_text(request, b"authorization")
         operator: Operator
         if header.startswith("Bearer "):
-            operator = self._admin.operator(header[len("Bearer ") :])
+            token = header[len("Bearer ") :]
+            local = self._admin.local_access.operator(token, address_of(request), is_handed_on=is_handed_on(request))
+            operator = local or self._admin.operator(token)
         elif header.startswith("ApiKey "):
             operator = self._admin.access.operator_of_key(header[len("ApiKey ") :])
         else:
@@ -178,6 +180,14 @@ def address_of(request: Any) -> str:  # Any: Request, of which mypy reads too li
     """Where the caller is."""
     host: str = request.getClientAddress().host
     return host
+
+
+_HANDED_ON = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
+
+
+def is_handed_on(request: Request) -> bool:
+    """Whether a proxy says that it speaks for somebody else."""
+    return any(request.getHeader(name) is not None for name in _HANDED_ON)
 
 
 def query(request: Request, name: str, default: str = "") -> str:

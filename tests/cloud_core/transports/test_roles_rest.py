@@ -40,6 +40,7 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
         ("GET", "/api/relation"), ("GET", "/api/relations"),
         ("GET", "/api/ca"), ("GET", "/api/ca/<which>"), ("GET", "/api/certificates"),
         ("GET", "/api/device/types"), ("GET", "/api/deviceProfile/names"), ("GET", "/api/devices"),
+        ("GET", "/api/gateways"), ("GET", "/api/gateway/<uuid>"), ("GET", "/api/gateway/<uuid>/devices"),
         ("GET", "/api/tenant/deviceInfos"), ("GET", "/api/deviceInfos/all"),
         *(("GET", f"/api/relations/{end}/<kind>/<uuid>{of}") for end in ("from", "to") for of in ("", "/<type_>")),
     },
@@ -54,6 +55,7 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
     },
     Act.READ_CREDENTIALS: {("GET", "/api/device/<uuid>/credentials")},
     Act.WRITE_DEVICES: {
+        ("POST", "/api/device/<uuid>/resetProvisioning"), ("POST", "/api/device/<uuid>/replace"),
         ("POST", "/api/device"), ("POST", "/api/device-with-credentials"), ("DELETE", "/api/device/<uuid>"),
         ("POST", "/api/device/credentials"), ("POST", "/api/relation"), ("DELETE", "/api/relation"),
         ("POST", "/api/v2/relation"), ("DELETE", "/api/v2/relation"),

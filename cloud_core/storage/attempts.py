@@ -1,0 +1,56 @@
+"""The provisioning log in pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import Select, or_, select
+
+from cloud_core.model import Attempt, Page, Peer, Transport
+from cloud_core.storage.connected import Connected
+from cloud_core.storage.interface.attempts import AttemptFilter
+from cloud_core.storage.schema import device_profile, provisioning_log
+from cloud_core.storage.statements import attempt_rows
+
+_c = provisioning_log.c
+# The log is written in the order of time: its numbers sort as the times do, and have an index.
+_SORT: dict[str, Any] = {
+    "createdTime": _c.id, "at": _c.id, "outcome": _c.outcome, "deviceName": _c.device_name, "source": _c.source,
+}  # fmt: skip
+_SEARCHED = (_c.ref, _c.device_name, _c.source, _c.detail)
+
+
+class ReadsAttempts(Connected):
+    """`ReadAttempts` of the interface."""
+
+    def attempt_page(
+        self, tenant_id: int, page: Page, wanted: AttemptFilter, *, with_unassigned: bool
+    ) -> tuple[list[Attempt], int]:
+        rows: Select[Any] = select(_c.id, *attempt_rows.selected_columns)
+        mine = _c.tenant_id == tenant_id
+        rows = rows.where(or_(mine, _c.tenant_id.is_(None)) if with_unassigned else mine)
+        if wanted.outcomes:
+            rows = rows.where(or_(*(_c.outcome == one for one in wanted.outcomes)))
+        if wanted.device_name:
+            rows = rows.where(_c.device_name == wanted.device_name)
+        if wanted.profile is not None:
+            of_uuid = select(device_profile.c.id).where(
+                device_profile.c.tenant_id == tenant_id, device_profile.c.uuid == wanted.profile.bytes
+            )
+            rows = rows.where(_c.profile_id == of_uuid.scalar_subquery())
+        if wanted.start_ms is not None:
+            rows = rows.where(_c.at_ms >= wanted.start_ms)
+        if wanted.end_ms is not None:
+            rows = rows.where(_c.at_ms < wanted.end_ms)
+        found, total = self._page(rows, page, _SORT, _SEARCHED)
+        return [attempt_of(row[1:]) for row in found], total
+
+
+def attempt_of(row: Any) -> Attempt:
+    """Of a row of `attempt_rows`."""
+    return Attempt(
+        ref=row[0] or "", at_ms=row[1], peer=Peer(Transport(row[2]), row[3]), outcome=row[4], stage=row[5],
+        detail=row[6], tenant_id=row[7], profile_id=row[8], device_id=row[9], device_name=row[10],
+        key_hint=row[11], request=msgspec.json.decode(row[12]),
+    )  # fmt: skip

@@ -1,0 +1,28 @@
+"""The provisioning log in pages, filtered by the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from cloud_core.model import Attempt, Page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFilter:
+    """Which attempts are asked for; what is empty or None filters nothing. Times in ms, `start_ms` ≤ at < `end_ms`."""
+
+    outcomes: tuple[str, ...] = ()
+    device_name: str = ""
+    profile: UUID | None = None
+    start_ms: int | None = None
+    end_ms: int | None = None
+
+
+class ReadAttempts(Protocol):
+    def attempt_page(
+        self, tenant_id: int, page: Page, wanted: AttemptFilter, *, with_unassigned: bool
+    ) -> tuple[list[Attempt], int]:
+        """A page of a tenant's attempts, and with `with_unassigned` those that no tenant is known of; and the number
+        of all that match."""
