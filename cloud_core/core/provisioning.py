@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from cloud_core.core import authorities
 from cloud_core.core.assignments import tell_new_device
+from cloud_core.core.certificates import authorities
 from cloud_core.core.holders import holder
 from cloud_core.core.names import check_device_name
 from cloud_core.core.quota import check_room

@@ -18,7 +18,7 @@ from cloud_core.core.api import DeviceApi
 from cloud_core.core.asking import Asking
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.inventory import found
-from cloud_core.core.logins import Operator
+from cloud_core.core.people.logins import Operator
 from cloud_core.core.tokens import new_secret
 from cloud_core.model import (
     PROVISION_STATE,
