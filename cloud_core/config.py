@@ -159,7 +159,8 @@ class Metrics(Section, frozen=True, kw_only=True):
 
 class Tracing(Section, frozen=True, kw_only=True):
     endpoint: str = ""  # of a collector for OTLP over HTTP, as http://collector:4318/v1/traces; empty: no traces
-    sampled: float = 1.0  # the share of provision attempts and REST calls that is traced
+    sampled: float = 1.0  # the share of provision attempts, logins and REST calls that is traced
+    sampled_messages: float = 0.01  # the share of devices' messages over MQTT and CoAP
 
 
 class Cluster(Section, frozen=True, kw_only=True):
@@ -295,8 +296,8 @@ def _check_range(section: str, key: str, value: object, problems: list[str]) -> 
         )
     elif (section, key) == ("tracing", "endpoint") and isinstance(value, str) and not _URL.fullmatch(value):
         problems.append(f"[tracing] endpoint: '{value}' is no address; write http://host:4318/v1/traces.")
-    elif (section, key) == ("tracing", "sampled") and isinstance(value, float) and value > 1:
-        problems.append(f"[tracing] sampled: {value} is no share; use 0 to 1.")
+    elif section == "tracing" and isinstance(value, float) and value > 1:
+        problems.append(f"[tracing] {key}: {value} is no share; use 0 to 1.")
     elif section == "cluster" and key == "workers" and value != 1:
         problems.append("[cluster] workers: this release runs one process; leave it at 1.")
 

@@ -87,10 +87,14 @@ class Transport(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Where a request came from: transport and source address (an IP address, no port)."""
+    """Where a request came from: transport and source address (an IP address, no port).
+
+    `traceparent`: the span that the peer says it is in, as it was sent.
+    """
 
     transport: Transport
     address: str
+    traceparent: str = ""
 
 
 class Renewal(StrEnum):

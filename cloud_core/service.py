@@ -92,7 +92,7 @@ def open_tracing(config: Config) -> Tracing | None:
     if not section.endpoint:
         return None
     try:
-        return Tracing(endpoint=section.endpoint, sampled=section.sampled)
+        return Tracing(endpoint=section.endpoint, sampled=section.sampled, sampled_messages=section.sampled_messages)
     except TracingFailed as error:
         raise StartFailed(str(error)) from error
 
@@ -199,7 +199,7 @@ class Program:
         )  # fmt: skip
         self._tracing = open_tracing(config)
         if self._tracing is not None:
-            self._api.on_attempt = self._tracing.attempt
+            self._api.traces = self._tracing
             self._http.trace(self._tracing.call)
         self._is_listening = self._is_draining = False
         self._api.health.checks = [self._what_is_wrong]

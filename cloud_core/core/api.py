@@ -32,6 +32,7 @@ from cloud_core.core.rates import RateLimits, RatePolicy
 from cloud_core.core.rpc.commands import RpcApi, RpcOptions
 from cloud_core.core.rpc.server_methods import ServerMethods
 from cloud_core.core.tokens import new_attempt_id, new_reference
+from cloud_core.core.traces import Traces
 from cloud_core.model import (
     PROVISIONING_IDENTITY,
     Identity,
@@ -85,10 +86,6 @@ class Options:
     is_success_logged: bool = False  # a line for each provision attempt that was granted, at level debug
 
 
-# (transport, stage, outcome, ref, began_ns, ended_ns)
-OnAttempt = Callable[[str, str, str, str, int, int], None]
-
-
 def _no_timers(_delay_s: float, _callback: Callable[[], Any]) -> Any:
     raise RuntimeError("this DeviceApi was built without a clock")
 
@@ -118,7 +115,7 @@ class DeviceApi:
         self._policy = policy
         self._wall_clock = wall_clock
         self.metrics = Metrics()
-        self.on_attempt: OnAttempt | None = None  # hears of each provision attempt, for traces
+        self.traces: Traces | None = None
         self.health = Health(store=store, now_s=wall_clock, call_later=call_later)
         self._is_anonymous_allowed = is_anonymous_provisioning_allowed
         self._logins = LoginCache()
@@ -365,9 +362,9 @@ class DeviceApi:
             self.failed_attempts.record(peer.address, "", self._wall_clock())
         error.stage = "ration" if is_rationed else "parse"
         self.metrics.provisioned(peer.transport, error.stage, error.reason.value, 0.0)
-        if self.on_attempt is not None:
+        if self.traces is not None:
             now_ns = time_ns()
-            self.on_attempt(peer.transport.value, error.stage, error.reason.value, error.ref, now_ns, now_ns)
+            self.traces.attempt(peer, error.stage, error.reason.value, error.ref, now_ns, now_ns)
         args = (error, error.ref, request, peer, self.now_ms(), error.stage)
         self._store.submit(provisioning.log_refusal, args, _ignore)
         done(error)
@@ -384,10 +381,10 @@ class DeviceApi:
                 )
         seconds = perf_counter() - began_s
         self.metrics.provisioned(peer.transport, stage, said, seconds)
-        if self.on_attempt is not None:
+        if self.traces is not None:
             ended_ns = time_ns()
             said_ref = outcome.ref or "" if isinstance(outcome, PlatformError) else ref
-            self.on_attempt(peer.transport.value, stage, said, said_ref, ended_ns - int(seconds * 1e9), ended_ns)
+            self.traces.attempt(peer, stage, said, said_ref, ended_ns - int(seconds * 1e9), ended_ns)
 
     # -- data -------------------------------------------------------------------------------------
 

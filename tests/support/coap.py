@@ -89,6 +89,7 @@ class FakeApi:
         self.is_holding = False
         self.held: list[Callable[[], None]] = []
         self.is_congested = False
+        self.traces: Any = None
 
     def on_delivered(self, callback: Callable[[], None]) -> None:
         self.delivered = callback

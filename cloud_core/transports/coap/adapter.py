@@ -10,8 +10,10 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from cloud_core.core import traces
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.line_ration import LineRation
+from cloud_core.core.traces import Traces
 from cloud_core.model import Identity, Peer, PresentedChain, Transport
 from cloud_core.transports.coap import est, packages
 from cloud_core.transports.coap.errors import (
@@ -40,7 +42,7 @@ from cloud_core.transports.coap.requests import (
 from shared import codecs, payloads
 from shared.codecs import Codec
 from shared.device_json import key_list
-from shared.errors import NotAuthenticated, PlatformError, RequestTooLarge
+from shared.errors import NotAuthenticated, PlatformError, Reason, RequestTooLarge
 from shared.messages import AttributesAnswer, AttributesRequest, ProvisionResponse
 from shared.payloads import ProvisionEncoding
 from shared.topics import Feature
@@ -52,8 +54,16 @@ MAX_LINES = 100  # of the log about requests that are refused, in LineRation's s
 Action = Callable[[Identity, Request, Answer], None]
 
 UNKNOWN_CERTIFICATE = Answered(
-    UNAUTHORIZED, b"No device has this certificate. Register it, or put an access token into the path."
-)
+    UNAUTHORIZED, b"No device has this certificate. Register it, or put an access token into the path.",
+    reason=NotAuthenticated.reason,
+)  # fmt: skip
+
+_TRACED = {
+    (POST, Feature.TELEMETRY): traces.TELEMETRY,
+    (POST, Feature.ATTRIBUTES): traces.ATTRIBUTES,
+    (GET, Feature.ATTRIBUTES): traces.ATTRIBUTES_REQUEST,
+    (POST, Feature.RPC): traces.RPC_CALL,
+}
 
 
 class CoapDeviceAdapter:
@@ -88,6 +98,8 @@ class CoapDeviceAdapter:
             return
         action = self._actions.get((code, path.feature))
         if action is not None:
+            if self.api.traces is not None:
+                answer = _traced(self.api.traces, request, answer)
             self.identified(request, answer, action)
         elif code == POST and path.feature is Feature.PROVISION:
             self._provision(request, answer)
@@ -133,6 +145,8 @@ class CoapDeviceAdapter:
         done: Callable[[Identity | PlatformError], None],
     ) -> None:
         """Who asks: a path with a token goes by that alone, one without by the certificate of the DTLS session."""
+        if self.api.traces is not None and (token or chain is not None):
+            done = traces.ending(self.api.traces.begin(Transport.COAP, traces.LOGIN), done)
         if token:
             self.api.authenticate_token(token, done)
         elif token is None and chain is not None:
@@ -286,6 +300,24 @@ class CoapDeviceAdapter:
             answer(ACCEPTED if outcome is None else self._refusal(outcome))
 
         return stored
+
+
+def _traced(tracing: Traces, request: Request, answer: Answer) -> Answer:
+    """`answer`, with a span from here to it where the request is among those that are traced."""
+    path = request.path
+    operation = None if path is None else _TRACED.get((request.code, path.feature))
+    if path is not None and path.request_id is not None and operation is not None:
+        operation = traces.RPC_REPLY
+    span = None if operation is None else tracing.begin(Transport.COAP, operation)
+    if span is None:
+        return answer
+
+    def ended(answered: Answered) -> None:
+        is_ours = answered.code >= INTERNAL_ERROR and answered.reason is None
+        span.end(Reason.UNAVAILABLE if is_ours else answered.reason)
+        answer(answered)
+
+    return ended
 
 
 def codec_for(identity: Identity, request: Request) -> Codec:

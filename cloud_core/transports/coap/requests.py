@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from cloud_core.model import PresentedChain
 from cloud_core.transports.coap.errors import CODES, CREATED, max_age_s
 from shared import payloads
-from shared.errors import MalformedRequest, NotAuthenticated, PlatformError
+from shared.errors import MalformedRequest, NotAuthenticated, PlatformError, Reason
 from shared.topics import DevicePath, Feature, parse_device_path
 
 GET = 0x01
@@ -79,6 +79,7 @@ class Answered:
     block2: int | None = None
     size2: int | None = None  # bytes of the whole, told with the first block
     etag: bytes = b""
+    reason: Reason | None = None  # of a refusal, for whoever traces
 
 
 ACCEPTED = Answered(CREATED)
@@ -116,4 +117,4 @@ def route(path_segments: Sequence[str]) -> DevicePath | None:
 def refusal(error: PlatformError) -> Answered:
     """The code, with a diagnostic text unless the peer is unknown (RFC 7252 section 5.5.2)."""
     text = "" if isinstance(error, NotAuthenticated) else str(error)[:_MAX_DIAGNOSTIC_CHARS]
-    return Answered(CODES[type(error)], text.encode("utf-8", "replace"), None, max_age_s(error))
+    return Answered(CODES[type(error)], text.encode("utf-8", "replace"), None, max_age_s(error), reason=error.reason)

@@ -15,13 +15,17 @@ rate allows the message, which is then taken and acknowledged.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
 
 from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.downlinks import Delivery
 from cloud_core.core.tokens import new_secret
+from cloud_core.core.traces import TELEMETRY, Traces, ending
 from cloud_core.model import Identity, Peer, PresentedCredentials, Role, Transport
+from cloud_core.transports.mqtt import traced
 from cloud_core.transports.mqtt.conversation import GoneSession, Session
 from cloud_core.transports.mqtt.errors import UNAVAILABLE, connack_codes, explained
 from cloud_core.transports.mqtt.exchange import QUOTA_EXCEEDED, SUCCESS, Exchange
@@ -54,7 +58,7 @@ _TRANSPORT_TYPES = ("DEFAULT", "MQTT")
 class MqttAdapter(Exchange):
     """Translates for one connection."""
 
-    __slots__ = ("_gateway", "_has_new_filters", "_pushes", "_taken", "_telemetry")
+    __slots__ = ("_gateway", "_has_new_filters", "_parent", "_pushes", "_taken", "_telemetry")
 
     def __init__(
         self, api: DeviceApi, connection: ServerConnection, session: Session, *, settings: Settings, counters: Counters
@@ -65,6 +69,7 @@ class MqttAdapter(Exchange):
         self._pushes: Pushes | None = None
         self._has_new_filters = False  # the core is told once for all that a read has brought
         self._gateway: GatewayAdapter | None = None
+        self._parent = ""  # traceparent of the telemetry that is being joined
 
     @property
     def identity(self) -> Identity | None:
@@ -121,6 +126,8 @@ class MqttAdapter(Exchange):
                         taken.telemetry += 1
                         if packet.qos:
                             ids.append(packet.packet_id)
+                        if packet.properties is not None and samples and self.api.traces is not None:
+                            self._parent = self._parent or traced.parent_of(packet.properties)
                         continue
                 else:
                     self._post(samples, ids)
@@ -177,10 +184,14 @@ class MqttAdapter(Exchange):
                 return
             self._accept(outcome)
 
+        done: Callable[[Identity | PlatformError], None] = known
+        if self.api.traces is not None:
+            is_welcome_anyway = self.api.anonymous_identity(presented) is not None
+            done = traced.login(self.api.traces, packet, known, is_welcome_anyway=is_welcome_anyway)
         if presented.chain is None:
-            self.api.authenticate(presented, known)
+            self.api.authenticate(presented, done)
         else:  # user name and password do not count beside a certificate
-            self.api.certificates.authenticate(presented.chain, self.peer, known)
+            self.api.certificates.authenticate(presented.chain, self.peer, done)
 
     def _accept(self, identity: Identity) -> None:
         if self._connection.is_closed:
@@ -250,14 +261,22 @@ class MqttAdapter(Exchange):
         slots = self._all_slots()
         slot = slots.take(ids)
 
-        def done(outcome: PlatformError | None) -> None:
+        def stored(outcome: PlatformError | None) -> None:
             if outcome is None:
                 slots.settle(slot, SUCCESS)
                 self._session.flush_soon()
             else:
                 self._conclude_failure(slot, None, outcome)
 
+        done: Callable[[Any], None] = stored
+        if self.api.traces is not None:
+            done = self._traced_post(self.api.traces, stored)
         self.api.post_telemetry(self._identity, samples, done)
+
+    def _traced_post(self, tracing: Traces, done: Callable[[Any], None]) -> Callable[[Any], None]:  # Any: an outcome
+        """One span for what was joined; its parent is the first that one of the messages names."""
+        parent, self._parent = self._parent, ""
+        return ending(tracing.begin(Transport.MQTT, TELEMETRY, parent), done)
 
     def _publish(self, packet: Publish) -> None:
         """Any publish that is not plain telemetry."""
@@ -280,8 +299,10 @@ class MqttAdapter(Exchange):
                 limited = self.api.rates.message(identity) if target.operation in COUNTED else None
                 if limited is not None:
                     self.conclude(self.take(packet), packet, limited)
-                else:
+                elif self.api.traces is None:
                     HANDLERS[target.operation](self, packet, target)
+                else:
+                    traced.carry_out(self.api.traces, self, packet, target)
         except PlatformError as error:
             self._drop(packet, error)
         finally:
@@ -302,7 +323,9 @@ class MqttAdapter(Exchange):
         if not topics.is_provision_request(packet.topic):
             self._refuse_topic(packet, TOPIC_NAME_INVALID)
             return
-        slot, encoding = self.take(packet), payloads.ProvisionEncoding.JSON
+        slot, encoding, peer = self.take(packet), payloads.ProvisionEncoding.JSON, self.peer
+        if packet.properties is not None and self.api.traces is not None:
+            peer = replace(peer, traceparent=traced.parent_of(packet.properties))
 
         def answer(outcome: ProvisionResponse | PlatformError) -> None:
             self.conclude(slot, packet, None)
@@ -310,7 +333,7 @@ class MqttAdapter(Exchange):
             if isinstance(outcome, PlatformError):
                 log.info(
                     "Provision request refused: {reason} {ref}", reason=response.reason, ref=response.ref,
-                    transport="mqtt", source=self.peer.address,
+                    transport="mqtt", source=peer.address,
                 )  # fmt: skip
             topic = topics.provision_response_topic(packet.topic, self.subscriptions)
             self.answer(slot, topic, payloads.render_provision_response(response, encoding))
@@ -318,9 +341,9 @@ class MqttAdapter(Exchange):
         try:
             request, encoding = payloads.decode_provision(packet.payload)
         except PlatformError as error:
-            self.api.refuse_provision(error, self.peer, answer)
+            self.api.refuse_provision(error, peer, answer)
             return
-        self.api.provision(request, self.peer, answer)
+        self.api.provision(request, peer, answer)
 
     @property
     def _is_provision_only(self) -> bool:
@@ -356,6 +379,8 @@ class MqttAdapter(Exchange):
 
     def command(self, command: RpcCommand, delivery: Delivery) -> None:
         """As `Downlink.command`."""
+        if self.api.traces is not None:
+            delivery = traced.delivering(self.api.traces, delivery)
         if self._pushes is not None:
             self._pushes.command(self, command, delivery)
         else:

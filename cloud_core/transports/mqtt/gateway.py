@@ -19,6 +19,7 @@ from cloud_core.core.api import DeviceApi
 from cloud_core.core.downlinks import Delivery
 from cloud_core.core.gateways import Dropped
 from cloud_core.model import Identity
+from cloud_core.transports.mqtt import traced
 from shared import gateway_json
 from shared.errors import (
     InvalidArgument,
@@ -91,6 +92,8 @@ class GatewayAdapter:
     def publish(self, packet: Publish) -> None:
         """Acts on one message to `v1/gateway/…`."""
         done = self._port.slot(packet)
+        if self._api.traces is not None:
+            done = traced.telling(self._api.traces, packet, done)
         act = _TOPICS.get(packet.topic)
         if act is None:
             done(NotFound("no such gateway topic"))  # 0x90: topic name invalid
