@@ -12,6 +12,7 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from uuid import UUID
 
 from cloud_core.core.assignments import tell_new_device
 from cloud_core.core.certificates import authorities
@@ -199,11 +200,19 @@ def _authenticated_profile(tx: Tx, request: ProvisionRequest) -> DeviceProfile:
         raise InvalidProvisionCredentials("no profile has this provision key")
     if not is_right:
         raise InvalidProvisionCredentials(f"wrong secret for the key of profile '{profile.name}'")
-    if request.profile_name not in ("", profile.name):
+    if request.profile_name and not is_called(profile, request.profile_name):
         raise InvalidProvisionCredentials(
             f"the key is that of profile '{profile.name}', and '{request.profile_name[:255]}' is asked for"
         )
     return profile
+
+
+def is_called(profile: DeviceProfile, label: str) -> bool:
+    """Whether the label is the profile's name or id. Names are unique in a tenant alone, ids everywhere."""
+    try:
+        return label == profile.name or UUID(label) == profile.uuid
+    except ValueError:
+        return False
 
 
 def _disabled(context: Context, profile: DeviceProfile) -> Issued:

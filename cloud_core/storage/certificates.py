@@ -74,6 +74,11 @@ _CHAIN_PROFILES = profile_rows.where(device_profile.c.id.in_(select(trust_anchor
 _BY_ISSUER = profile_rows.where(
     device_profile.c.id.in_(select(trust_anchor.c.profile_id).where(trust_anchor.c.name_hash == p("name_hash")))
 )
+_CALLED = (
+    profile_rows.where(or_(device_profile.c.name == p("name"), device_profile.c.uuid == p("uuid")))
+    .order_by(device_profile.c.id)
+    .limit(2)
+)
 _FORGET_ANCHORS = delete(trust_anchor).where(trust_anchor.c.profile_id == p("b_profile_id"))
 _KEY_CONTEXT = b"authority"
 
@@ -166,6 +171,10 @@ class ReadsCertificates(Connected):
 
     def chain_profiles(self) -> list[DeviceProfile]:
         return [self._profile_of(row) for row in self._rows(self._once(_CHAIN_PROFILES))]
+
+    def profiles_called(self, name: str, uuid: UUID | None) -> list[DeviceProfile]:
+        rows = self._rows(self._once(_CALLED), name=name, uuid=b"" if uuid is None else uuid.bytes)
+        return [self._profile_of(row) for row in rows]
 
     def _profile_of(self, row: Any) -> DeviceProfile:
         raise NotImplementedError

@@ -22,10 +22,10 @@ def csr(name: str = "SN-1", key: Key | str = KEY) -> str:
 
 
 def add_authority(store: StoreUnderTest, name: str = "plant", *, curve: str = "P-256", **at: Any) -> Authority:
-    """A CA of the tenant, ten years old at most."""
+    """A CA of the tenant (`tenant_id`), ten years old at most."""
     now_ms = at.get("now_ms", NOW_MS)
     chain, key = authorities.make(name, curve, at.get("years", 10), now_ms)
-    made: Authority = store.run(authorities.add, TENANT, name, chain, key, now_ms)
+    made: Authority = store.run(authorities.add, at.get("tenant_id", TENANT), name, chain, key, now_ms)
     return made
 
 

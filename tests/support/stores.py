@@ -67,12 +67,19 @@ class StoreUnderTest:
     def close(self) -> None:
         self.store.close()
 
-    def add_profile(self, name: str = "sensor", document: dict[str, Any] | None = None, **provision: Any) -> int:
+    def add_tenant(self, name: str) -> int:
+        uuid = uuid4()
+        self.run(lambda tx: tx.insert_tenant(uuid, name, now_ms=1))
+        return int(self.read(lambda tx: tx.tenant(uuid)).id)
+
+    def add_profile(
+        self, name: str = "sensor", document: dict[str, Any] | None = None, *, tenant_id: int = TENANT, **provision: Any
+    ) -> int:
         settings: dict[str, Any] = {
             "strategy": ProvisionStrategy.ALLOW_CREATE_NEW_DEVICES, "key": f"{name}-key", "secret": f"{name}-secret",
         }  # fmt: skip
         profile = NewProfile(
-            uuid=uuid4(), tenant_id=TENANT, name=name, created_ms=1, document=document or {},
+            uuid=uuid4(), tenant_id=tenant_id, name=name, created_ms=1, document=document or {},
             provision=ProvisionConfiguration(**(settings | provision)),
         )  # fmt: skip
         return int(self.run(lambda tx: tx.insert_profile(profile)))

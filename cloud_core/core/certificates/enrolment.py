@@ -12,16 +12,16 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from cloud_core.core.authentication import certificate_ids
 from cloud_core.core.certificates import authorities, signing
 from cloud_core.core.certificates.signing_requests import read_request, requested_name
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.limits import FailedAttempts
-from cloud_core.core.provisioning import Policy
+from cloud_core.core.provisioning import Policy, is_called
 from cloud_core.core.tokens import new_reference
 from cloud_core.model import (
-    DEFAULT_TENANT,
     Attempt,
     Device,
     DeviceProfile,
@@ -36,6 +36,7 @@ from shared.credentials import CredentialsType, X509Certificate, credentials_id
 from shared.errors import (
     FAILED_ATTEMPTS_TEXT,
     DeviceNotFound,
+    InvalidArgument,
     InvalidCredentials,
     InvalidDeviceName,
     NotAuthenticated,
@@ -48,17 +49,18 @@ from shared.messages import ProvisionRequest, ProvisionResponse
 
 DAY_MS = 86_400_000
 MAX_ISSUED = 10  # to a device in a day: each leaves a row behind
+NAME_BY_ID = "write the id of the device profile into the path, behind /.well-known/est/."
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A device asks for another certificate. `profile_name`: that it names in its path, "" for none."""
+    """A device asks for another certificate. `label`: the profile that it names in its path, "" for none."""
 
     device_id: int
     leaf: bytes  # DER of the certificate that it has shown
     csr: str
     digest: bytes
-    profile_name: str
+    label: str
     peer: Peer
 
 
@@ -73,6 +75,9 @@ class Renewed:
 
 class Enrolment:
     """The door for EST on every transport. Answers are DER of certificates.
+
+    A `label` is the name or the id of a device profile. Whose it is, is decided by the key or by the certificate that
+    is shown; where neither is there, by the label alone, and then it has to be one tenant's.
 
     `provision`, `authenticate`, `forget_logins`, `device_changed`: of `DeviceApi` and its parts.
     """
@@ -92,11 +97,15 @@ class Enrolment:
         self._forget_logins = forget_logins
         self._device_changed = device_changed
 
-    def ca_certificates(self, profile_name: str, done: Done[list[bytes]]) -> None:
-        """The CA of the profile and its issuers; without a name, every CA there is. Refuses by NotFound."""
-        self._store.survey(_ca_certificates, (profile_name,), done)
+    def ca_certificates(self, label: str, chain: PresentedChain | None, done: Done[list[bytes]]) -> None:
+        """The CA of the profile and its issuers; without a label, every CA of the tenant.
 
-    def enrol(self, key: str, secret: str, csr: str, peer: Peer, done: Done[bytes], *, profile_name: str = "") -> None:
+        `chain`: that the peer has shown, if any; it says whose device asks. Refuses by NotFound, and by InvalidArgument
+        where it could be one tenant's or another's.
+        """
+        self._store.survey(_ca_certificates, (label, None if chain is None else chain.leaf), done)
+
+    def enrol(self, key: str, secret: str, csr: str, peer: Peer, done: Done[bytes], *, label: str = "") -> None:
         """As a provision request with this CSR of a device that is called as its subject says.
 
         Refuses as `DeviceApi.provision`.
@@ -111,11 +120,11 @@ class Enrolment:
 
         request = ProvisionRequest(
             provision_key=key, provision_secret=secret, device_name=requested_name(csr), csr=csr,
-            credentials_type=CredentialsType.X509_CERTIFICATE, profile_name=profile_name,
+            credentials_type=CredentialsType.X509_CERTIFICATE, profile_name=label,
         )  # fmt: skip
         self._provision(request, peer, decided)
 
-    def renew(self, chain: PresentedChain, csr: str, peer: Peer, done: Done[bytes], *, profile_name: str = "") -> None:
+    def renew(self, chain: PresentedChain, csr: str, peer: Peer, done: Done[bytes], *, label: str = "") -> None:
         """Another certificate for the device whose this chain is; a lost answer is asked for by the same CSR again.
 
         The former one stays good for the profile's `overlap_days`. Refuses as `CertificateLogins.authenticate`, and by
@@ -132,7 +141,7 @@ class Enrolment:
                 done(RateLimited(FAILED_ATTEMPTS_TEXT, retry_after_s=wait_s))
                 return
             digest = self._store.digest("renewal", str(outcome.device_id), csr)
-            wanted = Wanted(outcome.device_id, chain.leaf, csr, digest, profile_name, peer)
+            wanted = Wanted(outcome.device_id, chain.leaf, csr, digest, label, peer)
 
             def decided(outcome: Renewed | ProvisionRefused | PlatformError) -> None:
                 if isinstance(outcome, ProvisionRefused):
@@ -167,18 +176,48 @@ def _is_for_operators(error: PlatformError) -> bool:
     return isinstance(error, ProvisionRefused) and not isinstance(error, InvalidCredentials | InvalidDeviceName)
 
 
-def _ca_certificates(tx: ReadTx, profile_name: str) -> list[bytes]:
-    tenant_id = tx.tenant_id(DEFAULT_TENANT)
-    assert tenant_id is not None, "the store makes the default tenant"
-    if not profile_name:
-        found = tx.authorities(tenant_id)
-        if not found:
-            raise NotFound("There is no CA; make one with: cloud-core ca init")
-        return list(dict.fromkeys(der for one in found for der in one.chain))
-    profile = tx.profile_by_name(tenant_id, profile_name)
-    if profile is None:
-        raise NotFound("There is no device profile of this name")
-    return list(authorities.authority_of(tx, profile).chain)
+def _ca_certificates(tx: ReadTx, label: str, shown: bytes | None) -> list[bytes]:
+    tenant_id = None if shown is None else _tenant_of(tx, shown)
+    if label:
+        return list(authorities.authority_of(tx, _profile_labelled(tx, label, tenant_id)).chain)
+    found = tx.every_authority() if tenant_id is None else tx.authorities(tenant_id)
+    if not found:
+        raise NotFound("There is no CA; make one with: cloud-core ca init")
+    if len({one.tenant_id for one in found}) > 1:
+        raise InvalidArgument(f"Several tenants have a CA here; {NAME_BY_ID}")
+    return list(dict.fromkeys(der for one in found for der in one.chain))
+
+
+def _profile_labelled(tx: ReadTx, label: str, tenant_id: int | None) -> DeviceProfile:
+    """`tenant_id`: whose it has to be, None where nobody knows. Raises: NotFound, InvalidArgument."""
+    try:
+        uuid = UUID(label)
+    except ValueError:
+        uuid = None
+    if tenant_id is None:
+        found = tx.profiles_called(label, uuid)
+    else:
+        own = (tx.profile_by_name(tenant_id, label), None if uuid is None else tx.profile(tenant_id, uuid))
+        found = list({one.id: one for one in own if one is not None}.values())
+    if not found:
+        raise NotFound("There is no device profile of this name or id")
+    if len(found) > 1:
+        raise InvalidArgument(f"Several device profiles are called so; {NAME_BY_ID}")
+    return found[0]
+
+
+def _tenant_of(tx: ReadTx, leaf: bytes) -> int | None:
+    """Whose device has or had the certificate, None for nobody's. That a former one is over is no matter here: what
+    is told is for everybody."""
+    known = tx.certificate(certificates.fingerprint(leaf))
+    if known is not None:
+        return known.tenant_id
+    for one in certificate_ids(leaf):
+        owner = tx.credentials_owner(one)
+        device = None if owner is None else tx.device_by_id(owner)
+        if device is not None:
+            return device.tenant_id
+    return None
 
 
 # -- renewal --------------------------------------------------------------------------------------
@@ -197,7 +236,7 @@ def renew(tx: Tx, wanted: Wanted, now_ms: int, public_url: str) -> Renewed | Pro
     profile = tx.profile(device.tenant_id, device.profile_uuid)
     assert profile is not None, "a device's profile exists"
     try:
-        _check_name(device, wanted)
+        _check_name(device, profile, wanted)
         issued = authorities.issue(tx, profile, wanted.csr, device.name, now_ms, public_url=public_url)
     except ProvisionRefused as refusal:
         refusal.ref = new_reference()
@@ -239,11 +278,11 @@ def _check_rate(tx: ReadTx, device: Device, now_ms: int) -> None:
         )
 
 
-def _check_name(device: Device, wanted: Wanted) -> None:
+def _check_name(device: Device, profile: DeviceProfile, wanted: Wanted) -> None:
     """The subject is the device's name, or as it was (RFC 7030 section 4.2.2), or left to us."""
-    if wanted.profile_name not in ("", device.type):
+    if wanted.label and not is_called(profile, wanted.label):
         raise DeviceNotFound(
-            f"device '{device.name}' is of profile '{device.type}', and '{wanted.profile_name[:255]}' is asked for"
+            f"device '{device.name}' is of profile '{profile.name}', and '{wanted.label[:255]}' is asked for"
         )
     request = read_request(wanted.csr)
     allowed = ("", device.name, signing.common_name_for(device.name))

@@ -45,6 +45,9 @@ class ReadCertificates(Protocol):
         """Profiles that admit by certificate chain and hold a certificate whose subject has one of these hashes
         (`shared.certificates.name_hash`); over all tenants, oldest first."""
 
+    def profiles_called(self, name: str, uuid: UUID | None) -> list[DeviceProfile]:
+        """Of any tenant, by either; no more than two, since two are one too many."""
+
     def chain_profiles(self) -> list[DeviceProfile]:
         """All that admit by certificate chain, over all tenants."""
 

@@ -66,7 +66,7 @@ def perform(enrolment: Enrolment, request: Request, answer: Answer) -> None:
     elif request.accept not in (None, *FORMATS):
         answer(Answered(NOT_ACCEPTABLE))
     elif method == GET:
-        enrolment.ca_certificates(label, _answering(request, CONTENT, answer))
+        enrolment.ca_certificates(label, request.chain, _answering(request, CONTENT, answer))
     else:
         _enrol(enrolment, request, label, answer)
 
@@ -81,7 +81,7 @@ def _enrol(enrolment: Enrolment, request: Request, label: str, answer: Answer) -
     else:
         csr = base64.b64encode(request.payload).decode("ascii")
         peer = Peer(Transport.COAP, request.peer_address)
-        enrolment.renew(request.chain, csr, peer, _answering(request, CHANGED, answer), profile_name=label)
+        enrolment.renew(request.chain, csr, peer, _answering(request, CHANGED, answer), label=label)
 
 
 def _answering(request: Request, code: int, answer: Answer) -> Done:
@@ -109,7 +109,7 @@ def _refusal(error: PlatformError) -> Answered:
 
 
 def _label_and_name(segments: Sequence[str]) -> tuple[str, str]:
-    """The profile that is named before the resource, "" for none; ("", "") for a path of no resource."""
+    """What is written before the resource, a profile's name or id, "" for none; ("", "") for a path of no resource."""
     rest = segments[len(PATH) :]
     if len(rest) == 1:
         return "", rest[0]

@@ -15,12 +15,19 @@ from cloud_core.model import Peer, PresentedChain, ProvisionStrategy, Transport
 from shared import certificates
 from shared.certificates import certificate_text
 from shared.credentials import X509Certificate
-from shared.errors import DeviceAlreadyExists, InvalidCredentials, NotFound, PlatformError, UntrustedCertificate
+from shared.errors import (
+    DeviceAlreadyExists,
+    InvalidArgument,
+    InvalidCredentials,
+    NotFound,
+    PlatformError,
+    UntrustedCertificate,
+)
 from tests.support.api import ApiUnderTest
 from tests.support.authorities import add_authority, csr
 from tests.support.chains import NOW_S
 from tests.support.pki import Pki, generate
-from tests.support.stores import TENANT, StoreUnderTest
+from tests.support.stores import TENANT, StoreUnderTest, forget_certificates
 
 PEER = Peer(Transport.HTTP, "192.0.2.1")
 DAY_S = 86_400
@@ -47,12 +54,12 @@ class Enrolling:
 
     def enrol(self, text: str, key: str = "sensor-key", secret: str = "sensor-secret", label: str = "") -> Any:
         enrol = self.api.api.enrolment.enrol
-        return self.api.outcome(lambda done: enrol(key, secret, text, PEER, done, profile_name=label))
+        return self.api.outcome(lambda done: enrol(key, secret, text, PEER, done, label=label))
 
     def renew(self, shown: bytes, text: str, label: str = "") -> Any:
         chain = PresentedChain(shown)
         renew = self.api.api.enrolment.renew
-        return self.api.outcome(lambda done: renew(chain, text, PEER, done, profile_name=label))
+        return self.api.outcome(lambda done: renew(chain, text, PEER, done, label=label))
 
     def renewed(self, shown: bytes, text: str) -> bytes:
         outcome = self.renew(shown, text)
@@ -215,8 +222,9 @@ def test_the_label_must_be_the_devices_profile(est: Enrolling) -> None:
     assert isinstance(est.renew(old, csr("SN-1"), "sensor"), bytes)
 
 
-def ca_certificates(est: Enrolling, label: str = "") -> Any:
-    return est.api.outcome(lambda done: est.api.api.enrolment.ca_certificates(label, done))
+def ca_certificates(est: Enrolling, label: str = "", leaf: bytes | None = None) -> Any:
+    shown = None if leaf is None else PresentedChain(leaf)
+    return est.api.outcome(lambda done: est.api.api.enrolment.ca_certificates(label, shown, done))
 
 
 def test_the_cas_are_told_to_everybody(est: Enrolling) -> None:
@@ -229,6 +237,81 @@ def test_the_cas_are_told_to_everybody(est: Enrolling) -> None:
     assert ca_certificates(est, "p") == [two.chain[0]]
     assert isinstance(ca_certificates(est, "x"), NotFound)
     assert ca_certificates(est, "q").reason.value == "NO_CERTIFICATE_AUTHORITY"
+
+
+class TwoTenants:
+    """Each with a profile of the same name, a CA of its own, and a device that has enrolled."""
+
+    def __init__(self, est: Enrolling) -> None:
+        store, self.est = est.store, est
+        self.second = store.add_tenant("second")
+        self.here = add_authority(store, "here").chain[0]
+        self.there = add_authority(store, "there", tenant_id=self.second).chain[0]
+        store.add_profile("sensor")
+        store.add_profile("sensor", tenant_id=self.second, key="second-key", secret="second-secret")
+        self.leaf_here = est.enrol(csr("SN-1"))
+        self.leaf_there = est.enrol(csr("SN-1"), "second-key", "second-secret")
+
+    def profile(self, tenant_id: int) -> str:
+        return str(self.est.store.read(lambda tx: tx.profile_by_name(tenant_id, "sensor")).uuid)
+
+
+@pytest.fixture
+def two(est: Enrolling) -> TwoTenants:
+    return TwoTenants(est)
+
+
+def issuer(leaf: bytes) -> str:
+    return certificates.name_text(certificates.load(leaf).issuer)
+
+
+def test_the_key_says_whose_device_enrols_whatever_other_tenants_call_theirs(two: TwoTenants) -> None:
+    """Key and secret of either tenant, devices and profiles of the same names; the label may be name or id."""
+    assert (issuer(two.leaf_here), issuer(two.leaf_there)) == ("CN=here", "CN=there")
+    for label in ("sensor", two.profile(two.second), two.profile(two.second).upper()):
+        leaf = two.est.enrol(csr(label[:8]), "second-key", "second-secret", label)
+        assert issuer(leaf) == "CN=there"
+        assert two.est.known(leaf).tenant_id == two.second
+    refused = two.est.enrol(csr("SN-3"), "second-key", "second-secret", two.profile(TENANT))
+    assert refused.reason.value == "INVALID_PROVISION_CREDENTIALS"
+
+
+def test_a_device_of_any_tenant_renews_by_name_or_id_of_its_profile(two: TwoTenants) -> None:
+    """The same label of another tenant is none of its own by id."""
+    renew, own = two.est.renew, two.profile(two.second)
+    assert issuer(renew(two.leaf_there, csr("SN-1", generate("p256")), "sensor")) == "CN=there"
+    assert issuer(renew(two.leaf_there, csr("SN-1", generate("p256")), own)) == "CN=there"
+    assert renew(two.leaf_there, csr("SN-1"), two.profile(TENANT)).reason.value == "DEVICE_NOT_FOUND"
+
+
+def test_the_cas_of_several_tenants_are_told_apart_or_not_at_all(two: TwoTenants) -> None:
+    """By the certificate that is shown or by the id of a profile; a name alone is refused with what to do."""
+    est = two.est
+    for label in ("", "sensor"):
+        assert ca_certificates(est, label, two.leaf_there) == [two.there]
+        assert ca_certificates(est, label, two.leaf_here) == [two.here]
+        for shown in (None, FACTORY.leaf("nobody").der):
+            refused = ca_certificates(est, label, shown)
+            assert isinstance(refused, InvalidArgument) and "id of the device profile" in str(refused)
+    assert ca_certificates(est, two.profile(two.second)) == [two.there]
+    assert ca_certificates(est, two.profile(TENANT)) == [two.here]
+    assert isinstance(ca_certificates(est, two.profile(TENANT), two.leaf_there), NotFound)
+
+
+def test_a_name_that_is_the_id_of_another_profile_is_refused(two: TwoTenants) -> None:
+    """It could be either; their names and ids tell them apart elsewhere."""
+    two.est.store.add_profile(two.profile(TENANT), tenant_id=two.second, key="k", secret="s")
+    assert isinstance(ca_certificates(two.est, two.profile(TENANT)), InvalidArgument)
+
+
+def test_a_factory_certificate_that_a_device_has_says_whose_it_is(two: TwoTenants) -> None:
+    """Long before a CA of ours has issued one to it, and where the database is older than its list of certificates."""
+    leaf, store = FACTORY.leaf("F-1").der, two.est.store
+    profile = store.read(lambda tx: tx.profile_by_name(TENANT, "sensor")).id
+    store.add_device("F-1", profile, X509Certificate(certificate_text(leaf)))
+    assert ca_certificates(two.est, "", leaf) == [two.here]
+    store.run(forget_certificates)
+    assert ca_certificates(two.est, "", leaf) == [two.here]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tests.support.authorities import add_authority, csr, from_pkcs7
 from tests.support.chains import NOW_S
 from tests.support.coap import CoapServer
 from tests.support.pki import Pki, generate
-from tests.support.stores import StoreUnderTest
+from tests.support.stores import TENANT, StoreUnderTest
 
 THEN = datetime.fromtimestamp(NOW_S, UTC)
 FACTORY = Pki(THEN).root("Factory").leaf("SN-1")
@@ -160,3 +160,21 @@ def test_est_is_reached_through_the_fast_path_and_asks_for_dtls(est: Est) -> Non
         assert (answer.code, b"DTLS" in answer.payload) == (Code.UNAUTHORIZED, True)
     assert server.post(".well-known/est/sen").code == Code.UNAUTHORIZED
     assert server.get("api/v1/tok/attributes", mid=3, accept=281).code == Code.NOT_ACCEPTABLE
+
+
+def test_the_session_says_whose_device_asks_where_tenants_call_their_profiles_alike(est: Est) -> None:
+    """Its tenant's CA, with and without the label; a stranger names the profile by its id, or is told to."""
+    store = est.api.store
+    second = store.add_tenant("second")
+    there = add_authority(store, "there", tenant_id=second)
+    store.add_profile("sensor", tenant_id=second, key="second-key", secret="second-secret")
+    uuid = str(store.read(lambda tx: tx.profile_by_name(second, "sensor")).uuid)
+    for label in ((), ("sensor",)):
+        assert est.ask(GET, *label, "crts", accept=287).payload == est.authority.chain[0]
+        refused = est.ask(GET, *label, "crts", shown=STRANGER.der)
+        assert (refused.code, b"id of the device profile" in refused.payload) == (Code.BAD_REQUEST, True)
+    assert est.ask(GET, uuid, "crts", shown=STRANGER.der, accept=287).payload == there.chain[0]
+    assert est.ask(GET, uuid, "crts").code == Code.NOT_FOUND
+    assert est.enrol(csr("SN-1"), uuid, "sren").code == Code.FORBIDDEN
+    own = str(store.read(lambda tx: tx.profile_by_name(TENANT, "sensor")).uuid)
+    assert est.enrol(csr("SN-1"), own, "sren").code == Code.CHANGED

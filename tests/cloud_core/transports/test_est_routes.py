@@ -210,3 +210,34 @@ def test_a_renewal_too_often_is_told_when_to_come_back(est: Est) -> None:
     peer = est.peer(shown=shown)
     responses = [peer.enrol(base64_of(csr("SN-1", generate("p256")))) for _ in range(12)]
     assert responses[-1][0] == 429 and int(responses[-1][1]["retry-after"]) > 1_000
+
+
+def test_a_profile_of_another_tenant_enrols_by_its_own_key(est: Est) -> None:
+    """HTTP Basic and the label, by name or id, where both tenants have a profile of this name."""
+    second = est.store.add_tenant("second")
+    there = add_authority(est.store, "there", tenant_id=second)
+    est.store.add_profile("sensor", tenant_id=second, key="second-key", secret="second-secret")
+    uuid = est.store.read(lambda tx: tx.profile_by_name(second, "sensor")).uuid
+    basic = "Authorization: Basic " + base64.b64encode(b"second-key:second-secret").decode() + "\r\n"
+    for number, how in enumerate(("simpleenroll", "sensor/simpleenroll", f"{uuid}/simpleenroll")):
+        name = f"SN-{number}"
+        (leaf,) = certificates_in(est.peer().enrol(base64_of(csr(name)), how=how, headers=PKCS10 + basic))
+        leaf.verify_directly_issued_by(certificates.load(there.chain[0]))
+        assert est.store.read(lambda tx, name=name: tx.device_by_name(second, name)) is not None
+    shown = certificates.der(leaf)
+    (renewed,) = certificates_in(
+        est.peer(shown=shown).enrol(base64_of(csr("SN-2", generate("p256"))), how="sensor/simplereenroll")
+    )
+    renewed.verify_directly_issued_by(certificates.load(there.chain[0]))
+    for peer, label in ((est.peer(), f"/{uuid}"), (est.peer(shown=shown), ""), (est.peer(shown=shown), "/sensor")):
+        (found,) = certificates_in(peer.get(f"{EST}{label}/cacerts"))
+        assert certificates.der(found) == there.chain[0]
+
+
+@pytest.mark.parametrize("label", ["", "/sensor"])
+def test_a_label_that_could_be_several_tenants_is_refused_with_what_to_do(est: Est, label: str) -> None:
+    """400: nobody gets the CA of another tenant to trust."""
+    second = est.store.add_tenant("second")
+    add_authority(est.store, "there", tenant_id=second)
+    est.store.add_profile("sensor", tenant_id=second, key="second-key", secret="second-secret")
+    assert "id of the device profile" in text_of(est.peer().get(f"{EST}{label}/cacerts"), 400)

@@ -1,7 +1,8 @@
 """EST over HTTPS: a standard client gets a certificate of our CA, and renews it.
 
-The label in the path (`/.well-known/est/{label}/…`) is the name of a device profile. A client without a certificate
-authenticates by HTTP Basic with the profile's provision key and secret; its CSR's CN becomes the device's name.
+The label in the path (`/.well-known/est/{label}/…`) is the name or the id of a device profile. A client without a
+certificate authenticates by HTTP Basic with the profile's provision key and secret: the key is one profile's among all
+tenants. Its CSR's CN becomes the device's name.
 
 Source: RFC 7030 sections 3.2, 4.1 and 4.2; RFC 8951 (base64 without care for the transfer encoding).
 """
@@ -82,7 +83,8 @@ class EstRoutes:
     @app.route("/.well-known/est/<label>/cacerts", methods=["GET"])
     def ca_certificates(self, request: Request, label: str = "") -> Any:
         """For everybody: it is what a client trusts us by."""
-        return self._answered(request, lambda done: self._enrolment.ca_certificates(label, done))
+        chain = self._chain_of(request)
+        return self._answered(request, lambda done: self._enrolment.ca_certificates(label, chain, done))
 
     @app.route("/.well-known/est/simpleenroll", methods=["POST"])
     @app.route("/.well-known/est/<label>/simpleenroll", methods=["POST"])
@@ -93,9 +95,9 @@ class EstRoutes:
         def start(done: Callable[[Any], None]) -> None:
             csr, peer = _csr(request), Peer(Transport.HTTP, address_of(request))
             if basic is not None:
-                self._enrolment.enrol(*basic, csr, peer, done, profile_name=label)
+                self._enrolment.enrol(*basic, csr, peer, done, label=label)
             elif chain is not None:
-                self._enrolment.renew(chain, csr, peer, done, profile_name=label)
+                self._enrolment.renew(chain, csr, peer, done, label=label)
             else:
                 raise NotAuthenticated(NOBODY)
 
@@ -111,7 +113,7 @@ class EstRoutes:
             if chain is None:
                 raise NotAuthenticated(NO_CERTIFICATE)
             peer = Peer(Transport.HTTP, address_of(request))
-            self._enrolment.renew(chain, _csr(request), peer, done, profile_name=label)
+            self._enrolment.renew(chain, _csr(request), peer, done, label=label)
 
         return self._answered(request, start)
 
