@@ -133,6 +133,8 @@ class Limits(Section, frozen=True, kw_only=True):
     failed_attempts_per_source_and_key_every_s: float = 5.0  # then one in so many seconds
     failed_attempts_per_source: int = 100
     failed_attempts_per_source_every_s: float = 1.0
+    tls_handshakes_per_address: int = 250  # under way at a time; the newest is turned away. 0: without limit
+    tls_handshakes: int = 4_000  # of all addresses; the oldest is given up
     connect_timeout_s: float = 10.0
     request_timeout_s: float = 20.0
     provision_session_s: float = 60.0

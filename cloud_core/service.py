@@ -34,6 +34,7 @@ from cloud_core.storage.vault import Vault
 from cloud_core.tls_service import TlsService, server_tls
 from cloud_core.tracing import Tracing, TracingFailed
 from cloud_core.transports.coap.service import CoapService
+from cloud_core.transports.handshakes import Handshakes
 from cloud_core.transports.http.service import HttpService
 from cloud_core.transports.http.status_fetcher import StatusFetcher
 from cloud_core.transports.http.webhooks import Webhooks
@@ -83,7 +84,9 @@ def open_tls(config: Config, reactor: Any) -> TlsService | None:
         raise StartFailed(f"Cannot prepare TLS: {error}") from error
     if tls is None:
         return None
-    return TlsService(tls, reactor=reactor, handshake_s=config.limits.connect_timeout_s)
+    limits = config.limits
+    handshakes = Handshakes(max_per_address=limits.tls_handshakes_per_address, max_in_all=limits.tls_handshakes)
+    return TlsService(tls, reactor=reactor, handshake_s=limits.connect_timeout_s, handshakes=handshakes)
 
 
 def open_tracing(config: Config) -> Tracing | None:

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from cloud_core import dev_tls
 from cloud_core.config import Config
 from cloud_core.storage.interface import Done
+from cloud_core.transports.handshakes import Handshakes
 from cloud_core.transports.tls import ServerTls
 from cloud_core.transports.tls_connection import TlsFactory
 from shared.errors import PlatformError
@@ -57,11 +58,14 @@ def server_tls(config: Config) -> ServerTls | None:
 class TlsService:
     """Looks after a `ServerTls`."""
 
-    def __init__(self, tls: ServerTls, *, reactor: Any, handshake_s: float) -> None:
+    def __init__(
+        self, tls: ServerTls, *, reactor: Any, handshake_s: float, handshakes: Handshakes | None = None
+    ) -> None:
         # `reactor`: callLater, seconds, callFromThread; untyped because a test passes a Clock.
         self.tls = tls
         self._reactor = reactor
         self._handshake_s = handshake_s
+        self._handshakes = Handshakes() if handshakes is None else handshakes  # of all ports
         self._context: SSL.Context | None = None
         self._anchors: AnchorSource | None = None
         self._is_asking = self._is_asked_anew = self._is_stopped = False
@@ -76,7 +80,10 @@ class TlsService:
         """TLS before what `wrapped` builds. Raises: TlsFailed."""
         if self._context is None:
             self._context = self.tls.context(SSL.TLS_SERVER_METHOD)
-        factory = TlsFactory(wrapped, self._context, name=name, reactor=self._reactor, handshake_s=self._handshake_s)
+        factory = TlsFactory(
+            wrapped, self._context, name=name, reactor=self._reactor, handshake_s=self._handshake_s,
+            handshakes=self._handshakes,
+        )  # fmt: skip
         self._factories[name] = factory
         return factory
 

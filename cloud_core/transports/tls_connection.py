@@ -27,6 +27,7 @@ from zope.interface import implementer
 from cloud_core.core.line_ration import LineRation
 from cloud_core.model import PresentedChain
 from cloud_core.transports import tls_faults
+from cloud_core.transports.handshakes import Handshakes
 from cloud_core.transports.tls import chain_of
 
 log = Logger()
@@ -147,8 +148,12 @@ class TlsConnection(Protocol):
 
     def overdue(self) -> None:
         """The time for a handshake, or for a refused peer to go, is over."""
+        self.give_up(tls_faults.NO_FINISH)
+
+    def give_up(self, why: str) -> None:
+        """The handshake comes to no end."""
         if not self._has_failed:
-            self._fail(tls_faults.NO_FINISH)
+            self._fail(why)
         self.transport.abortConnection()
 
     def _fail(self, fault: str) -> None:
@@ -274,18 +279,27 @@ class TlsConnection(Protocol):
             pass  # there was nothing (more) to send
 
 
+def address_of(connection: TlsConnection) -> str:
+    """Of the peer, without its port."""
+    return getattr(connection.transport.getPeer(), "host", "")
+
+
 class TlsFactory(Factory[TlsConnection]):
     """What a TLS listener builds connections with: TLS before the protocols of `wrapped`."""
 
     noisy = False
 
-    def __init__(self, wrapped: Any, context: SSL.Context, *, name: str, reactor: Any, handshake_s: float) -> None:
+    def __init__(
+        self, wrapped: Any, context: SSL.Context, *, name: str, reactor: Any, handshake_s: float,
+        handshakes: Handshakes | None = None,
+    ) -> None:  # fmt: skip
         # `wrapped` and `reactor` are twisted objects without usable types.
         self.wrapped = wrapped
         self.context = context
         self._name = name
         self._reactor = reactor
         self._handshake_s = handshake_s
+        self._handshakes = Handshakes() if handshakes is None else handshakes
         self._greeting: dict[TlsConnection, float] = {}  # since when; the oldest first
         self._lingering: dict[TlsConnection, float] = {}
         self._lines = LineRation(MAX_LINES)
@@ -311,6 +325,7 @@ class TlsFactory(Factory[TlsConnection]):
 
     def greeting(self, connection: TlsConnection) -> None:
         self._greeting[connection] = self._reactor.seconds()
+        self._handshakes.begin(connection, address_of(connection))
 
     def lingering(self, connection: TlsConnection) -> None:
         self._lingering[connection] = self._reactor.seconds()
@@ -318,12 +333,13 @@ class TlsFactory(Factory[TlsConnection]):
     def over(self, connection: TlsConnection) -> None:
         """The handshake, or the connection."""
         self._greeting.pop(connection, None)
+        self._handshakes.end(connection)
         self._lingering.pop(connection, None)
 
     def note(
         self, connection: TlsConnection, why: str, what: str = "TLS handshake of {source} on the {name} port failed"
     ) -> None:
-        members = {"name": self._name, "source": getattr(connection.transport.getPeer(), "host", "")}
+        members = {"name": self._name, "source": address_of(connection)}
         is_due, left_out = self._lines.take(self._reactor.seconds())
         if left_out:
             log.warn("{left_out} more lines about TLS on the {name} port were left out", left_out=left_out, **members)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
@@ -13,6 +14,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from cloud_core.model import Identity, Peer, PresentedChain
+from cloud_core.transports.handshakes import Handshakes
 from cloud_core.transports.tls import ServerTls
 from cloud_core.transports.tls_connection import TlsConnection, TlsFactory
 from tests.support.pki import SERVER, Ca, Leaf, Pki
@@ -64,8 +66,8 @@ class RecorderFactory(Factory[Recorder]):
 class Wire(StringTransport):
     """TCP's end of the server."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, peer: Any = None) -> None:
+        super().__init__(peerAddress=peer)
         self.unsent_bytes = 0
         self.is_aborted = False
 
@@ -80,15 +82,19 @@ class Wire(StringTransport):
 class TlsListener:
     """A TLS factory before `wrapped`, with the test's own clock."""
 
-    def __init__(self, tls: ServerTls, wrapped: Any = None, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, tls: ServerTls, wrapped: Any = None, *, clock: Clock | None = None, handshakes: Handshakes | None = None
+    ) -> None:
         self.clock = clock or Clock()
         self.wrapped = wrapped or RecorderFactory()
         context = tls.context(SSL.TLS_SERVER_METHOD)
-        self.factory = TlsFactory(self.wrapped, context, name="mqtts", reactor=self.clock, handshake_s=10.0)
+        self.factory = TlsFactory(
+            self.wrapped, context, name="mqtts", reactor=self.clock, handshake_s=10.0, handshakes=handshakes
+        )
         self.factory.doStart()
 
-    def accept(self) -> tuple[TlsConnection, Wire]:
-        connection, wire = self.factory.buildProtocol(None), Wire()
+    def accept(self, address: str = "192.0.2.1") -> tuple[TlsConnection, Wire]:
+        connection, wire = self.factory.buildProtocol(None), Wire(IPv4Address("TCP", address, 40_000))
         connection.makeConnection(wire)
         return connection, wire
 

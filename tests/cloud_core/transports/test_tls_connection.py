@@ -15,6 +15,7 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
+from cloud_core.transports.handshakes import IN_ALL, PER_ADDRESS, Handshakes
 from cloud_core.transports.tls_connection import LINGER_S, MAX_LINES, MAX_UNASKED_BYTES
 from tests.support.tls import Site, TlsClient, TlsListener, client_context, is_resumed, outgoing
 
@@ -113,6 +114,42 @@ def test_a_handshake_that_never_ends_is_cut(listener: TlsListener, lines: list[s
     listener.clock.pump([1.0] * 2)
     assert silent.is_aborted and client.wire.is_aborted
     assert any("did not finish in time" in line for line in lines)
+
+
+def test_of_one_address_the_newest_handshake_is_turned_away(site: Site, lines: list[str]) -> None:
+    """Those that have begun come to their end, and make room; other addresses are not concerned."""
+    listener = TlsListener(site.tls, handshakes=Handshakes(max_per_address=2))
+    clients = [TlsClient(listener) for _ in range(3)]
+    assert [one.wire.is_aborted for one in clients] == [False, False, True]
+    assert not listener.accept("192.0.2.2")[1].is_aborted
+    assert any(PER_ADDRESS in line and "192.0.2.1" in line for line in lines)
+    assert listener.factory.failed == 1
+    clients[2].connection.dataReceived(b"\x16\x03\x01")  # what was on its way
+    clients[2].connection.connectionLost()
+    clients[0].shake_hands().send(b"hello")
+    assert clients[0].application.received == [b"hello"]
+    assert not listener.accept()[1].is_aborted
+    clients[0].connection.connectionLost()
+    assert listener.accept()[1].is_aborted
+
+
+def test_in_all_the_oldest_handshake_gives_way(site: Site, lines: list[str]) -> None:
+    """On whichever port it is; connections that are open do not count."""
+    handshakes = Handshakes(max_per_address=2, max_in_all=3)
+    mqtts, https = (TlsListener(site.tls, handshakes=handshakes) for _ in range(2))
+    opened = TlsClient(mqtts, connected=mqtts.accept("192.0.2.9")).shake_hands()
+    wires = [one.accept(f"192.0.2.{number}")[1] for number, one in enumerate((mqtts, https, mqtts, https, mqtts))]
+    assert [wire.is_aborted for wire in wires] == [True, True, False, False, False]
+    assert len(handshakes) == 3 and not opened.wire.is_aborted
+    assert any(IN_ALL in line for line in lines)
+    for listener in (mqtts, https):
+        listener.clock.pump([1.0] * 12)
+    assert len(handshakes) == 0
+
+
+def test_without_limits_all_are_welcome(site: Site) -> None:
+    listener = TlsListener(site.tls)
+    assert not any(listener.accept()[1].is_aborted for _ in range(300))
 
 
 def test_an_open_connection_has_no_deadline_of_tls(listener: TlsListener) -> None:
