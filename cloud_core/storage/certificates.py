@@ -36,6 +36,11 @@ _ENDING_FIRST = _ROWS.where(_c.not_after_ms == p("not_after_ms"), *_IN_USE).orde
 _REVOKED = _ROWS.where(
     _c.authority_id == p("authority_id"), _c.revoked_ms.is_not(None), _c.not_after_ms > p("now_ms")
 ).order_by(_c.id)
+_REVOCATIONS = (
+    select(func.count())
+    .select_from(certificate)
+    .where(_c.authority_id == p("authority_id"), _c.revoked_ms.is_not(None))
+)
 _FORMER_LOGIN = (
     select(*login_columns)
     .select_from(certificate)
@@ -128,6 +133,10 @@ class ReadsCertificates(Connected):
     def revoked_certificates(self, authority_id: int, *, now_ms: int) -> list[KnownCertificate]:
         rows = self._rows(self._once(_REVOKED), authority_id=authority_id, now_ms=now_ms)
         return [one for row in rows if (one := _known(row))]
+
+    def revocation_count(self, authority_id: int) -> int:
+        count: int = self._row(self._once(_REVOCATIONS), authority_id=authority_id)[0]
+        return count
 
     def certificates_of_device(self, device_id: int) -> list[KnownCertificate]:
         rows = self._rows(self._once(_OF_DEVICE), device_id=device_id)

@@ -364,8 +364,17 @@ def count_crl(tx: Tx, uuid: UUID) -> tuple[Authority, int]:
     return authority, tx.next_crl_number(authority.id)
 
 
-def make_crl(tx: ReadTx, authority: Authority, number: int, now_ms: int) -> bytes:
-    """DER of the list. A look-up, since a long one takes its time, and the writer has none."""
-    revoked = tx.revoked_certificates(authority.id, now_ms=now_ms)
+def revocations(tx: ReadTx, uuid: UUID) -> int:
+    """How many of its certificates the CA has revoked so far: grows with each. Raises: NotFound."""
+    return tx.revocation_count(authority_by_uuid(tx, uuid).id)
+
+
+def revoked(tx: ReadTx, authority: Authority, now_ms: int) -> list[KnownCertificate]:
+    """What stands in its list. A look-up, since a long one takes its time, and the writer has none."""
+    return tx.revoked_certificates(authority.id, now_ms=now_ms)
+
+
+def make_crl(authority: Authority, revoked: Sequence[KnownCertificate], number: int, now_ms: int) -> bytes:
+    """DER of the list; for a thread."""
     signer = signing.signer_of(authority.chain, authority.key)
     return signing.crl_der(signing.make_crl(signer, revoked, number=number, now_ms=now_ms))

@@ -14,7 +14,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from cloud_core.core.asking import Asking
-from cloud_core.core.certificates import authorities, expiry
+from cloud_core.core.certificates import authorities, expiry, signing
 from cloud_core.core.certificates.authorities import Issued, Which
 from cloud_core.core.certificates.expiry import OtherCertificate, Overview
 from cloud_core.core.downlinks import Ending
@@ -25,8 +25,9 @@ from shared import certificates
 from shared.errors import PlatformError
 
 log = Logger()
-CRL_FRESH_MS = 60_000  # a list is made anew after it, for what other nodes have revoked
+CRL_FRESH_MS = 60_000  # then it is asked what other nodes have revoked since
 DAY_MS = 86_400_000
+CRL_KEPT_MS = DAY_MS  # long before its nextUpdate, and short enough for what has ended to go
 
 # (name, notAfter in ms) of each certificate of the server itself.
 ServerCertificates = Callable[[], Iterable[tuple[str, int]]]
@@ -34,10 +35,12 @@ ServerCertificates = Callable[[], Iterable[tuple[str, int]]]
 
 @dataclass(frozen=True, slots=True)
 class Crl:
-    """A signed list: DER, and when it was made."""
+    """A signed list: DER, when it was made and last found complete, and the revocations until then."""
 
     der: bytes
     made_ms: int
+    checked_ms: int
+    revocations: int
 
 
 def _none() -> Iterable[tuple[str, int]]:
@@ -66,6 +69,7 @@ class AuthoritiesApi(Asking):
         self.server_certificates: ServerCertificates = _none  # set by whoever has them
         self.warn_days = expiry.WARN_DAYS
         self._crls: dict[UUID, Crl] = {}
+        self._pems: dict[UUID, tuple[bytes, bytes]] = {}  # DER of the list, and its PEM
         self._making: dict[tuple[UUID, int], list[Deferred[Crl | PlatformError]]] = {}
         self._generation = 0  # of what is revoked
         self._warned_ms: int | None = None
@@ -116,6 +120,7 @@ class AuthoritiesApi(Asking):
         revoked = await self._decide(authorities.revoke, operator.tenant_id, which, reason, self._now_ms())
         self._generation += 1
         self._crls.clear()
+        self._pems.clear()
         for device_id in {one.device_id for one in revoked if one.device_id is not None}:
             self._device_changed(device_id, Ending.CREDENTIALS_CHANGED)
         for one in revoked:
@@ -133,9 +138,10 @@ class AuthoritiesApi(Asking):
         return chain_pem(authority)
 
     async def crl(self, uuid: UUID) -> Crl:
-        """The CA's current revocation list; one is made for all who ask at a time. Raises: NotFound."""
+        """The CA's current revocation list; one is made for all who ask at a time, and kept until something is
+        revoked or it grows old. Raises: NotFound."""
         kept = self._crls.get(uuid)
-        if kept is not None and 0 <= self._now_ms() - kept.made_ms < CRL_FRESH_MS:
+        if kept is not None and 0 <= self._now_ms() - kept.checked_ms < CRL_FRESH_MS:
             return kept
         place = (uuid, self._generation)
         waiting = self._making.get(place)
@@ -148,7 +154,7 @@ class AuthoritiesApi(Asking):
             return outcome
         waiting = self._making[place] = []
         try:
-            made = await self._make_crl(uuid)
+            made = await self._current_crl(uuid)
         except PlatformError as error:
             self._tell(place, error)
             raise
@@ -161,11 +167,25 @@ class AuthoritiesApi(Asking):
         for one in self._making.pop(place, ()):
             one.callback(outcome)
 
-    async def _make_crl(self, uuid: UUID) -> Crl:
-        now_ms = self._now_ms()
-        await self._read(authorities.authority_by_uuid, uuid)  # a uuid of nobody shall cost no write
+    async def _current_crl(self, uuid: UUID) -> Crl:
+        """The one that is kept, where nothing has been revoked since, or a new one."""
+        now_ms, kept = self._now_ms(), self._crls.get(uuid)
+        count = await self._read(authorities.revocations, uuid)  # a uuid of nobody costs no write
+        if kept is not None and kept.revocations == count and 0 <= now_ms - kept.made_ms < CRL_KEPT_MS:
+            return replace(kept, checked_ms=now_ms)
         authority, number = await self._decide(authorities.count_crl, uuid)
-        return Crl(await self._read(authorities.make_crl, authority, number, now_ms), now_ms)
+        revoked = await self._read(authorities.revoked, authority, now_ms)
+        der = await deferToThread(authorities.make_crl, authority, revoked, number, now_ms)
+        return Crl(der, now_ms, now_ms, count)
+
+    async def crl_pem(self, uuid: UUID) -> bytes:
+        """As `crl`, for people and their tools. Raises: NotFound."""
+        current = await self.crl(uuid)
+        der, pem = self._pems.get(uuid, (b"", b""))
+        if der is not current.der:
+            pem = await deferToThread(signing.crl_pem, current.der)
+            self._pems[uuid] = (current.der, pem)
+        return pem
 
     # -- what ends when ---------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ Source: RFC 5280 sections 4 and 5; RFC 2986 (signing requests).
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ DEVICE_URI = "urn:muster:device:"
 MAX_CACHED_SIGNERS = 64
 CURVES: dict[str, type[ec.EllipticCurve]] = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1}
 _SERIAL_BITS = 128
+PEM_LINE = 64
 
 CaKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
@@ -199,6 +201,13 @@ def _years_later(begin: datetime, years: int) -> datetime:
 
 def crl_der(crl: x509.CertificateRevocationList) -> bytes:
     return crl.public_bytes(Encoding.DER)
+
+
+def crl_pem(der: bytes) -> bytes:
+    """Without reading the list, which may be long."""
+    encoded = base64.b64encode(der)
+    lines = [encoded[at : at + PEM_LINE] for at in range(0, len(encoded), PEM_LINE)]
+    return b"\n".join((b"-----BEGIN X509 CRL-----", *lines, b"-----END X509 CRL-----", b""))
 
 
 def certificates_only(found: Sequence[bytes]) -> bytes:

@@ -24,6 +24,9 @@ class ReadCertificates(Protocol):
         With `ends_before_ms` only those in use (current and not revoked).
         """
 
+    def revocation_count(self, authority_id: int) -> int:
+        """Of all that it has issued, also those that have ended since."""
+
     def certificates_of_device(self, device_id: int) -> list[KnownCertificate]:
         """Current, former and revoked, in the order they came."""
 

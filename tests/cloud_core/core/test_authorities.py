@@ -242,7 +242,8 @@ def revoke(store: StoreUnderTest, reason: str = "keyCompromise", now_ms: int = N
 
 def crl(store: StoreUnderTest, authority: Any, now_ms: int = NOW_MS) -> x509.CertificateRevocationList:
     counted, number = store.run(authorities.count_crl, authority.uuid)
-    return x509.load_der_x509_crl(store.read(lambda tx: authorities.make_crl(tx, counted, number, now_ms)))
+    revoked = store.read(authorities.revoked, counted, now_ms)
+    return x509.load_der_x509_crl(authorities.make_crl(counted, revoked, number, now_ms))
 
 
 @pytest.mark.parametrize("form", [str, str.upper, lambda s: "0x" + s, lambda s: "00" + s])

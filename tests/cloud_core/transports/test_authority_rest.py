@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.defer import succeed
 
-from cloud_core.core.certificates import authority_admin
+from cloud_core.core.certificates import authorities, authority_admin
+from cloud_core.core.certificates.authorities import Which
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.provisioning import Policy
 from shared import certificates
@@ -17,7 +19,7 @@ from shared.credentials import X509Certificate
 from tests.support.authorities import csr
 from tests.support.pki import Pki
 from tests.support.rest import Rest, without_threads
-from tests.support.stores import StoreUnderTest
+from tests.support.stores import TENANT, StoreUnderTest
 
 DAY_MS = 86_400_000
 ROOT = Pki().root("Factory")
@@ -134,12 +136,29 @@ def number_of(crl: x509.CertificateRevocationList) -> int:
     return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
 
-def test_a_list_is_made_once_a_minute_however_often_it_is_fetched(rest: Rest) -> None:
-    """Strangers cost a write a minute; another node's revocations are in the next."""
+def test_a_list_is_kept_until_something_is_revoked(rest: Rest) -> None:
+    """However often it is fetched, strangers cost a look-up a minute; that finds what another node has revoked."""
     made = rest.made("/api/ca", {"name": "plant"})
-    assert [number_of(fetched_crl(rest, made)) for _ in range(3)] == [1, 1, 1]
-    rest.api.now_s += 61
-    assert number_of(fetched_crl(rest, made)) == 2
+    serial = int(issue(rest)["serial"], 16)
+    numbers = []
+    for _ in range(5):
+        numbers.append(number_of(fetched_crl(rest, made)))
+        rest.api.now_s += 61
+    assert numbers == [1] * 5
+    rest.api.store.run(authorities.revoke, TENANT, Which(serial=f"{serial:x}"), "keyCompromise", 1)
+    found = fetched_crl(rest, made)
+    assert number_of(found) == 2 and found.get_revoked_certificate_by_serial_number(serial) is not None
+
+
+def test_a_list_is_made_anew_long_before_its_next_update(rest: Rest) -> None:
+    """Nobody may find it outdated while the server is there; in the PEM that is kept, too."""
+    made = rest.made("/api/ca", {"name": "plant"})
+    for number in (1, 2, 3):
+        found = fetched_crl(rest, made)
+        in_pem = x509.load_pem_x509_crl(fetched(rest, f"/api/ca/{made['id']['id']}/crl?format=pem")[2])
+        assert number_of(found) == number_of(in_pem) == number and in_pem == found
+        assert found.next_update_utc.timestamp() - rest.api.now_s > 5 * 86_400
+        rest.api.now_s += 86_401
 
 
 def test_many_who_fetch_at_the_same_time_get_the_same_list(rest: Rest) -> None:
@@ -158,7 +177,8 @@ def test_lists_and_chains_are_for_everybody_in_pem_too(rest: Rest) -> None:
     path = f"/api/ca/{made['id']['id']}"
     status, headers, body = fetched(rest, f"{path}/crl?format=pem")
     assert (status, headers["content-type"]) == (200, "application/x-pem-file")
-    assert body.startswith(b"-----BEGIN X509 CRL-----")
+    assert body == x509.load_pem_x509_crl(body).public_bytes(Encoding.PEM)
+    assert fetched(rest, f"{path}/crl?format=pem")[2] == body
     assert fetched(rest, f"{path}/certificates")[2].decode() == made["certificateChain"]
     for missing in ("crl", "certificates"):
         assert fetched(rest, f"/api/ca/00000000-0000-4000-8000-000000000000/{missing}")[0] == 404

@@ -9,7 +9,6 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 from klein import Klein
 from twisted.python.failure import Failure
 from twisted.web.http import Request
@@ -127,13 +126,12 @@ class AuthorityRoutes(CallSupport):
     @answers
     async def crl(self, request: Request, uuid: str) -> Any:
         """DER, as programs fetch it; `format=pem` for people and their tools."""
-        made = await self._authorities.crl(uuid_of(uuid))
+        is_pem = query(request, "format").lower() == "pem"
+        number = uuid_of(uuid)
+        body = await self._authorities.crl_pem(number) if is_pem else (await self._authorities.crl(number)).der
         request.setHeader("Cache-Control", f"public, max-age={CRL_FRESH_MS // 1000}")
-        if query(request, "format").lower() != "pem":
-            request.setHeader("Content-Type", CRL_TYPE)
-            return made.der
-        request.setHeader("Content-Type", PEM_TYPE)
-        return x509.load_der_x509_crl(made.der).public_bytes(Encoding.PEM)
+        request.setHeader("Content-Type", PEM_TYPE if is_pem else CRL_TYPE)
+        return body
 
     @app.route("/api/ca/<uuid>/certificates", methods=["GET"])
     @answers
