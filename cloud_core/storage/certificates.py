@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
 
 from cloud_core.model import Authority, DeviceProfile, KnownCertificate, Login, Page, ProvisionConfiguration
 from cloud_core.model import ProvisionStrategy as Strategy
@@ -86,6 +87,7 @@ _CALLED = (
 )
 _FORGET_ANCHORS = delete(trust_anchor).where(trust_anchor.c.profile_id == p("b_profile_id"))
 _KEY_CONTEXT = b"authority"
+_AS_IT_LIES = (certificate, "NOT INDEXED", "sqlite")
 
 
 def _put_anchor(upsert: Any) -> Any:  # Any: the insert of either dialect
@@ -121,14 +123,29 @@ class ReadsCertificates(Connected):
     def certificates(
         self, tenant_id: int, page: Page, *, ends_before_ms: int | None = None, authority_id: int | None = None
     ) -> tuple[list[KnownCertificate], int]:
-        wanted = _ROWS.where(_c.tenant_id == tenant_id)
+        wanted = select(_c.id).where(_c.tenant_id == tenant_id)
         if ends_before_ms is not None:
             wanted = wanted.where(_c.not_after_ms < ends_before_ms, *_IN_USE)
         if authority_id is not None:
             wanted = wanted.where(_c.authority_id == authority_id)
         columns = {"createdTime": _c.not_after_ms, "notAfter": _c.not_after_ms, "subject": _c.subject}
-        rows, total = self._page(wanted, page, columns, [_c.subject, _c.serial, device.c.name])
+        is_read_whole = bool(page.text_search) or page.sort_property == "subject"
+        if page.text_search:
+            wanted = wanted.where(self._with_text(tenant_id, page.text_search))
+        plan = _AS_IT_LIES if is_read_whole and self._are_mostly_of(tenant_id) else None
+        rows, total = self._page(wanted, replace(page, text_search=""), columns, (), plan=plan, whole=_ROWS)
         return [one for row in rows if (one := _known(row))], total
+
+    def _with_text(self, tenant_id: int, text: str) -> ColumnElement[bool]:
+        """Names of devices are looked through in their index: a look-up for each certificate would cost more."""
+        named = select(device.c.id).where(device.c.tenant_id == tenant_id, self._contains(device.c.name, text))
+        texts = [self._contains(column, text) for column in (_c.subject, _c.serial)]
+        return or_(*texts, _c.device_id.in_(named))
+
+    def _are_mostly_of(self, tenant_id: int) -> bool:
+        """Whether so many are of the tenant that reading the table as it lies is quicker than by an index."""
+        newest = self._query(select(func.max(_c.id)))[0][0] or 0
+        return self._count(select(_c.id).where(_c.tenant_id == tenant_id)) * 4 >= newest
 
     def revoked_certificates(self, authority_id: int, *, now_ms: int) -> list[KnownCertificate]:
         rows = self._rows(self._once(_REVOKED), authority_id=authority_id, now_ms=now_ms)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Dialect, func, or_, select
+from sqlalchemy import ColumnElement, Dialect, Table, func, literal_column, or_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cloud_core.model import Page
@@ -14,6 +15,26 @@ from cloud_core.storage.vault import Vault
 from shared.errors import InvalidArgument
 
 R = TypeVar("R")
+
+FEW_MATCHES = 2_000
+TOTAL_GOOD_FOR_S = 10.0
+DEAR_TOTAL_S = 0.005  # a count that takes less is never kept
+MAX_TOTALS = 1_000
+DEEP = 10_000
+
+# Which index SQLite is to use, where it would take the one that is in the order of the page and read the whole fleet
+# for it: (table, hint, dialect).
+Plan = tuple[Table, str, str]
+
+
+def by_index(table: Table, index: str) -> Plan:
+    return table, f"INDEXED BY {index}", "sqlite"
+
+
+def one_of(column: Any, numbers: Sequence[int]) -> ColumnElement[bool]:
+    """Numbers of rows, which the text of a statement may hold as they are."""
+    found: ColumnElement[bool] = column.in_([literal_column(str(int(one))) for one in numbers])
+    return found
 
 
 class Connected:
@@ -26,6 +47,7 @@ class Connected:
         self._dialect = dialect
         self._vault = vault
         self._compiled: dict[int, Statement] = {}
+        self._totals: dict[Any, tuple[float, Any]] = {}  # key of a count -> until when it is good, and what it was
         self.writes = 0  # of the current transaction; the writer checks that refusals come before them
 
     def _once(self, clause: Any) -> Statement:
@@ -69,15 +91,82 @@ class Connected:
         """Rows of a statement that is built for this call (lists with search and sorting)."""
         return self._rows(compile_statement(clause, self._dialect))
 
-    def _page(self, rows: Any, page: Page, columns: dict[str, Any], search: Sequence[Any]) -> tuple[list[Any], int]:
+    def _page(
+        self,
+        rows: Any,
+        page: Page,
+        columns: dict[str, Any],
+        search: Sequence[Any],
+        *,
+        plan: Plan | None = None,
+        whole: Any = None,
+        few: int = FEW_MATCHES,
+    ) -> tuple[list[Any], int]:
+        """A page and the number of all that match. The first column of `rows` is their number.
+
+        Numbers are found first, in an index or by sorting nothing but the key; only the page's own rows are read whole,
+        by `whole` where that needs more tables. So many matches are `few` that they are sorted here, after one pass.
+        """
         if page.sort_property not in columns:
             raise InvalidArgument(f"Unknown sort property '{page.sort_property}'; use one of {sorted(columns)}")
+        wanted = rows
         if page.text_search:
-            rows = rows.where(or_(*(self._contains(column, page.text_search) for column in search)))
-        total = self._query(select(func.count()).select_from(rows.subquery()))[0][0]
-        order = columns[page.sort_property]
-        rows = rows.order_by(order.desc() if page.descending else order.asc(), rows.selected_columns[0])
-        return self._query(rows.limit(page.size).offset(page.page * page.size)), total
+            wanted = rows.where(or_(*(self._contains(column, page.text_search) for column in search)))
+        if plan is not None:
+            wanted = wanted.with_hint(*plan)
+        key, number = columns[page.sort_property], rows.selected_columns[0]
+        found = self._few(wanted, key, number, page, few)
+        if found is None:
+            found = self._many(wanted, key, number, page)
+        numbers, total = found
+        of_page = (rows if whole is None else whole).where(one_of(number, numbers))
+        by_number = {row[0]: row for row in self._query(of_page)} if numbers else {}
+        return [by_number[one] for one in numbers if one in by_number], total
+
+    def _few(self, wanted: Any, key: Any, number: Any, page: Page, few: int) -> tuple[list[int], int] | None:
+        """One pass for numbers and total, where few match; None for many. The order of texts is SQLite's alone."""
+        if self._dialect.name != "sqlite" or not few:
+            return None
+        some = self._query(wanted.with_only_columns(key, number).order_by(None).limit(few + 1))
+        if len(some) > few:
+            return None
+        some.sort(key=lambda one: one[1])
+        some.sort(key=lambda one: (one[0] is not None, one[0]), reverse=page.descending)  # equal ones stay by number
+        first = page.page * page.size
+        return [one[1] for one in some[first : first + page.size]], len(some)
+
+    def _many(self, wanted: Any, key: Any, number: Any, page: Page) -> tuple[list[int], int]:
+        total, first, size = self._count(wanted), page.page * page.size, page.size
+        is_far = first >= DEEP and first > total // 2  # then it is nearer from the end
+        if is_far:
+            size = max(0, min(size, total - first))
+            first = max(0, total - first - size)
+        order = [key.desc() if page.descending != is_far else key.asc()]
+        if key is not number:
+            order.append(number.desc() if is_far else number.asc())
+        found = self._query(wanted.with_only_columns(number).order_by(*order).limit(size).offset(first)) if size else []
+        numbers = [row[0] for row in found]
+        return numbers[::-1] if is_far else numbers, total
+
+    def _count(self, wanted: Any) -> int:
+        statement = compile_statement(wanted.with_only_columns(func.count()).order_by(None), self._dialect)
+        key = (statement.sql, statement.values({}))
+        total: int = self._kept(key, lambda: self._rows(statement)[0][0])
+        return total
+
+    def _kept(self, key: Any, count: Callable[[], Any]) -> Any:  # Any: what is counted
+        """A count, or for a while the last one where counting took long."""
+        now_s = time.monotonic()
+        until_s, counted = self._totals.get(key, (0.0, None))
+        if now_s < until_s:
+            return counted
+        self._totals.pop(key, None)
+        counted = count()
+        if time.monotonic() - now_s > DEAR_TOTAL_S:
+            if len(self._totals) >= MAX_TOTALS:
+                self._totals.clear()
+            self._totals[key] = (now_s + TOTAL_GOOD_FOR_S, counted)
+        return counted
 
     def _contains(self, column: Any, text: str) -> Any:
         """In whatever case. SQLite's LIKE sees to that itself, in half the time that its lower() takes besides."""

@@ -7,28 +7,27 @@ Names, labels and types are compared by code point and without regard to the cas
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, bindparam, exists, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Select, bindparam, exists, func, or_, select
 
 from cloud_core.model import EVERY_DEVICE, Customer, Device, DeviceFilter, Page
+from cloud_core.storage.connected import DEEP, Plan, by_index, one_of
 from cloud_core.storage.customers import ReadsCustomers
 from cloud_core.storage.schema import device, device_profile, presence
 from cloud_core.storage.statements import device_of, device_rows
 from shared.errors import InvalidArgument
 
 FEW_MATCHES = 2_000
-TOTAL_GOOD_FOR_S = 10.0
-DEAR_TOTAL_S = 0.005  # a count that takes less is never kept
-MAX_TOTALS = 1_000
-DEEP = 10_000
+FEW_OF_FLEET = 20_000  # devices of a profile or a customer that are sorted, rather than met in the order of an index
 _ROWS_AT_ONCE = 500  # parameters of one statement
 
 p = bindparam
 _c = device.c
+_OF_PROFILE, _OF_CUSTOMER = by_index(device, "ix_device_profile_id"), by_index(device, "device_by_customer")
+_BY_LABEL = by_index(device, "device_by_label")
 _TYPE = "type"
 _SORT: dict[str, Any] = {
     "createdTime": _c.created_ms, "name": _c.name, "label": _c.label, _TYPE: _c.profile_id,
@@ -42,8 +41,6 @@ _used_names = _names.where(exists().where(device.c.profile_id == device_profile.
 class ReadsDeviceLists(ReadsCustomers):
     """`ReadDeviceLists` of the interface."""
 
-    _totals: dict[Any, tuple[float, Any]]
-
     def devices(
         self, tenant_id: int, page: Page, wanted: DeviceFilter = EVERY_DEVICE, *, customer_id: int | None = None
     ) -> tuple[list[Device], int]:
@@ -55,27 +52,29 @@ class ReadsDeviceLists(ReadsCustomers):
             if (not wanted.profile_name or name == wanted.profile_name) and wanted.profile_uuid in (None, uuid)
         }  # fmt: skip
         rows = select(_c.id)
-        if len(profiles) < len(names) or not names:
-            if len(profiles) != 1:
-                return [], 0
+        is_one_profile = len(profiles) < len(names) or not names
+        if is_one_profile and len(profiles) != 1:
+            return [], 0
+        if is_one_profile:
             rows = rows.where(_c.profile_id == next(iter(profiles)))
         if customer_id is not None:
             rows = rows.where(_c.customer_id == customer_id)
+        plan = self._few_of(next(iter(profiles)) if is_one_profile else None, customer_id)
         if wanted.is_active is not None:
             active = _c.id.in_(select(presence.c.device_id).where(presence.c.is_active.is_(True)))
             rows = rows.where(active if wanted.is_active else ~active)
         by_name = {number: name for number, (_, name) in names.items()}
         order = sorted(profiles, key=lambda one: by_name[one], reverse=page.descending)
-        numbers, total = self._numbers(rows, page, by_name, order, (tenant_id, wanted, customer_id, page.text_search))
+        numbers, total = self._numbers(
+            rows, page, by_name, order, (tenant_id, wanted, customer_id, page.text_search), plan
+        )
         return self._devices_of(numbers), total
 
     def device_places(self, devices: list[Device]) -> list[tuple[Customer | None, bool]]:
         owners = {number: self.customer_by_id(number) for one in devices if (number := one.customer_id) is not None}
         c, active = presence.c, set()
         for part in _parts([one.id for one in devices]):
-            active |= {
-                row[0] for row in self._query(select(c.device_id).where(_one_of(c.device_id, part), c.is_active))
-            }
+            active |= {row[0] for row in self._query(select(c.device_id).where(one_of(c.device_id, part), c.is_active))}
         return [(owners.get(one.customer_id or 0), one.id in active) for one in devices]
 
     def profile_names(self, tenant_id: int, *, is_used: bool = False) -> list[tuple[UUID, str]]:
@@ -85,20 +84,35 @@ class ReadsDeviceLists(ReadsCustomers):
         rows = self._rows(self._once(_used_names if is_used else _names), tenant_id=tenant_id)
         return {number: (UUID(bytes=bytes(uuid)), name) for number, uuid, name in rows}
 
+    def _few_of(self, profile_id: int | None, customer_id: int | None) -> Plan | None:
+        """By which index a profile's or a customer's devices are found, where they are a small part of the fleet: asked
+        for the tenant, whose they are, SQLite would look through all of it."""
+        if customer_id is not None and self._is_few(_c.customer_id == customer_id):
+            return _OF_CUSTOMER
+        if profile_id is not None and self._is_few(_c.profile_id == profile_id):
+            return _OF_PROFILE
+        return None
+
+    def _is_few(self, owned: ColumnElement[bool]) -> bool:
+        some = select(_c.id).where(owned).limit(FEW_OF_FLEET + 1).subquery()
+        return bool(self._query(select(func.count()).select_from(some))[0][0] <= FEW_OF_FLEET)
+
     def _numbers(
-        self, rows: Select[Any], page: Page, names: dict[int, str], order: list[int], key: Any
+        self, rows: Select[Any], page: Page, names: dict[int, str], order: list[int], key: Any, plan: Plan | None
     ) -> tuple[list[int], int]:
         if page.text_search:
             rows = rows.where(self._match(page.text_search, names))
-            some = rows.where(_c.tenant_id == key[0]).add_columns(*_columns(page)).limit(FEW_MATCHES + 1)
-            found = self._query(some)
+        by_profile, of_tenant = rows, rows.where(_c.tenant_id == key[0])
+        rows = of_tenant if plan is None else rows.with_hint(*plan)
+        if page.text_search:
+            found = self._query(rows.add_columns(*_columns(page)).limit(FEW_MATCHES + 1))
             if len(found) <= FEW_MATCHES:
                 return _sorted_page(found, page, names), len(found)
         if _SORT[page.sort_property] is _c.profile_id:
-            return self._by_profile(rows, page, order, key)
+            counted = of_tenant.with_hint(*_BY_LABEL) if page.text_search and plan is None else by_profile
+            return self._by_profile(by_profile, counted, page, order, key)
         columns, first = _columns(page), page.page * page.size
-        rows = rows.where(_c.tenant_id == key[0])
-        if page.text_search and first >= DEEP:  # from the nearer end; how many there are has to be known for that
+        if first >= DEEP:  # from the nearer end; how many there are has to be known for that
             total = self._total(rows, key)
             if first > total // 2:
                 size = max(0, min(page.size, total - first))
@@ -114,12 +128,15 @@ class ReadsDeviceLists(ReadsCustomers):
         ordered = rows.order_by(*(one.desc() if is_descending else one for one in whole))
         return [row[0] for row in self._query(ordered.limit(size).offset(first))] if size else []
 
-    def _by_profile(self, rows: Select[Any], page: Page, order: list[int], key: Any) -> tuple[list[int], int]:
+    def _by_profile(
+        self, rows: Select[Any], counted: Select[Any], page: Page, order: list[int], key: Any
+    ) -> tuple[list[int], int]:
         """By the names of the profiles, of which there are few: counted each, and walked in their order.
 
-        A profile's devices are of its tenant: without saying so again the index of profiles has it all.
+        A profile's devices are of its tenant: without saying so again the index of profiles has it all. What is
+        searched is `counted` in the index that has all texts.
         """
-        counts = self._kept((key, _TYPE), lambda: self._counts(rows, order))
+        counts = self._kept((key, _TYPE), lambda: self._counts(counted, order))
         skip = page.page * page.size
         numbers: list[int] = []
         for profile in order:
@@ -132,13 +149,13 @@ class ReadsDeviceLists(ReadsCustomers):
 
     def _counts(self, rows: Select[Any], profiles: list[int]) -> dict[int, int]:
         counted = rows.with_only_columns(_c.profile_id, func.count()).group_by(_c.profile_id)
-        return dict(self._query(counted.where(_one_of(_c.profile_id, profiles)))) if profiles else {}
+        return dict(self._query(counted.where(one_of(_c.profile_id, profiles)))) if profiles else {}
 
     def _match(self, text: str, names: dict[int, str]) -> ColumnElement[bool]:
         lowered = text.lower()
         profiles = [number for number, name in names.items() if lowered in name.lower()]
         parts: list[ColumnElement[bool]] = [self._contains(column, text) for column in (_c.name, _c.label)]
-        return or_(*parts, _one_of(_c.profile_id, profiles)) if profiles else or_(*parts)
+        return or_(*parts, one_of(_c.profile_id, profiles)) if profiles else or_(*parts)
 
     def _contains(self, column: Any, text: str) -> ColumnElement[bool]:
         """SQLite's LIKE disregards the case of ASCII letters by itself, at half the price of lowering both sides."""
@@ -151,25 +168,11 @@ class ReadsDeviceLists(ReadsCustomers):
         total: int = self._kept(key, lambda: self._query(rows.with_only_columns(func.count()))[0][0])
         return total
 
-    def _kept(self, key: Any, count: Callable[[], Any]) -> Any:  # Any: what is counted
-        """A count, or for a while the last one where counting took long."""
-        now_s = time.monotonic()
-        until_s, counted = self._totals.get(key, (0.0, None))
-        if now_s < until_s:
-            return counted
-        self._totals.pop(key, None)
-        counted = count()
-        if time.monotonic() - now_s > DEAR_TOTAL_S:
-            if len(self._totals) >= MAX_TOTALS:
-                self._totals.clear()
-            self._totals[key] = (now_s + TOTAL_GOOD_FOR_S, counted)
-        return counted
-
     def _devices_of(self, numbers: list[int]) -> list[Device]:
         """In the order of the numbers."""
         found: dict[int, Device] = {}
         for part in _parts(numbers):
-            for row in self._query(device_rows.where(_one_of(_c.id, part))):
+            for row in self._query(device_rows.where(one_of(_c.id, part))):
                 device = device_of(row)
                 assert device is not None, "there is a row"
                 found[row[0]] = device
@@ -187,12 +190,6 @@ def _sorted_page(found: list[Any], page: Page, names: dict[int, str]) -> list[in
     keyed = [((names[values[0]], number) if is_by_profile else (*values, number)) for number, *values in found]
     keyed.sort(reverse=page.descending)
     return [one[-1] for one in keyed[page.page * page.size :][: page.size]]
-
-
-def _one_of(column: Any, numbers: Sequence[int]) -> ColumnElement[bool]:
-    """Numbers of rows, which the text of a statement may hold as they are."""
-    found: ColumnElement[bool] = column.in_([literal_column(str(int(one))) for one in numbers])
-    return found
 
 
 def _parts(numbers: Sequence[int]) -> list[Sequence[int]]:

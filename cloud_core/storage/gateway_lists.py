@@ -8,9 +8,9 @@ from sqlalchemy import bindparam as p
 from sqlalchemy import case, func, select
 
 from cloud_core.model import Device, DevicePresence, Page
-from cloud_core.storage.connected import Connected
+from cloud_core.storage.connected import Connected, by_index
 from cloud_core.storage.interface.gateway_lists import DeviceLine
-from cloud_core.storage.schema import device, device_profile, presence, sub_device
+from cloud_core.storage.schema import device, device_profile, is_gateway, presence, sub_device
 from cloud_core.storage.statements import device_rows
 
 _SORT: dict[str, Any] = {
@@ -29,13 +29,14 @@ class ReadsGatewayLists(Connected):
     """`ReadGatewayLists` of the interface."""
 
     def gateway_page(self, tenant_id: int, page: Page) -> tuple[list[DeviceLine], int]:
-        wanted = device_rows.where(device.c.tenant_id == tenant_id, device.c.is_gateway.is_(True))
-        rows, total = self._page(wanted, page, _SORT, _SEARCHED)
+        wanted = device_rows.where(device.c.tenant_id == tenant_id, is_gateway)
+        rows, total = self._page(wanted, page, _SORT, _SEARCHED, plan=by_index(device, "device_gateway"))
         return [self.gateway_line(self._found_device(row)) for row in rows], total
 
     def sub_device_page(self, tenant_id: int, gateway_id: int, page: Page) -> tuple[list[DeviceLine], int]:
+        """What is behind a gateway is of its tenant: asked for that, SQLite would look through all its devices."""
         wanted = device_rows.join(sub_device, sub_device.c.device_id == device.c.id).where(
-            device.c.tenant_id == tenant_id, sub_device.c.gateway_id == gateway_id
+            sub_device.c.gateway_id == gateway_id
         )
         rows, total = self._page(wanted, page, _SORT, _SEARCHED)
         found = [self._found_device(row) for row in rows]

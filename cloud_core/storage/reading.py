@@ -97,7 +97,6 @@ class SqlReadTx(
         self._s = statements
         self._profiles: dict[bytes, ProvisionConfiguration] = {}
         self._options: dict[str, ProfileOptions] = {}
-        self._totals = {}
 
     # -- tenants ----------------------------------------------------------------------------------
 

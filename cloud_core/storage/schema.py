@@ -358,6 +358,9 @@ device_by_creation = Index("device_by_creation", device.c.tenant_id, device.c.cr
 # A search in the order of labels reads this index alone.
 device_by_label = Index("device_by_label", device.c.tenant_id, device.c.label, device.c.name, device.c.profile_id)
 
+is_gateway = device.c.is_gateway.is_(True)  # few are: the others cost this index nothing
+device_gateway = Index("device_gateway", device.c.tenant_id, sqlite_where=is_gateway, postgresql_where=is_gateway)
+
 # Logins that have ended before their tokens do. Nodes read what is new every few seconds.
 ended_login = _numbered(
     "ended_login",

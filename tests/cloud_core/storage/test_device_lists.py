@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from cloud_core.model import DeviceFilter, DevicePresence, Page
-from cloud_core.storage import device_lists
+from cloud_core.storage import connected, device_lists
 from cloud_core.storage.interface import NewDevice
 from shared.errors import InvalidArgument
 from tests.support.stores import TENANT, StoreUnderTest
@@ -122,10 +122,10 @@ def test_a_total_that_was_dear_is_counted_again_only_later(
     """Until then it is shown as it was; the last page corrects it, and a cheap one is always counted."""
     fill(store)
     assert listed(store, size=2) == ("ad", 4)
-    monkeypatch.setattr(device_lists, "DEAR_TOTAL_S", 0.0)
+    monkeypatch.setattr(connected, "DEAR_TOTAL_S", 0.0)
     assert listed(store, size=2)[1] == 4
     store.add_device("e", store.add_profile("other"))
     assert listed(store, size=2)[1] == 4
     assert listed(store, size=2, page=2)[1] == 5
-    monkeypatch.setattr(device_lists.time, "monotonic", lambda: 1e12)
+    monkeypatch.setattr(connected.time, "monotonic", lambda: 1e12)
     assert listed(store, size=2)[1] == 5
