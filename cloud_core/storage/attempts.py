@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Select, or_, select
 
 from cloud_core.model import Attempt, Page, Peer, Transport
-from cloud_core.storage.connected import Connected
+from cloud_core.storage.connected import FEW_OF_TABLE, Connected
 from cloud_core.storage.interface.attempts import AttemptFilter
 from cloud_core.storage.schema import device_profile, provisioning_log
 from cloud_core.storage.statements import attempt_rows
@@ -18,7 +18,6 @@ _c = provisioning_log.c
 _SORT: dict[str, Any] = {
     "createdTime": _c.id, "at": _c.id, "outcome": _c.outcome, "deviceName": _c.device_name, "source": _c.source,
 }  # fmt: skip
-FEW_OF_LOG = 15_000  # one pass over the log costs as much as sorting these
 EVERY_ATTEMPT = AttemptFilter()
 _SEARCHED = (_c.ref, _c.device_name, _c.source, _c.detail)
 
@@ -45,7 +44,7 @@ class ReadsAttempts(Connected):
             rows = rows.where(_c.at_ms >= wanted.start_ms)
         if wanted.end_ms is not None:
             rows = rows.where(_c.at_ms < wanted.end_ms)
-        few = FEW_OF_LOG if page.text_search or wanted != EVERY_ATTEMPT else 0
+        few = FEW_OF_TABLE if page.text_search or wanted != EVERY_ATTEMPT else 0
         found, total = self._page(rows, page, _SORT, _SEARCHED, few=few)
         return [attempt_of(row[1:]) for row in found], total
 

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, sele
 
 from cloud_core.model import Authority, DeviceProfile, KnownCertificate, Login, Page, ProvisionConfiguration
 from cloud_core.model import ProvisionStrategy as Strategy
-from cloud_core.storage.connected import Connected
+from cloud_core.storage.connected import FEW_MATCHES, FEW_OF_TABLE, Connected
 from cloud_core.storage.schema import authority, certificate, device, device_profile, trust_anchor
 from cloud_core.storage.statements import login_columns, profile_rows
 from shared import certificates
@@ -133,7 +133,8 @@ class ReadsCertificates(Connected):
         if page.text_search:
             wanted = wanted.where(self._with_text(tenant_id, page.text_search))
         plan = _AS_IT_LIES if is_read_whole and self._are_mostly_of(tenant_id) else None
-        rows, total = self._page(wanted, replace(page, text_search=""), columns, (), plan=plan, whole=_ROWS)
+        few = FEW_OF_TABLE if is_read_whole else FEW_MATCHES
+        rows, total = self._page(wanted, replace(page, text_search=""), columns, (), plan=plan, whole=_ROWS, few=few)
         return [one for row in rows if (one := _known(row))], total
 
     def _with_text(self, tenant_id: int, text: str) -> ColumnElement[bool]:

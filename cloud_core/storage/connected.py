@@ -17,6 +17,7 @@ from shared.errors import InvalidArgument
 R = TypeVar("R")
 
 FEW_MATCHES = 2_000
+FEW_OF_TABLE = 15_000  # where each pass reads the whole table: that costs as much as sorting these
 TOTAL_GOOD_FOR_S = 10.0
 DEAR_TOTAL_S = 0.005  # a count that takes less is never kept
 MAX_TOTALS = 1_000

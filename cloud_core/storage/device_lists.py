@@ -61,7 +61,8 @@ class ReadsDeviceLists(ReadsCustomers):
             rows = rows.where(_c.customer_id == customer_id)
         plan = self._few_of(next(iter(profiles)) if is_one_profile else None, customer_id)
         if wanted.is_active is not None:
-            active = _c.id.in_(select(presence.c.device_id).where(presence.c.is_active.is_(True)))
+            # Not the number itself: SQLite would look up each active device in the index of each profile.
+            active = (_c.id + 0).in_(select(presence.c.device_id).where(presence.c.is_active.is_(True)))
             rows = rows.where(active if wanted.is_active else ~active)
         by_name = {number: name for number, (_, name) in names.items()}
         order = sorted(profiles, key=lambda one: by_name[one], reverse=page.descending)

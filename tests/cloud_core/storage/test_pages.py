@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from cloud_core.model import Attempt, DeviceFilter, Page, Peer, Transport
-from cloud_core.storage import attempts, connected, device_lists
+from cloud_core.storage import attempts, certificates, connected, device_lists
 from cloud_core.storage.interface import NewDevice
 from cloud_core.storage.interface.attempts import AttemptFilter
 from cloud_core.storage.store import make_engine
@@ -25,7 +25,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How the numbers of a page are found; each must give the same page."""
     name: str = request.param
     if name != "sorted here":
-        monkeypatch.setattr(attempts, "FEW_OF_LOG", 0)
+        for module, few in ((attempts, "FEW_OF_TABLE"), (certificates, "FEW_OF_TABLE"), (certificates, "FEW_MATCHES")):
+            monkeypatch.setattr(module, few, 0)
         monkeypatch.setattr(connected.Connected._page, "__kwdefaults__", {"plan": None, "whole": None, "few": 0})
     if name == "from the end":
         monkeypatch.setattr(connected, "DEEP", 1)
