@@ -14,6 +14,7 @@ import click
 
 from cloud_core.config import Config, ConfigError, load
 from cloud_core.console import device, login, profile, provisioning
+from cloud_core.console_audit import audit
 from cloud_core.console_ca import ca, certificates
 
 EXIT_CONFIG = 2
@@ -180,7 +181,7 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-for command in (login, profile, device, provisioning, ca, certificates):
+for command in (login, profile, device, provisioning, ca, certificates, audit):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
+from cloud_core.config import Audit as AuditSection
 from cloud_core.config import Config, Gateway, Rpc
+from cloud_core.core import audit
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi, Options
 from cloud_core.core.gateways import GatewayOptions
@@ -288,6 +290,7 @@ class Program:
         )
         self._api.gateways.maintain()
         self._admin.authorities.warn_of_expiry()
+        self._store.submit(audit.trim, _kept(self._config.audit, now_ms), _maintained)
         if telemetry.retention_days:
             self._store.submit(_drop_history, (now_ms - telemetry.retention_days * DAY_MS,), _maintained)
 
@@ -307,6 +310,11 @@ def _gateway_options(section: Gateway) -> GatewayOptions:
         adopts_foreign_devices=section.adopts_foreign_devices, tombstone_s=section.tombstone_s,
         late_type_s=section.late_type_s, max_sub_devices=section.max_sub_devices,
     )  # fmt: skip
+
+
+def _kept(section: AuditSection, now_ms: int) -> tuple[int, int]:
+    """How many entries, and from when."""
+    return section.keep_entries or 2**62, now_ms - section.keep_days * DAY_MS if section.keep_days else 0
 
 
 def _trim_log(tx: Tx, keep: int, before_ms: int) -> None:

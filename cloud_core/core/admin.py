@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from twisted.internet.threads import deferToThread
 
-from cloud_core.core import chain_profiles, device_credentials, inventory, relations
+from cloud_core.core import audit, chain_profiles, device_credentials, inventory, relations
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.asking import Asking
 from cloud_core.core.asking import answered as answered  # others find it here
 from cloud_core.core.attributes import check_writable
+from cloud_core.core.audit import Deed, Subject
+from cloud_core.core.audit_admin import AuditApi
 from cloud_core.core.authority_admin import AuthoritiesApi
 from cloud_core.core.customers import CustomersApi
 from cloud_core.core.downlinks import Ending
@@ -34,8 +37,8 @@ from cloud_core.model import (
     User,
 )
 from cloud_core.proto_schemas import check_schemas, has_schemas
-from cloud_core.storage.interface import Store, TimeSeriesQuery
-from shared.credentials import AccessToken, Credentials
+from cloud_core.storage.interface import Store, TimeSeriesQuery, Tx
+from shared.credentials import AccessToken, Credentials, credentials_type
 from shared.errors import (
     FAILED_ATTEMPTS_TEXT,
     InvalidArgument,
@@ -54,13 +57,14 @@ class AdminApi(Asking):
     """Users, profiles, devices, credentials, data and the provisioning log of a tenant."""
 
     def __init__(self, *, store: Store, api: DeviceApi, jwt_key: bytes) -> None:
-        super().__init__(store)
+        super().__init__(store, api.audit)
         self._api = api
-        self.customers = CustomersApi(store=store, now_ms=api.now_ms)
+        self.customers = CustomersApi(store=store, now_ms=api.now_ms, audit=api.audit)
         self.authorities = AuthoritiesApi(
             store=store, now_ms=api.now_ms, device_changed=api.device_changed, public_url=api.public_url,
-            on_new_authority=api.certificates.anchors_changed,
+            on_new_authority=api.certificates.anchors_changed, audit=api.audit,
         )  # fmt: skip
+        self.audit = AuditApi(store)
         self._tokens = Tokens(jwt_key)
         self._login_count = 0  # under way
 
@@ -100,8 +104,12 @@ class AdminApi(Asking):
             self._login_count -= 1
         if known is None or not is_right:
             failed.record(source, key, now_s)
+            await self._decide(audit.record_failed_login, key, address, self._api.now_ms())
             raise NotAuthenticated("Invalid username or password")
-        return self._tokens.issue(_operator_of(*known), int(time.time()))
+        operator = _operator_of(*known)
+        deed = Deed("LOGIN", "USER", lambda _: Subject(operator.user_uuid, operator.username, f"from {address}"))
+        await self._decide_by(operator, deed, _nothing)
+        return self._tokens.issue(operator, int(time.time()))
 
     async def refresh(self, refresh_token: str) -> dict[str, str]:
         """New tokens for a refresh token, as long as its user exists. Raises: NotAuthenticated."""
@@ -127,9 +135,11 @@ class AdminApi(Asking):
         is_by_chain = chain_profiles.is_by_chain(provision)
         if is_by_chain:
             provision = await deferToThread(chain_profiles.checked, provision, document, self._api.now_ms())
-        saved = await self._decide(
-            inventory.save_profile, operator.tenant_id, uuid, name, provision, document, version, self._api.now_ms()
-        )
+        deed = Deed("CREATED" if uuid is None else "UPDATED", "DEVICE_PROFILE", _of_profile)
+        saved = await self._decide_by(
+            operator, deed, inventory.save_profile, operator.tenant_id, uuid, name, provision, document, version,
+            self._api.now_ms(),
+        )  # fmt: skip
         if uuid is not None or is_by_chain:
             self._api.profile_changed()
         if uuid is not None:
@@ -148,7 +158,8 @@ class AdminApi(Asking):
         return await self._read(inventory.profiles, operator.tenant_id, page)
 
     async def delete_profile(self, operator: Operator, uuid: UUID) -> None:
-        await self._decide(inventory.delete_profile, operator.tenant_id, uuid)
+        deed = Deed("DELETED", "DEVICE_PROFILE", _of_profile)
+        await self._decide_by(operator, deed, inventory.delete_profile, operator.tenant_id, uuid)
         self._api.profile_changed()
 
     # -- devices ----------------------------------------------------------------------------------
@@ -163,7 +174,10 @@ class AdminApi(Asking):
     ) -> Device:
         """Creates or updates from REST members (`id`, `name`, `type`, `label`, `deviceProfileId`, …)."""
         brought = credentials or (AccessToken(access_token) if access_token else None)
-        saved = await self._decide(inventory.write_device, operator.tenant_id, members, brought, self._api.now_ms())
+        deed = Deed("UPDATED" if members.get("id") else "CREATED", "DEVICE", lambda saved: _of_device(saved, brought))
+        saved = await self._decide_by(
+            operator, deed, inventory.write_device, operator.tenant_id, members, brought, self._api.now_ms()
+        )
         self._api.attributes.changed(saved.device.id, saved.news)
         if saved.ends_sessions:
             self._api.device_changed(saved.device.id, Ending.DEVICE_CHANGED)
@@ -175,7 +189,10 @@ class AdminApi(Asking):
         """One outcome per row: `{index, name, status, id, error}` (product.md section 5, REST)."""
         if len(rows) > MAX_BULK_ROWS:
             raise InvalidArgument(f"At most {MAX_BULK_ROWS} devices at once; split the list")
-        return await self._decide(inventory.save_devices, operator.tenant_id, list(rows), is_plan, self._api.now_ms())
+        args = (operator.tenant_id, list(rows), is_plan, self._api.now_ms())
+        if is_plan:
+            return await self._decide(inventory.save_devices, *args)
+        return await self._decide_by(operator, Deed("SAVED", "DEVICE", _of_rows), inventory.save_devices, *args)
 
     async def device(self, operator: Operator, uuid: UUID) -> Device:
         """NotFound; NotAuthorized for the user of a customer that it does not belong to."""
@@ -190,7 +207,10 @@ class AdminApi(Asking):
         return await self._read(inventory.devices, operator.tenant_id, page, kind)
 
     async def delete_device(self, operator: Operator, uuid: UUID) -> None:
-        deleted = await self._decide(inventory.delete_device, operator.tenant_id, uuid, self._api.now_ms())
+        deed = Deed("DELETED", "DEVICE", lambda deleted: Subject(uuid, deleted.name))
+        deleted = await self._decide_by(
+            operator, deed, inventory.delete_device, operator.tenant_id, uuid, self._api.now_ms()
+        )
         self._api.device_changed(deleted.device_id, Ending.DEVICE_DELETED)
         if deleted.gateway_id:
             self._api.gateways.deleted(operator.tenant_id, deleted.gateway_id, deleted.name)
@@ -207,23 +227,26 @@ class AdminApi(Asking):
 
         InvalidArgument and VersionConflict where the device's are not those of `known_uuid` and `version`.
         """
-        stored = await self._decide(
-            device_credentials.save, operator.tenant_id, uuid, credentials, known_uuid, version, self._api.now_ms()
-        )
+        kind = credentials_type(credentials).value
+        deed = Deed("UPDATED", "CREDENTIALS", lambda _: Subject(uuid, "", f"of a device, now {kind}"))
+        stored = await self._decide_by(
+            operator, deed, device_credentials.save, operator.tenant_id, uuid, credentials, known_uuid, version,
+            self._api.now_ms(),
+        )  # fmt: skip
         self._api.device_changed(stored.device_id, Ending.CREDENTIALS_CHANGED)
         return stored
 
     # -- relations --------------------------------------------------------------------------------
 
-    async def save_relation(self, relation: Relation) -> None:
-        await self._decide(relations.save, relation)
+    async def save_relation(self, operator: Operator, relation: Relation) -> None:
+        await self._decide_by(operator, _of_relation("UPDATED", relation), relations.save, relation)
 
     async def relation(self, relation: Relation) -> Relation:
         """The stored one with the same ends, type and group. Raises: NotFound."""
         return await self._read(relations.find, relation)
 
-    async def delete_relation(self, relation: Relation) -> None:
-        await self._decide(relations.delete, relation)
+    async def delete_relation(self, operator: Operator, relation: Relation) -> None:
+        await self._decide_by(operator, _of_relation("DELETED", relation), relations.delete, relation)
 
     async def relations(
         self, operator: Operator, from_uuid: UUID | None, to_uuid: UUID | None, type_: str, type_group: str
@@ -253,7 +276,9 @@ class AdminApi(Asking):
 
     async def put_attributes(self, operator: Operator, uuid: UUID, scope: Scope, values: Attributes) -> None:
         device = await self.device(operator, uuid)
-        await answered(lambda done: self._api.attributes.put(device.id, scope, values, done))
+        await answered(
+            lambda done: self._api.attributes.put(device.id, scope, values, done, by=operator, device=device)
+        )
 
     async def put_attributes_of(
         self, operator: Operator, uuids: Sequence[UUID], scope: Scope, values: Attributes
@@ -261,11 +286,13 @@ class AdminApi(Asking):
         """The same attributes for many devices; all must exist. Raises: NotFound, InvalidArgument."""
         check_writable(scope, values)
         numbers = await self._read(inventory.device_ids, operator.tenant_id, uuids)
-        await answered(lambda done: self._api.attributes.put_all(numbers, scope, values, done))
+        await answered(lambda done: self._api.attributes.put_all(numbers, scope, values, done, by=operator))
 
     async def delete_attributes(self, operator: Operator, uuid: UUID, scope: Scope, keys: Sequence[str]) -> None:
         device = await self.device(operator, uuid)
-        await answered(lambda done: self._api.attributes.delete(device.id, scope, keys, done))
+        await answered(
+            lambda done: self._api.attributes.delete(device.id, scope, keys, done, by=operator, device=device)
+        )
 
     async def append_samples(self, operator: Operator, uuid: UUID, samples: list[Sample]) -> None:
         device = await self.device(operator, uuid)
@@ -290,3 +317,27 @@ def _operator_of(user: User, tenant: UUID | None, customer: Customer | None) -> 
         user.username, user.authority, user.tenant_id, tenant, user.uuid, user.customer_id,
         customer.uuid if customer is not None else None,
     )  # fmt: skip
+
+
+def _nothing(_tx: Tx) -> None:
+    """What a login changes."""
+
+
+def _of_profile(profile: DeviceProfile) -> Subject:
+    return Subject(profile.uuid, profile.name, f"strategy {profile.provision.strategy.value}")
+
+
+def _of_device(saved: inventory.SavedDevice, brought: Credentials | None) -> Subject:
+    detail = f"with credentials {credentials_type(brought).value}" if brought is not None else ""
+    return Subject(saved.device.uuid, saved.device.name, detail)
+
+
+def _of_rows(outcomes: list[dict[str, Any]]) -> Subject:
+    counts = Counter(one["status"] for one in outcomes)
+    said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    return Subject(None, f"{len(outcomes)} devices", said)
+
+
+def _of_relation(action: str, relation: Relation) -> Deed:
+    said = f"{relation.from_type} {relation.from_uuid} to {relation.to_type} {relation.to_uuid}"
+    return Deed(action, "RELATION", lambda _: Subject(None, relation.type, said))

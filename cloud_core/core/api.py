@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from cloud_core.core import provisioning
 from cloud_core.core.attributes import AttributesApi
+from cloud_core.core.audit import Audit
 from cloud_core.core.authentication import LoginCache, LookUps, candidate_ids, choose, confirm
 from cloud_core.core.certificate_logins import CertificateLogins, ChecksRevocation
 from cloud_core.core.claiming import ClaimsApi
@@ -117,6 +118,7 @@ class DeviceApi:
     ) -> None:
         """The parts, each a door of its own: `api.rpc.reply(…)`."""
         store, now_ms = self._store, self.now_ms
+        self.audit = Audit(store)
         self.downlinks = Downlinks()
         self.presence = Presence(
             store=store, now_ms=now_ms, inactivity_s=options.inactivity_s, flush_s=options.presence_flush_s
@@ -127,19 +129,34 @@ class DeviceApi:
             revocation=revocation,
         )  # fmt: skip
         self.rates = RateLimits(options.rates, wall_clock=self._wall_clock)
-        self.attributes = AttributesApi(store=store, downlinks=self.downlinks, presence=self.presence, now_ms=now_ms)
+        self.attributes = AttributesApi(
+            store=store, downlinks=self.downlinks, presence=self.presence, now_ms=now_ms, audit=self.audit
+        )
         self.rpc = RpcApi(
-            store=store, downlinks=self.downlinks, now_ms=now_ms, call_later=call_later, options=options.rpc
+            store=store,
+            downlinks=self.downlinks,
+            now_ms=now_ms,
+            call_later=call_later,
+            options=options.rpc,
+            audit=self.audit,
         )
         self.server_methods = ServerMethods(
-            store=store, now_ms=now_ms, session_limits=self._session_limits, post=post_webhook
+            store=store,
+            now_ms=now_ms,
+            session_limits=self._session_limits,
+            post=post_webhook,
+            audit=self.audit,
         )
         self.claims = ClaimsApi(
             store=store, now_ms=now_ms, is_allowed_by_default=options.is_claiming_allowed,
-            failed_attempts=self.failed_attempts,
+            failed_attempts=self.failed_attempts, audit=self.audit,
         )  # fmt: skip
         self.packages = PackagesApi(
-            store=store, attributes=self.attributes, now_ms=now_ms, max_bytes=options.max_package_bytes
+            store=store,
+            attributes=self.attributes,
+            now_ms=now_ms,
+            max_bytes=options.max_package_bytes,
+            audit=self.audit,
         )
         self.gateways = GatewayApi(
             store=store, downlinks=self.downlinks, attributes=self.attributes, rpc=self.rpc, claims=self.claims,

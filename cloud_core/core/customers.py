@@ -17,6 +17,7 @@ from twisted.internet.threads import deferToThread
 
 from cloud_core.core.asking import Asking
 from cloud_core.core.assignments import entity_uuid
+from cloud_core.core.audit import Audit, Deed, Subject
 from cloud_core.core.inventory import found
 from cloud_core.core.logins import Operator, hash_password
 from cloud_core.core.names import fault_of
@@ -61,20 +62,21 @@ class MadeUser:
 class CustomersApi(Asking):
     """What operators can do with customers and users; customers' users with their devices."""
 
-    def __init__(self, *, store: Store, now_ms: Callable[[], int]) -> None:
-        super().__init__(store)
+    def __init__(self, *, store: Store, now_ms: Callable[[], int], audit: Audit | None = None) -> None:
+        super().__init__(store, audit)
         self._now_ms = now_ms
 
     async def save(self, operator: Operator, members: dict[str, Any]) -> Customer:
         """Creates (no `id`) or updates from REST members. InvalidArgument, NotFound, VersionConflict."""
-        return await self._decide(save_customer, operator.tenant_id, members, self._now_ms())
+        deed = Deed("UPDATED" if members.get("id") else "CREATED", "CUSTOMER", _titled)
+        return await self._decide_by(operator, deed, save_customer, operator.tenant_id, members, self._now_ms())
 
     async def find(self, operator: Operator, uuid: UUID) -> Customer:
         return found(await self._read(customer, operator.tenant_id, uuid), "Customer", uuid)
 
     async def delete(self, operator: Operator, uuid: UUID) -> None:
         """Its devices go back to nobody; its users go with it."""
-        await self._decide(delete_customer, operator.tenant_id, uuid)
+        await self._decide_by(operator, Deed("DELETED", "CUSTOMER", _titled), delete_customer, operator.tenant_id, uuid)
 
     async def make_user(self, operator: Operator, members: dict[str, Any]) -> MadeUser:
         """A user from REST members; without `password` one is generated. InvalidArgument."""
@@ -83,16 +85,21 @@ class CustomersApi(Asking):
         password = new_secret() if given is None else checked_password(given)
         hashed = await deferToThread(hash_password, password)
         new = NewUser(email, authority, customer_uuid, hashed)
-        user = await self._decide(make_user, operator.tenant_id, new, self._now_ms())
+        deed = Deed("CREATED", "USER", lambda made: Subject(made.uuid, made.username, made.authority))
+        user = await self._decide_by(operator, deed, make_user, operator.tenant_id, new, self._now_ms())
         return MadeUser(user, customer_uuid, password if given is None else "")
 
     async def give(self, operator: Operator, customer_uuid: UUID, device_uuid: UUID) -> Device:
         """The device is the customer's from now on, whoever had it before. NotFound."""
-        return await self._decide(give_device, operator.tenant_id, customer_uuid, device_uuid)
+        deed = Deed(
+            "ASSIGNED", "DEVICE", lambda device: Subject(device.uuid, device.name, f"to customer {customer_uuid}")
+        )
+        return await self._decide_by(operator, deed, give_device, operator.tenant_id, customer_uuid, device_uuid)
 
     async def take_back(self, operator: Operator, device_uuid: UUID) -> Device:
         """The device is nobody's from now on. NotFound; InvalidArgument where it was before."""
-        return await self._decide(take_device_back, operator.tenant_id, device_uuid)
+        deed = Deed("UNASSIGNED", "DEVICE", lambda device: Subject(device.uuid, device.name))
+        return await self._decide_by(operator, deed, take_device_back, operator.tenant_id, device_uuid)
 
     async def devices(self, operator: Operator, uuid: UUID, page: Page, kind: str) -> tuple[list[Device], int]:
         """A page of the customer's devices. NotAuthorized for the user of another customer."""
@@ -113,6 +120,10 @@ class CustomersApi(Asking):
 # -- customers ------------------------------------------------------------------------------------
 
 _OWN_MEMBERS = frozenset(("id", "createdTime", "tenantId", "title", "name", "version"))
+
+
+def _titled(customer: Customer) -> Subject:
+    return Subject(customer.uuid, customer.title)
 
 
 def customer(tx: ReadTx, tenant_id: int, uuid: UUID) -> Customer | None:
@@ -153,10 +164,11 @@ def _title(members: dict[str, Any]) -> str:
     return title
 
 
-def delete_customer(tx: Tx, tenant_id: int, uuid: UUID) -> None:
+def delete_customer(tx: Tx, tenant_id: int, uuid: UUID) -> Customer:
     customer = found(tx.customer(tenant_id, uuid), "Customer", uuid)
     tx.delete_relations_of(tenant_id, customer.uuid)
     tx.delete_customer(customer.id)
+    return customer
 
 
 # -- users ----------------------------------------------------------------------------------------

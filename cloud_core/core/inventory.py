@@ -142,7 +142,7 @@ def _transport_of(document: dict[str, Any]) -> str:
     return str(document.get("transportType") or "DEFAULT")  # as it is shown where it was never said
 
 
-def delete_profile(tx: Tx, tenant_id: int, uuid: UUID) -> None:
+def delete_profile(tx: Tx, tenant_id: int, uuid: UUID) -> DeviceProfile:
     profile = found(tx.profile(tenant_id, uuid), "Device profile", uuid)
     if profile.is_default:
         raise InvalidArgument("Deletion of Default Device Profile is prohibited!")
@@ -150,6 +150,7 @@ def delete_profile(tx: Tx, tenant_id: int, uuid: UUID) -> None:
         raise InvalidArgument("The device profile referenced by the devices cannot be deleted!")
     tx.delete_relations_of(tenant_id, profile.uuid)
     tx.delete_profile(profile.id)
+    return profile
 
 
 def device(tx: ReadTx, tenant_id: int, uuid: UUID) -> Device | None:

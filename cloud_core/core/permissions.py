@@ -37,6 +37,8 @@ class Act(Enum):
     """See who one is; end the login."""
     READ_DEVICES = auto()
     """Devices and their data; a customer's user sees the customer's alone (`Operator.check_owner`)."""
+    READ_AUDIT = auto()
+    """See and verify what operators decided."""
     CLAIM = auto()
     """Become the owner of a device by its claim secret."""
     GIVE_BACK = auto()

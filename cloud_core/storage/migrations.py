@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, inspect, text
 
-NEWEST = "0003"
+NEWEST = "0005"
 _HERE = Path(__file__).parent
 
 

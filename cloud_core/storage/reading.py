@@ -33,6 +33,7 @@ from cloud_core.model import (
 )
 from cloud_core.profile_options import ProfileOptions, options_of
 from cloud_core.storage import schema
+from cloud_core.storage.audit import ReadsAudit
 from cloud_core.storage.certificates import ReadsCertificates
 from cloud_core.storage.claims import ReadsClaims
 from cloud_core.storage.commands import ReadsCommands
@@ -78,8 +79,9 @@ def unseal_credentials(vault: Vault, sealed: bytes) -> Credentials:
 
 
 class SqlReadTx(
-    ReadsCustomers, ReadsCommands, ReadsClaims, ReadsPackages, ReadsGateways, ReadsPresence, ReadsCertificates
-):
+    ReadsCustomers, ReadsCommands, ReadsClaims, ReadsPackages, ReadsGateways, ReadsPresence, ReadsCertificates,
+    ReadsAudit,
+):  # fmt: skip
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 
     def __init__(self, connection: Any, dialect: Dialect, statements: Statements, vault: Vault) -> None:

@@ -347,3 +347,31 @@ trust_anchor = Table(
         index=True,
     ),
 )  # fmt: skip
+
+# What operators decided. `digest` is SHA-256 over the digest before it and the row (`core.audit`).
+audit = Table(
+    "audit",
+    metadata,
+    Column("tenant_id", Id, ForeignKey("tenant.id"), primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("entity_type", Text, nullable=False),
+    Column("entity_uuid", LargeBinary(16), nullable=False),  # nil where the entity has none
+    Column("name", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Index("audit_by_time", "tenant_id", "at_ms"),
+)
+
+# The end of a tenant's chain, locked by whoever appends; and what is left of entries that were removed for their age.
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("tenant_id", Id, ForeignKey("tenant.id"), primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("first_number", BigInteger, nullable=False),  # the last one removed, 0 for none
+    Column("first_digest", LargeBinary(32), nullable=False),
+)

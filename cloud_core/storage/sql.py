@@ -11,6 +11,7 @@ from sqlalchemy import Dialect
 
 from cloud_core.entropy import random_bytes
 from cloud_core.model import Attempt, Device, DeviceProfile, ProvisionConfiguration, ProvisionStrategy, Scope, User
+from cloud_core.storage.audit import WritesAudit
 from cloud_core.storage.certificates import WritesCertificates
 from cloud_core.storage.claims import WritesClaims
 from cloud_core.storage.commands import WritesCommands
@@ -46,7 +47,7 @@ def seal_credentials(vault: Vault, credentials: Credentials) -> bytes:
 
 class SqlTx(
     SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPackages, WritesGateways, WritesPresence,
-    WritesCertificates,
+    WritesCertificates, WritesAudit,
 ):  # fmt: skip
     """A decision's view of the database, and the batch of samples that goes with it."""
 

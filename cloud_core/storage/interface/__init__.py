@@ -26,6 +26,7 @@ from cloud_core.model import (
     StoredCredentials,
     User,
 )
+from cloud_core.storage.interface.audit import ReadAudit, WriteAudit
 from cloud_core.storage.interface.certificates import ReadCertificates, WriteCertificates
 from cloud_core.storage.interface.claims import ReadClaims, WriteClaims
 from cloud_core.storage.interface.commands import ReadCommands, WriteCommands
@@ -84,8 +85,9 @@ class TimeSeriesQuery:
 
 
 class ReadTx(
-    ReadCustomers, ReadCommands, ReadClaims, ReadPackages, ReadGateways, ReadPresence, ReadCertificates, Protocol
-):
+    ReadCustomers, ReadCommands, ReadClaims, ReadPackages, ReadGateways, ReadPresence, ReadCertificates, ReadAudit,
+    Protocol,
+):  # fmt: skip
     """Look-ups, in a consistent state of the database."""
 
     def tenant_id(self, uuid: UUID) -> int | None: ...
@@ -136,7 +138,7 @@ class ReadTx(
 
 class Tx(
     ReadTx, WriteCustomers, WriteCommands, WriteClaims, WritePackages, WriteGateways, WritePresence, WriteCertificates,
-    Protocol,
+    WriteAudit, Protocol,
 ):  # fmt: skip
     """Everything a decision may do. Constraint violations surface when the batch is replayed."""
 

@@ -16,6 +16,7 @@ from cloud_core.core.permissions import Act
 from cloud_core.model import NIL_CUSTOMER, Scope
 from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.transports.http import shapes
+from cloud_core.transports.http.audit_routes import AuditRoutes
 from cloud_core.transports.http.authority_routes import AuthorityRoutes
 from cloud_core.transports.http.calls import (
     CallSupport,
@@ -80,6 +81,7 @@ class AdminRoutes(CallSupport):
         self._fleet_routes = FleetRoutes(admin)
         self._authority_routes = AuthorityRoutes(admin)
         self._est_routes = est
+        self._audit_routes = AuditRoutes(admin)
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -126,6 +128,10 @@ class AdminRoutes(CallSupport):
     @app.route("/api/certificates", branch=True)
     def authority_routes(self, request: Request) -> Any:
         return mounted(request, self._authority_routes)
+
+    @app.route("/api/audit", branch=True)
+    def audit_routes(self, request: Request) -> Any:
+        return mounted(request, self._audit_routes)
 
     @app.route("/.well-known/est/", branch=True)
     def est_routes(self, request: Request) -> Any:

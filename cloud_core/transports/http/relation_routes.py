@@ -42,7 +42,7 @@ class RelationRoutes(CallSupport):
             type=_text(body, "type"), type_group=_text(body, "typeGroup") or COMMON,
             additional_info=body.get("additionalInfo"),
         )  # fmt: skip
-        await self._admin.save_relation(relation)
+        await self._admin.save_relation(operator, relation)
 
     @app.route("/api/relation", methods=["GET"])
     @answers
@@ -52,7 +52,8 @@ class RelationRoutes(CallSupport):
     @app.route("/api/relation", methods=["DELETE"])
     @answers
     async def delete(self, request: Request) -> Any:
-        await self._admin.delete_relation(_named(request, self.operator(request)))
+        operator = self.operator(request)
+        await self._admin.delete_relation(operator, _named(request, operator))
 
     @app.route("/api/relations", methods=["GET"])
     @answers
