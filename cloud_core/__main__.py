@@ -16,6 +16,7 @@ from cloud_core.config import Config, ConfigError, load
 from cloud_core.console import device, login, profile, provisioning
 from cloud_core.console_audit import audit
 from cloud_core.console_ca import ca, certificates
+from cloud_core.console_keys import keys, rotate_secret
 
 EXIT_CONFIG = 2
 EXIT_START = 3
@@ -183,6 +184,8 @@ def _raise_file_limit() -> None:
 
 for command in (login, profile, device, provisioning, ca, certificates, audit):
     main.add_command(command)
+for command in (keys, rotate_secret):
+    profile.add_command(command)
 
 if __name__ == "__main__":
     main()

@@ -51,7 +51,7 @@ def profile_list(url: str | None, as_json: bool) -> None:
 def profileshow(name: str, reveal: bool, url: str | None, as_json: bool) -> None:
     """Show one device profile."""
     client = connect(url)
-    found = _public(call(lambda: _profile_by_name(client, name)), reveal=reveal)
+    found = _public(call(lambda: profile_by_name(client, name)), reveal=reveal)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -192,7 +192,7 @@ def provisioning_explain(ref: str, url: str | None, as_json: bool) -> None:
         click.echo(f"{member:<12}{attempt.get(member) or ''}")
 
 
-def _profile_by_name(client: RestClient, name: str) -> dict[str, Any]:
+def profile_by_name(client: RestClient, name: str) -> dict[str, Any]:
     page = client.get("/api/deviceProfiles", pageSize=1000, page=0, textSearch=name)
     for one in page["data"]:
         if one["name"] == name:

@@ -131,6 +131,8 @@ class ProvisionConfiguration:
     revocation: Revocation = field(default_factory=Revocation)
     authority: str = ""  # name of the tenant's CA that signs what devices ask for; empty: its only one
     certificate_days: int = 365  # how long a certificate is valid that the CA issues to a device
+    former_secret: str = field(default="", repr=False)  # valid until `former_until_ms`, after a rotation
+    former_until_ms: int = 0
     overlap_days: int = 7  # so long a device's former certificate still opens its door after a renewal
 
 
@@ -485,3 +487,41 @@ class AuditFilter:
     action: str = ""
     entity_type: str = ""
     entity_uuid: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRules:
+    """What a provision key lets in. Times in ms since the epoch."""
+
+    budget: int = 0  # devices; 0: without limit
+    valid_from_ms: int = 0
+    valid_until_ms: int = 0  # 0: for ever
+    networks: tuple[str, ...] = ()  # CIDR, whence devices may ask; empty: from anywhere
+    name_pattern: str = ""  # that a device's whole name must match; empty: any
+    allows_gateways: bool = False
+    batch: str = ""  # a word of the operator's for what it is for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvisionKey:
+    """A named key of a profile, beside its own, with rules."""
+
+    id: int
+    uuid: UUID
+    tenant_id: int
+    profile_id: int
+    name: str
+    key: str = field(repr=False)
+    secret: str = field(repr=False)
+    rules: KeyRules
+    used: int = 0
+    is_enabled: bool = True
+    created_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SecretUse:
+    """How often a secret of a profile was shown by devices, and when last."""
+
+    attempts: int = 0
+    last_ms: int = 0

@@ -178,8 +178,11 @@ class Program:
         self._maintenance = LoopingCall(self._maintain)
         self._gateway_report = LoopingCall(self._api.gateways.report)
         self._presence_flush = LoopingCall(self._api.presence.flush)
+        self._adoption_flush = LoopingCall(self._api.adoption.flush)
         self._presence_check = LoopingCall(self._api.presence.check)
-        self._repeated = (self._maintenance, self._gateway_report, self._presence_flush, self._presence_check)
+        self._repeated = (
+            self._maintenance, self._gateway_report, self._presence_flush, self._adoption_flush, self._presence_check,
+        )  # fmt: skip
         for repeated in self._repeated:
             repeated.clock = reactor
 
@@ -203,6 +206,7 @@ class Program:
         self._maintenance.start(MAINTENANCE_S, now=False)
         self._gateway_report.start(self._config.gateway.report_s, now=False)
         self._presence_flush.start(self._config.presence.flush_s, now=False)
+        self._adoption_flush.start(self._config.presence.flush_s, now=False)
         self._presence_check.start(CHECK_S, now=False)
         return line
 
@@ -277,6 +281,7 @@ class Program:
         await self._webhooks.stop()
         await self._status_fetcher.stop()
         self._api.presence.stop()
+        self._api.adoption.flush()
         self._store.close()
 
     def _maintain(self) -> None:

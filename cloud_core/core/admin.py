@@ -20,6 +20,7 @@ from cloud_core.core.audit_admin import AuditApi
 from cloud_core.core.authority_admin import AuthoritiesApi
 from cloud_core.core.customers import CustomersApi
 from cloud_core.core.downlinks import Ending
+from cloud_core.core.key_admin import KeysApi
 from cloud_core.core.logins import Operator, Tokens, hash_password, is_password_right
 from cloud_core.core.names import MAX_NAME_CHARS
 from cloud_core.core.relations import DeviceSearch
@@ -65,6 +66,7 @@ class AdminApi(Asking):
             on_new_authority=api.certificates.anchors_changed, audit=api.audit,
         )  # fmt: skip
         self.audit = AuditApi(store)
+        self.keys = KeysApi(store=store, audit=api.audit, now_ms=api.now_ms)
         self._tokens = Tokens(jwt_key)
         self._login_count = 0  # under way
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cloud_core.core import provisioning
+from cloud_core.core.adoption import Adoption
 from cloud_core.core.attributes import AttributesApi
 from cloud_core.core.audit import Audit
 from cloud_core.core.authentication import LoginCache, LookUps, candidate_ids, choose, confirm
@@ -119,6 +120,7 @@ class DeviceApi:
         """The parts, each a door of its own: `api.rpc.reply(…)`."""
         store, now_ms = self._store, self.now_ms
         self.audit = Audit(store)
+        self.adoption = Adoption(store)
         self.downlinks = Downlinks()
         self.presence = Presence(
             store=store, now_ms=now_ms, inactivity_s=options.inactivity_s, flush_s=options.presence_flush_s
@@ -328,7 +330,14 @@ class DeviceApi:
             self.refuse_provision(RateLimited(FAILED_ATTEMPTS_TEXT, retry_after_s=wait_s), peer, done, request=request)
             return
 
-        def decided(outcome: ProvisionResponse | ProvisionRefused | PlatformError) -> None:
+        def decided(decision: provisioning.Decided | PlatformError) -> None:
+            outcome: ProvisionResponse | PlatformError
+            if isinstance(decision, PlatformError):
+                outcome = decision
+            else:
+                outcome = decision.outcome
+                if decision.shown is not None and decision.shown.key is None:
+                    self.adoption.used(decision.shown.profile.id, request.provision_secret, self.now_ms())
             if isinstance(outcome, ProvisionResponse):
                 if isinstance(outcome, provisioning.Replaced):
                     self.device_changed(outcome.device_id, Ending.CREDENTIALS_CHANGED)
@@ -340,10 +349,11 @@ class DeviceApi:
                 outcome.ref = outcome.ref or new_reference()
             done(outcome)
 
-        work: Callable[..., ProvisionResponse | ProvisionRefused] = provisioning.attempt
         digest = self._store.digest(*provisioning.digest_parts(request))
         redacted = redacted_provision_request(request)
-        self._store.submit(work, (request, digest, peer, self.now_ms(), self._policy, redacted), decided)
+        self._store.submit(
+            provisioning.attempt, (request, digest, peer, self.now_ms(), self._policy, redacted), decided
+        )
 
     def refuse_provision(
         self,

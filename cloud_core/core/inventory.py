@@ -113,7 +113,12 @@ def save_profile(
         provision = replace(provision, key=provision.key or new_secret(), secret=provision.secret or new_secret())
     if chain_profiles.is_by_chain(provision):
         chain_profiles.check_unique(tx, provision, tenant_id, stored.id if stored else None)
+    if stored is not None and provision.secret == stored.provision.secret:
+        former = stored.provision  # which a rotation has left, and no REST member says
+        provision = replace(provision, former_secret=former.former_secret, former_until_ms=former.former_until_ms)
     same_key = tx.profile_by_key(provision.key) if provision.key else None
+    if provision.key and tx.provision_key(provision.key) is not None:
+        raise InvalidArgument(chain_profiles.SAME_KEY)
     if same_key is not None and (stored is None or same_key.id != stored.id):
         raise InvalidArgument(chain_profiles.SAME_KEY)
     if stored is not None and _transport_of(document) != _transport_of(stored.document) and tx.profile_users(stored.id):

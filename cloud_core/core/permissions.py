@@ -39,6 +39,8 @@ class Act(Enum):
     """Devices and their data; a customer's user sees the customer's alone (`Operator.check_owner`)."""
     READ_AUDIT = auto()
     """See and verify what operators decided."""
+    MANAGE_KEYS = auto()
+    """Rotate secrets of profiles; add, change and delete provision keys."""
     CLAIM = auto()
     """Become the owner of a device by its claim secret."""
     GIVE_BACK = auto()

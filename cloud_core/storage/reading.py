@@ -44,6 +44,7 @@ from cloud_core.storage.documents import (
 )
 from cloud_core.storage.gateways import ReadsGateways
 from cloud_core.storage.interface import TimeSeriesQuery
+from cloud_core.storage.keys import ReadsKeys
 from cloud_core.storage.packages import ReadsPackages
 from cloud_core.storage.presence import ReadsPresence
 from cloud_core.storage.schema import BUCKET_MS
@@ -80,7 +81,7 @@ def unseal_credentials(vault: Vault, sealed: bytes) -> Credentials:
 
 class SqlReadTx(
     ReadsCustomers, ReadsCommands, ReadsClaims, ReadsPackages, ReadsGateways, ReadsPresence, ReadsCertificates,
-    ReadsAudit,
+    ReadsAudit, ReadsKeys,
 ):  # fmt: skip
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 

@@ -375,3 +375,30 @@ audit_head = Table(
     Column("first_number", BigInteger, nullable=False),  # the last one removed, 0 for none
     Column("first_digest", LargeBinary(32), nullable=False),
 )
+
+# How often a secret of a profile was used, by a keyed hash of it: gathered in memory, added every few seconds.
+secret_use = Table(
+    "secret_use",
+    metadata,
+    Column(
+        "profile_id", Id, ForeignKey("device_profile.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("tag", LargeBinary(16), primary_key=True),
+    Column("attempts", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+)
+
+provision_key = _numbered(
+    "provision_key",  # of a profile, beside its own
+    Column("uuid", LargeBinary(16), nullable=False, unique=True),
+    Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
+    Column("profile_id", Id, ForeignKey("device_profile.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("key_hash", LargeBinary(16), nullable=False, unique=True),  # over all tenants: a request names no tenant
+    Column("sealed", LargeBinary, nullable=False),  # key and secret
+    Column("rules", Text, nullable=False),  # JSON: what `model.KeyRules` has
+    Column("used", BigInteger, nullable=False),  # devices that it has let in
+    Column("is_enabled", Boolean, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    UniqueConstraint("profile_id", "name", name="provision_key_name_unq_key"),
+)

@@ -19,6 +19,7 @@ from cloud_core.storage.customers import WritesCustomers
 from cloud_core.storage.documents import encode_document, encode_value, merge_documents
 from cloud_core.storage.gateways import WritesGateways
 from cloud_core.storage.interface import NewDevice, NewProfile
+from cloud_core.storage.keys import WritesKeys
 from cloud_core.storage.packages import WritesPackages
 from cloud_core.storage.presence import WritesPresence
 from cloud_core.storage.reading import SqlReadTx
@@ -47,7 +48,7 @@ def seal_credentials(vault: Vault, credentials: Credentials) -> bytes:
 
 class SqlTx(
     SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPackages, WritesGateways, WritesPresence,
-    WritesCertificates, WritesAudit,
+    WritesCertificates, WritesAudit, WritesKeys,
 ):  # fmt: skip
     """A decision's view of the database, and the batch of samples that goes with it."""
 

@@ -32,6 +32,7 @@ from cloud_core.storage.interface.claims import ReadClaims, WriteClaims
 from cloud_core.storage.interface.commands import ReadCommands, WriteCommands
 from cloud_core.storage.interface.customers import ReadCustomers, WriteCustomers
 from cloud_core.storage.interface.gateways import ReadGateways, WriteGateways
+from cloud_core.storage.interface.keys import ReadKeys, WriteKeys
 from cloud_core.storage.interface.packages import ReadPackages, WritePackages
 from cloud_core.storage.interface.presence import ReadPresence, WritePresence
 from shared.credentials import Credentials
@@ -86,7 +87,7 @@ class TimeSeriesQuery:
 
 class ReadTx(
     ReadCustomers, ReadCommands, ReadClaims, ReadPackages, ReadGateways, ReadPresence, ReadCertificates, ReadAudit,
-    Protocol,
+    ReadKeys, Protocol,
 ):  # fmt: skip
     """Look-ups, in a consistent state of the database."""
 
@@ -138,7 +139,7 @@ class ReadTx(
 
 class Tx(
     ReadTx, WriteCustomers, WriteCommands, WriteClaims, WritePackages, WriteGateways, WritePresence, WriteCertificates,
-    WriteAudit, Protocol,
+    WriteAudit, WriteKeys, Protocol,
 ):  # fmt: skip
     """Everything a decision may do. Constraint violations surface when the batch is replayed."""
 

@@ -1,6 +1,6 @@
-"""The audit.
+"""The audit, the use of provision secrets, and provision keys beside those of profiles.
 
-A database that begins here has it from the first step already, so each table is made where it is missing.
+A database that begins here has them from the first step already, so each table is made where it is missing.
 """
 
 from alembic import op
@@ -13,7 +13,7 @@ down_revision = "0003"
 
 def upgrade() -> None:
     connection = op.get_bind()
-    for table in (schema.audit, schema.audit_head):
+    for table in (schema.audit, schema.audit_head, schema.secret_use, schema.provision_key):
         table.create(connection, checkfirst=True)
 
 

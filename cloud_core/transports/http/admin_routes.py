@@ -39,6 +39,7 @@ from cloud_core.transports.http.customer_routes import CustomerRoutes
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.est_routes import EstRoutes
 from cloud_core.transports.http.fleet_routes import FleetRoutes
+from cloud_core.transports.http.key_routes import KeyRoutes
 from cloud_core.transports.http.package_routes import PackageRoutes
 from cloud_core.transports.http.relation_routes import RelationRoutes, device_search_from
 from cloud_core.transports.http.rpc_routes import RpcRoutes
@@ -82,6 +83,7 @@ class AdminRoutes(CallSupport):
         self._authority_routes = AuthorityRoutes(admin)
         self._est_routes = est
         self._audit_routes = AuditRoutes(admin)
+        self._key_routes = KeyRoutes(admin)
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -132,6 +134,10 @@ class AdminRoutes(CallSupport):
     @app.route("/api/audit", branch=True)
     def audit_routes(self, request: Request) -> Any:
         return mounted(request, self._audit_routes)
+
+    @app.route("/api/deviceProfile/<_uuid>/", branch=True)
+    def key_routes(self, request: Request, _uuid: str) -> Any:
+        return mounted(request, self._key_routes)
 
     @app.route("/.well-known/est/", branch=True)
     def est_routes(self, request: Request) -> Any:

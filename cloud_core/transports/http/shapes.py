@@ -53,9 +53,16 @@ FIXES = {
     Reason.MALFORMED_REQUEST: "Mend the request's body as the detail says.",
     Reason.RATE_LIMITED: "Too many failed attempts from this source; mend those first, then wait.",
     Reason.UNTRUSTED_CERTIFICATE: "Mend the certificate, or the CA in the device profile, as the detail says.",
-    Reason.QUOTA_EXCEEDED: "Delete devices or raise [provisioning] max_devices_per_tenant.",
+    Reason.QUOTA_EXCEEDED: "Raise the provision key's budget or [provisioning] max_devices_per_tenant, as the detail says.",
     Reason.NO_CERTIFICATE_AUTHORITY: "Make a CA (cloud-core ca init); name it in the profile's certificateAuthority.",
     Reason.UNAVAILABLE: "The core was busy; the device may simply ask again.",
+}
+
+
+# Of a provision key beside the profile's own.
+KEY_FIXES = {
+    (Reason.INVALID_PROVISION_CREDENTIALS.value, "key"): "Change the provision key as the detail says, or use another.",
+    (Reason.INVALID_DEVICE_NAME.value, "key"): "Name the device as the provision key's namePattern says.",
 }
 
 
@@ -270,7 +277,8 @@ def credentials_from(body: dict[str, Any]) -> Credentials:
 
 def _fix(attempt: Attempt) -> str:
     """By the check that decided where that says more than the outcome."""
-    return certificate_shapes.FIXES.get((attempt.outcome, attempt.stage)) or FIXES.get(attempt.outcome, "")
+    where = (attempt.outcome, attempt.stage)
+    return certificate_shapes.FIXES.get(where) or KEY_FIXES.get(where) or FIXES.get(attempt.outcome, "")
 
 
 def attempt_json(attempt: Attempt) -> dict[str, Any]:
