@@ -17,6 +17,7 @@ from cloud_core.console import device, login, profile, provisioning
 from cloud_core.console_audit import audit
 from cloud_core.console_ca import ca, certificates
 from cloud_core.console_keys import keys, rotate_secret
+from cloud_core.console_pending import accept, pending, reject
 
 EXIT_CONFIG = 2
 EXIT_START = 3
@@ -186,6 +187,8 @@ for command in (login, profile, device, provisioning, ca, certificates, audit):
     main.add_command(command)
 for command in (keys, rotate_secret):
     profile.add_command(command)
+for command in (pending, accept, reject):
+    provisioning.add_command(command)
 
 if __name__ == "__main__":
     main()

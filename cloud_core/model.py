@@ -51,6 +51,13 @@ class Reprovisioning(StrEnum):
     REPLAY_UNTIL_CONFIRMED = "REPLAY_UNTIL_CONFIRMED"
 
 
+class Approval(StrEnum):
+    """Whether an operator has to let each device in, beside all checks (`approval` of a profile)."""
+
+    NONE = "NONE"
+    REQUIRED = "REQUIRED"
+
+
 class Scope(IntEnum):
     """Attribute scope; the number is stored."""
 
@@ -123,6 +130,7 @@ class ProvisionConfiguration:
     accept_device_credentials: bool = False
     reprovisioning: Reprovisioning = Reprovisioning.REFUSE
     replay_window_s: int = 3600
+    approval: Approval = Approval.NONE
     seed_error_messages: bool = False
     certificate_pattern: str = ""
     allow_create_by_certificate: bool = False
@@ -525,3 +533,43 @@ class SecretUse:
 
     attempts: int = 0
     last_ms: int = 0
+
+
+class RequestStatus(StrEnum):
+    """Where a provision request stands that needs an operator's word."""
+
+    PENDING = "PENDING"
+    ACCEPTED = "ACCEPTED"
+    REJECTED = "REJECTED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingRequest:
+    """A provision request that waits for an operator, with the evidence. Times in ms since the epoch."""
+
+    id: int = 0
+    uuid: UUID
+    tenant_id: int
+    profile_id: int
+    profile_name: str = ""  # filled in by the store
+    digest: bytes = field(repr=False)
+    status: RequestStatus = RequestStatus.PENDING
+    name: str
+    source: str
+    transport: str
+    key_name: str  # of a further provision key; empty for the profile's own
+    is_gateway: bool
+    first_ms: int
+    last_ms: int
+    count: int = 1
+    until_ms: int  # then it is forgotten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingFilter:
+    """Which requests are meant; empty and None: any."""
+
+    status: RequestStatus | None = RequestStatus.PENDING
+    profile_uuid: UUID | None = None
+    source: str = ""
+    key_name: str = ""

@@ -295,6 +295,7 @@ class Program:
         )
         self._api.gateways.maintain()
         self._admin.authorities.warn_of_expiry()
+        self._admin.approvals.maintain()
         self._store.submit(audit.trim, _kept(self._config.audit, now_ms), _maintained)
         if telemetry.retention_days:
             self._store.submit(_drop_history, (now_ms - telemetry.retention_days * DAY_MS,), _maintained)

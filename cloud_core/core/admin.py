@@ -12,6 +12,7 @@ from twisted.internet.threads import deferToThread
 
 from cloud_core.core import audit, chain_profiles, device_credentials, inventory, relations
 from cloud_core.core.api import DeviceApi
+from cloud_core.core.approvals import ApprovalsApi
 from cloud_core.core.asking import Asking
 from cloud_core.core.asking import answered as answered  # others find it here
 from cloud_core.core.attributes import check_writable
@@ -67,6 +68,7 @@ class AdminApi(Asking):
         )  # fmt: skip
         self.audit = AuditApi(store)
         self.keys = KeysApi(store=store, audit=api.audit, now_ms=api.now_ms)
+        self.approvals = ApprovalsApi(store=store, audit=api.audit, now_ms=api.now_ms)
         self._tokens = Tokens(jwt_key)
         self._login_count = 0  # under way
 

@@ -41,6 +41,7 @@ from cloud_core.storage.interface import Done, ReadTx, Store
 from shared.credentials import AccessToken
 from shared.errors import (
     FAILED_ATTEMPTS_TEXT,
+    ApprovalPending,
     NotAuthenticated,
     NotAuthorized,
     PlatformError,
@@ -343,6 +344,8 @@ class DeviceApi:
                     self.device_changed(outcome.device_id, Ending.CREDENTIALS_CHANGED)
                 if not isinstance(outcome.credentials, AccessToken):
                     self._logins.forget_absent()  # client id and user name may be somebody's now
+            elif isinstance(outcome, ApprovalPending):
+                pass  # it guesses nothing, and was told to ask again
             elif isinstance(outcome, ProvisionRefused):
                 self.failed_attempts.record(peer.address, key, self._wall_clock())
             else:

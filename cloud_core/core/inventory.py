@@ -14,6 +14,7 @@ from cloud_core.core.names import fault_of
 from cloud_core.core.tokens import new_secret, new_uuid
 from cloud_core.model import (
     DEFAULT_TENANT,
+    Approval,
     Attempt,
     AttributeEntry,
     Customer,
@@ -106,6 +107,8 @@ def save_profile(
     if fault:
         raise InvalidArgument(f"Validation error: {fault}")
     stored = found(tx.profile(tenant_id, uuid), "Device profile", uuid) if uuid else None
+    if chain_profiles.is_by_chain(provision) and provision.approval is not Approval.NONE:
+        raise InvalidArgument("Validation error: approval is for devices that send provision requests")
     same_name = tx.profile_by_name(tenant_id, name)
     if same_name is not None and (stored is None or same_name.id != stored.id):
         raise InvalidArgument("Device profile with such name already exists!")

@@ -41,6 +41,8 @@ class Act(Enum):
     """See and verify what operators decided."""
     MANAGE_KEYS = auto()
     """Rotate secrets of profiles; add, change and delete provision keys."""
+    APPROVE_DEVICES = auto()
+    """Let devices in that wait for an operator, or refuse them."""
     CLAIM = auto()
     """Become the owner of a device by its claim secret."""
     GIVE_BACK = auto()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from cloud_core.core import authorities, provision_keys
+from cloud_core.core import approvals, authorities, provision_keys
 from cloud_core.core.assignments import tell_new_device
 from cloud_core.core.holders import holder
 from cloud_core.core.names import check_device_name
@@ -21,6 +21,7 @@ from cloud_core.core.tokens import new_reference, new_secret, new_uuid
 from cloud_core.model import (
     PROVISION_STATE,
     PROVISIONED,
+    Approval,
     Attempt,
     Device,
     DeviceProfile,
@@ -44,6 +45,7 @@ from shared.credentials import (
 )
 from shared.errors import (
     AlreadyProvisioned,
+    ApprovalPending,
     CredentialsInUse,
     DeviceAlreadyExists,
     DeviceNotFound,
@@ -157,9 +159,13 @@ def attempt(
         refusal.seed_worded = shown is not None and shown.profile.provision.seed_error_messages
         line = _refused_attempt(refusal, request, shown, peer, now_ms, redacted, stage)
         tx.log_attempt(line)
+        if isinstance(refusal, ApprovalPending) and shown is not None:
+            approvals.wait(tx, shown.profile, shown.key, request, digest, peer, now_ms)
         return Decided(refusal, line, shown)
-    if key is not None and issued.outcome == SUCCESS:
-        tx.count_key_use(key.id)
+    if issued.outcome == SUCCESS:
+        approvals.used(tx, profile, digest)
+        if key is not None:
+            tx.count_key_use(key.id)
     line = Attempt(
         ref="", at_ms=now_ms, peer=peer, outcome=issued.outcome, stage="stored",
         tenant_id=profile.tenant_id, profile_id=profile.id, device_id=issued.device_id,
@@ -266,8 +272,7 @@ def _create_new(context: Context, profile: DeviceProfile) -> Issued:
     limit = context.policy.max_devices_per_tenant
     if limit and tx.device_count(profile.tenant_id) >= limit:
         raise QuotaExceeded(f"the tenant has its {limit} devices")
-    if context.key is not None:
-        provision_keys.check_budget(tx, context.key)
+    _last_checks(context, profile)
     generated = "" if name else new_secret()
     given = _given(context, profile, name or generated) or Given(AccessToken(new_secret()))  # 119 bits: nobody has them
     is_gateway = context.request.is_gateway
@@ -305,12 +310,27 @@ def _given(
             X509Certificate(certificates.certificate_text(signed.certificate)), signed.authority_id, signed.chain_pem,
             f"the CA '{signed.authority_name}' issued certificate {signed.serial}",
         )  # fmt: skip
-    brought = brought_credentials(request) if may_bring else None
-    if brought is None:
-        return None
-    if holder(tx, brought, context.now_ms) not in (None, device_id):
+    brought = _checked_credentials(context, device_id) if may_bring else None
+    return None if brought is None else Given(brought)
+
+
+def _checked_credentials(context: Context, device_id: int | None) -> Credentials | None:
+    brought = brought_credentials(context.request)
+    if brought is not None and holder(context.tx, brought, context.now_ms) not in (None, device_id):
         raise CredentialsInUse("another device has these credentials")
-    return Given(brought)
+    return brought
+
+
+def _last_checks(
+    context: Context, profile: DeviceProfile, device_id: int | None = None, *, may_bring: bool = True
+) -> None:
+    """What comes behind all that is wrong with the request itself: an operator's word, and the key's budget."""
+    if profile.provision.approval is Approval.REQUIRED:
+        if may_bring and not context.request.csr:
+            _checked_credentials(context, device_id)
+        approvals.check(context.tx, profile, context.digest, context.now_ms)
+    if context.key is not None:
+        provision_keys.check_budget(context.tx, context.key)
 
 
 def _exists(device: Device) -> Issued:
@@ -330,9 +350,8 @@ def _check_pre_provisioned(context: Context, profile: DeviceProfile) -> Issued:
     stored = tx.credentials(device.id)
     if stored is None:
         raise InvalidCredentials(f"device '{device.name}' has no credentials")
-    if context.key is not None:
-        provision_keys.check_budget(tx, context.key)
     may_bring = profile.provision.accept_device_credentials
+    _last_checks(context, profile, device.id, may_bring=may_bring)
     given = _given(context, profile, device.name, device.id, may_bring=may_bring)
     if given is not None:
         tx.put_credentials(

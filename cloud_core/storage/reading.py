@@ -12,6 +12,7 @@ from sqlalchemy import Dialect
 
 from cloud_core.model import (
     PRESENCE_KEYS,
+    Approval,
     Attempt,
     AttributeEntry,
     Device,
@@ -46,6 +47,7 @@ from cloud_core.storage.gateways import ReadsGateways
 from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.storage.keys import ReadsKeys
 from cloud_core.storage.packages import ReadsPackages
+from cloud_core.storage.pending import ReadsPending
 from cloud_core.storage.presence import ReadsPresence
 from cloud_core.storage.schema import BUCKET_MS
 from cloud_core.storage.statements import (
@@ -81,7 +83,7 @@ def unseal_credentials(vault: Vault, sealed: bytes) -> Credentials:
 
 class SqlReadTx(
     ReadsCustomers, ReadsCommands, ReadsClaims, ReadsPackages, ReadsGateways, ReadsPresence, ReadsCertificates,
-    ReadsAudit, ReadsKeys,
+    ReadsAudit, ReadsKeys, ReadsPending,
 ):  # fmt: skip
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 
@@ -149,6 +151,7 @@ class SqlReadTx(
             members = msgspec.msgpack.decode(self._vault.unseal(sealed, context=b"provision"))
             members["strategy"] = ProvisionStrategy(members["strategy"])
             members["reprovisioning"] = Reprovisioning(members["reprovisioning"])
+            members["approval"] = Approval(members.get("approval", Approval.NONE))
             if "renewal" in members:  # configurations of before certificates have none
                 members["renewal"] = Renewal(members["renewal"])
                 members["revocation"] = Revocation(**members["revocation"])

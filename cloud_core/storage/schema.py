@@ -402,3 +402,23 @@ provision_key = _numbered(
     Column("created_ms", BigInteger, nullable=False),
     UniqueConstraint("profile_id", "name", name="provision_key_name_unq_key"),
 )
+
+# Requests that wait for an operator's word, or have it. The digest is that of the whole request.
+pending_request = _numbered(
+    "pending_request",
+    Column("uuid", LargeBinary(16), nullable=False, unique=True),
+    Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
+    Column("profile_id", Id, ForeignKey("device_profile.id", ondelete="CASCADE"), nullable=False),
+    Column("digest", LargeBinary(16), nullable=False),
+    Column("status", Text, nullable=False),  # `model.RequestStatus`
+    Column("name", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("transport", Text, nullable=False),
+    Column("key_name", Text, nullable=False),  # of a further provision key; empty for the profile's own
+    Column("is_gateway", Boolean, nullable=False),
+    Column("first_ms", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("until_ms", BigInteger, nullable=False, index=True),  # then it is forgotten
+    UniqueConstraint("profile_id", "digest", name="pending_request_digest_unq_key"),
+)

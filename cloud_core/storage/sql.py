@@ -21,6 +21,7 @@ from cloud_core.storage.gateways import WritesGateways
 from cloud_core.storage.interface import NewDevice, NewProfile
 from cloud_core.storage.keys import WritesKeys
 from cloud_core.storage.packages import WritesPackages
+from cloud_core.storage.pending import WritesPending
 from cloud_core.storage.presence import WritesPresence
 from cloud_core.storage.reading import SqlReadTx
 from cloud_core.storage.schema import BUCKET_MS
@@ -48,7 +49,7 @@ def seal_credentials(vault: Vault, credentials: Credentials) -> bytes:
 
 class SqlTx(
     SqlReadTx, WritesCustomers, WritesCommands, WritesClaims, WritesPackages, WritesGateways, WritesPresence,
-    WritesCertificates, WritesAudit, WritesKeys,
+    WritesCertificates, WritesAudit, WritesKeys, WritesPending,
 ):  # fmt: skip
     """A decision's view of the database, and the batch of samples that goes with it."""
 

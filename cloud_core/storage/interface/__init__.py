@@ -34,6 +34,7 @@ from cloud_core.storage.interface.customers import ReadCustomers, WriteCustomers
 from cloud_core.storage.interface.gateways import ReadGateways, WriteGateways
 from cloud_core.storage.interface.keys import ReadKeys, WriteKeys
 from cloud_core.storage.interface.packages import ReadPackages, WritePackages
+from cloud_core.storage.interface.pending import ReadPending, WritePending
 from cloud_core.storage.interface.presence import ReadPresence, WritePresence
 from shared.credentials import Credentials
 from shared.errors import PlatformError
@@ -87,7 +88,7 @@ class TimeSeriesQuery:
 
 class ReadTx(
     ReadCustomers, ReadCommands, ReadClaims, ReadPackages, ReadGateways, ReadPresence, ReadCertificates, ReadAudit,
-    ReadKeys, Protocol,
+    ReadKeys, ReadPending, Protocol,
 ):  # fmt: skip
     """Look-ups, in a consistent state of the database."""
 
@@ -139,7 +140,7 @@ class ReadTx(
 
 class Tx(
     ReadTx, WriteCustomers, WriteCommands, WriteClaims, WritePackages, WriteGateways, WritePresence, WriteCertificates,
-    WriteAudit, WriteKeys, Protocol,
+    WriteAudit, WriteKeys, WritePending, Protocol,
 ):  # fmt: skip
     """Everything a decision may do. Constraint violations surface when the batch is replayed."""
 

@@ -1,4 +1,4 @@
-"""The audit, the use of provision secrets, and provision keys beside those of profiles.
+"""The audit, the use of provision secrets, further provision keys, and requests that wait for approval.
 
 A database that begins here has them from the first step already, so each table is made where it is missing.
 """
@@ -13,7 +13,7 @@ down_revision = "0003"
 
 def upgrade() -> None:
     connection = op.get_bind()
-    for table in (schema.audit, schema.audit_head, schema.secret_use, schema.provision_key):
+    for table in (schema.audit, schema.audit_head, schema.secret_use, schema.provision_key, schema.pending_request):
         table.create(connection, checkfirst=True)
 
 

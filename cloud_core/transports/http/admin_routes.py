@@ -41,6 +41,7 @@ from cloud_core.transports.http.est_routes import EstRoutes
 from cloud_core.transports.http.fleet_routes import FleetRoutes
 from cloud_core.transports.http.key_routes import KeyRoutes
 from cloud_core.transports.http.package_routes import PackageRoutes
+from cloud_core.transports.http.pending_routes import PendingRoutes
 from cloud_core.transports.http.relation_routes import RelationRoutes, device_search_from
 from cloud_core.transports.http.rpc_routes import RpcRoutes
 from cloud_core.transports.http.server_method_routes import ServerMethodRoutes
@@ -84,6 +85,7 @@ class AdminRoutes(CallSupport):
         self._est_routes = est
         self._audit_routes = AuditRoutes(admin)
         self._key_routes = KeyRoutes(admin)
+        self._pending_routes = PendingRoutes(admin)
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -138,6 +140,10 @@ class AdminRoutes(CallSupport):
     @app.route("/api/deviceProfile/<_uuid>/", branch=True)
     def key_routes(self, request: Request, _uuid: str) -> Any:
         return mounted(request, self._key_routes)
+
+    @app.route("/api/provisioning/pending", branch=True)
+    def pending_routes(self, request: Request) -> Any:
+        return mounted(request, self._pending_routes)
 
     @app.route("/.well-known/est/", branch=True)
     def est_routes(self, request: Request) -> Any:

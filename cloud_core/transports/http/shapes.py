@@ -10,6 +10,7 @@ import msgspec
 from cloud_core.core.assignments import entity_uuid
 from cloud_core.model import (
     NIL_CUSTOMER,
+    Approval,
     Attempt,
     Customer,
     Device,
@@ -53,8 +54,9 @@ FIXES = {
     Reason.MALFORMED_REQUEST: "Mend the request's body as the detail says.",
     Reason.RATE_LIMITED: "Too many failed attempts from this source; mend those first, then wait.",
     Reason.UNTRUSTED_CERTIFICATE: "Mend the certificate, or the CA in the device profile, as the detail says.",
-    Reason.QUOTA_EXCEEDED: "Raise the provision key's budget or [provisioning] max_devices_per_tenant, as the detail says.",
+    Reason.QUOTA_EXCEEDED: "Raise the key's budget or [provisioning] max_devices_per_tenant, as the detail says.",
     Reason.NO_CERTIFICATE_AUTHORITY: "Make a CA (cloud-core ca init); name it in the profile's certificateAuthority.",
+    Reason.APPROVAL_PENDING: "Accept or reject it: cloud-core provisioning pending; the device goes on asking.",
     Reason.UNAVAILABLE: "The core was busy; the device may simply ask again.",
 }
 
@@ -179,6 +181,7 @@ def profile_json(profile: DeviceProfile, tenant: UUID) -> dict[str, Any]:
         "type": provision.strategy.value, "provisionDeviceSecret": provision.secret or None,
         "acceptDeviceCredentials": provision.accept_device_credentials,
         "reprovisioning": provision.reprovisioning.value, "replayWindowSeconds": provision.replay_window_s,
+        "approval": provision.approval.value,
         "seedErrorMessages": provision.seed_error_messages,
         **certificate_shapes.members_of(provision),
     }  # fmt: skip
@@ -232,6 +235,7 @@ def _configuration(body: dict[str, Any], given: dict[str, Any]) -> ProvisionConf
             accept_device_credentials=given.get("acceptDeviceCredentials") is True,
             reprovisioning=Reprovisioning(given.get("reprovisioning") or Reprovisioning.REFUSE),
             replay_window_s=window,
+            approval=Approval(given.get("approval") or Approval.NONE),
             seed_error_messages=given.get("seedErrorMessages") is True,
             **certificate_shapes.options_from(given, ProvisionStrategy(strategy)),
         )
