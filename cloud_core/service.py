@@ -40,6 +40,7 @@ from shared.mqtt.connection import Limits as MqttLimits
 
 log = Logger()
 MAINTENANCE_S = 60.0
+BEAT_S = 15.0  # of live events
 DAY_MS = 86_400_000
 PACKET_OVERHEAD_BYTES = 2_048  # topic, properties and header beside the payload
 DEFAULT_ADMIN = "admin@localhost"
@@ -178,10 +179,12 @@ class Program:
         self._maintenance = LoopingCall(self._maintain)
         self._gateway_report = LoopingCall(self._api.gateways.report)
         self._presence_flush = LoopingCall(self._api.presence.flush)
+        self._event_beat = LoopingCall(self._api.events.beat)
         self._adoption_flush = LoopingCall(self._api.adoption.flush)
         self._presence_check = LoopingCall(self._api.presence.check)
         self._repeated = (
-            self._maintenance, self._gateway_report, self._presence_flush, self._adoption_flush, self._presence_check,
+            self._maintenance, self._gateway_report, self._presence_flush, self._adoption_flush, self._event_beat,
+            self._presence_check,
         )  # fmt: skip
         for repeated in self._repeated:
             repeated.clock = reactor
@@ -206,6 +209,7 @@ class Program:
         self._maintenance.start(MAINTENANCE_S, now=False)
         self._gateway_report.start(self._config.gateway.report_s, now=False)
         self._presence_flush.start(self._config.presence.flush_s, now=False)
+        self._event_beat.start(BEAT_S, now=False)
         self._adoption_flush.start(self._config.presence.flush_s, now=False)
         self._presence_check.start(CHECK_S, now=False)
         return line
@@ -276,6 +280,7 @@ class Program:
         while self._mqtt.has_work_pending and self._reactor.seconds() < deadline_s:
             await deferLater(self._reactor, 0.05)
         self._mqtt.close_sessions()
+        self._api.events.stop()
         self._http.stop()
         await self._coap.stop_deferred()
         await self._webhooks.stop()

@@ -67,6 +67,7 @@ class AdminApi(Asking):
             on_new_authority=api.certificates.anchors_changed, audit=api.audit,
         )  # fmt: skip
         self.audit = AuditApi(store)
+        self.events = api.events
         self.keys = KeysApi(store=store, audit=api.audit, now_ms=api.now_ms)
         self.approvals = ApprovalsApi(store=store, audit=api.audit, now_ms=api.now_ms)
         self._tokens = Tokens(jwt_key)

@@ -20,6 +20,7 @@ from cloud_core.core.certificate_logins import CertificateLogins, ChecksRevocati
 from cloud_core.core.claiming import ClaimsApi
 from cloud_core.core.downlinks import Downlinks, Ending
 from cloud_core.core.enrolment import Enrolment
+from cloud_core.core.events import Events
 from cloud_core.core.gateways import GatewayApi, GatewayOptions
 from cloud_core.core.limits import FailedAttempts
 from cloud_core.core.packages import MAX_PACKAGE_BYTES, PackagesApi
@@ -120,7 +121,8 @@ class DeviceApi:
     ) -> None:
         """The parts, each a door of its own: `api.rpc.reply(…)`."""
         store, now_ms = self._store, self.now_ms
-        self.audit = Audit(store)
+        self.events = Events()
+        self.audit = Audit(store, on_recorded=self.events.recorded)
         self.adoption = Adoption(store)
         self.downlinks = Downlinks()
         self.presence = Presence(
@@ -164,6 +166,7 @@ class DeviceApi:
         self.gateways = GatewayApi(
             store=store, downlinks=self.downlinks, attributes=self.attributes, rpc=self.rpc, claims=self.claims,
             presence=self.presence, now_ms=now_ms, options=options.gateway, policy=self._policy,
+            on_session=self.events.gateway_session,
         )  # fmt: skip
         self.enrolment = Enrolment(
             store=store, now_ms=now_ms, policy=self._policy, provision=self.provision,
@@ -337,6 +340,7 @@ class DeviceApi:
                 outcome = decision
             else:
                 outcome = decision.outcome
+                self.events.attempted(decision)
                 if decision.shown is not None and decision.shown.key is None:
                     self.adoption.used(decision.shown.profile.id, request.provision_secret, self.now_ms())
             if isinstance(outcome, ProvisionResponse):

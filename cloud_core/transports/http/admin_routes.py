@@ -38,6 +38,7 @@ from cloud_core.transports.http.claim_routes import ClaimRoutes
 from cloud_core.transports.http.customer_routes import CustomerRoutes
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.est_routes import EstRoutes
+from cloud_core.transports.http.event_routes import EventRoutes
 from cloud_core.transports.http.fleet_routes import FleetRoutes
 from cloud_core.transports.http.key_routes import KeyRoutes
 from cloud_core.transports.http.package_routes import PackageRoutes
@@ -85,6 +86,7 @@ class AdminRoutes(CallSupport):
         self._est_routes = est
         self._audit_routes = AuditRoutes(admin)
         self._key_routes = KeyRoutes(admin)
+        self._event_routes = EventRoutes(admin)
         self._pending_routes = PendingRoutes(admin)
 
     @app.route("/api/v1/", branch=True)
@@ -144,6 +146,10 @@ class AdminRoutes(CallSupport):
     @app.route("/api/provisioning/pending", branch=True)
     def pending_routes(self, request: Request) -> Any:
         return mounted(request, self._pending_routes)
+
+    @app.route("/api/events")
+    def event_routes(self, request: Request) -> Any:
+        return mounted(request, self._event_routes)
 
     @app.route("/.well-known/est/", branch=True)
     def est_routes(self, request: Request) -> Any:
