@@ -13,6 +13,7 @@ import click
 
 from cloud_core.config import Config
 from cloud_core.console import device, login, profile, provisioning
+from cloud_core.console_audit import audit
 from cloud_core.console_backup import backup
 from cloud_core.console_ca import ca, certificates
 from cloud_core.console_calls import dry_run, fail
@@ -21,8 +22,10 @@ from cloud_core.console_config import config
 from cloud_core.console_doctor import doctor
 from cloud_core.console_exits import EXIT_START, EXIT_WRONG, TABLE
 from cloud_core.console_gateways import gateway
+from cloud_core.console_keys import keys, rotate_secret
 from cloud_core.console_options import configuration, server_options
 from cloud_core.console_output import show_json
+from cloud_core.console_pending import accept, pending, reject
 from cloud_core.console_users import user
 
 
@@ -160,9 +163,13 @@ def _raise_file_limit() -> None:
 
 
 for command in (
-    login, profile, device, provisioning, gateway, user, ca, certificates, config, doctor, backup, completion,
+    login, profile, device, provisioning, gateway, user, ca, certificates, audit, config, doctor, backup, completion,
 ):  # fmt: skip
     main.add_command(command)
+for command in (keys, rotate_secret):
+    profile.add_command(command)
+for command in (pending, accept, reject):
+    provisioning.add_command(command)
 
 if __name__ == "__main__":
     main()

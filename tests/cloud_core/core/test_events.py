@@ -1,0 +1,150 @@
+"""Live events: what is told, to whom, and what becomes of listeners that are slow or come back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cloud_core.core import events as events_module
+from cloud_core.core.events import GAP, MAX_BEATS, Events
+from cloud_core.model import Identity, Role
+from shared.errors import Unavailable
+from tests.cloud_core.core.test_provision_keys import OWN, Plant
+from tests.support.stores import TENANT, StoreUnderTest
+
+
+def listen(events: Events, last_id: str = "", tenant_id: int = TENANT) -> Any:
+    return events.listen(tenant_id, last_id, lambda: None, lambda: None)
+
+
+def kinds(listener: Any) -> list[str]:
+    return [one.kind for one in listener.take()]
+
+
+def test_a_listener_hears_its_own_tenant_and_what_is_nobodys() -> None:
+    """Events of another tenant are not told."""
+    events = Events()
+    mine = listen(events)
+    for tenant_id, kind in ((TENANT, "a"), (TENANT + 1, "b"), (None, "c")):
+        events.publish(tenant_id, kind, {})
+    assert kinds(mine) == ["a", "c"]
+    events.leave(mine)
+    events.publish(TENANT, "d", {})
+    assert kinds(mine) == []
+
+
+def test_who_comes_back_goes_on_behind_the_last_event_it_saw() -> None:
+    """Nothing between is missed or told twice, as long as it is in the buffer."""
+    events = Events()
+    first = listen(events)
+    for kind in ("a", "b", "c"):
+        events.publish(TENANT, kind, {})
+    seen = first.take()[0]
+    assert kinds(listen(events, events.id_of(seen))) == ["b", "c"]
+    assert kinds(listen(events)) == []
+
+
+@pytest.mark.parametrize("last_id", ["OTHER-1", "nonsense", "-5", "²-²"])
+def test_an_id_of_another_run_gives_a_gap(last_id: str) -> None:
+    """What cannot be known to be complete is marked so."""
+    events = Events()
+    events.publish(TENANT, "a", {})
+    assert kinds(listen(events, last_id)) == [GAP]
+
+
+def test_who_comes_back_too_late_gets_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events that have left the buffer are announced as missing."""
+    monkeypatch.setattr(events_module, "KEPT", 2)
+    events = Events()
+    events.publish(TENANT, "a", {})
+    seen = f"{events.epoch}-1"
+    for kind in ("b", "c"):
+        events.publish(TENANT, kind, {})
+    assert kinds(listen(events, seen)) == ["b", "c"]
+    events.publish(TENANT, "d", {})
+    assert kinds(listen(events, seen)) == [GAP]
+
+
+def test_a_slow_listener_loses_its_queue_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue of one listener is bounded; others are not touched."""
+    monkeypatch.setattr(events_module, "MAX_QUEUED", 2)
+    events = Events()
+    slow, quick = listen(events), listen(events)
+    heard = []
+    for kind in ("a", "b", "c", "d"):
+        events.publish(TENANT, kind, {})
+        heard += kinds(quick)
+    assert (kinds(slow), heard) == ([GAP, "d"], ["a", "b", "c", "d"])
+
+
+def test_listeners_are_bounded_and_end_after_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is a limit of listeners, and each has to come again with a token that is still good."""
+    monkeypatch.setattr(events_module, "MAX_LISTENERS", 1)
+    events, ended = Events(), []
+    events.listen(TENANT, "", lambda: None, lambda: ended.append(True))
+    with pytest.raises(Unavailable):
+        listen(events)
+    for _ in range(MAX_BEATS):
+        events.beat()
+    assert not ended
+    events.beat()
+    assert ended
+
+
+class Watcher:
+    """`GET /api/events` on a connection of its own."""
+
+    def __init__(self, plant: Plant, query: str = "", headers: str = "") -> None:
+        self.peer = plant.rest.another_caller()
+        head = f"GET /api/events{query} HTTP/1.1\r\nHost: h\r\n{self.peer.headers(None)}{headers}\r\n"
+        self.peer.send(head.encode())
+        self.peer.settle()
+
+    def text(self) -> str:
+        data: bytes = self.peer.transport.value()
+        self.peer.transport.clear()
+        return data.decode()
+
+
+def test_attempts_devices_approvals_and_the_audit_are_told_over_http(sqlite_store: StoreUnderTest) -> None:
+    """Server-sent events with ids; a client that lost its connection goes on with Last-Event-ID; no secrets."""
+    plant = Plant(sqlite_store)
+    watcher = Watcher(plant)
+    head = watcher.text()
+    assert "200 OK" in head and "text/event-stream" in head
+    assert plant.ask("SN-1", OWN) == "SUCCESS"
+    assert plant.ask("SN-1", OWN) == "DEVICE_EXISTS"
+    plant.rest.made("/api/customer", {"title": "Ann"})
+    text = watcher.text()
+    told = [line.removeprefix("event: ") for line in text.splitlines() if line.startswith("event: ")]
+    assert told == ["attempt", "deviceCreated", "attempt", "audit"]
+    assert plant.answer.ref in text and OWN["provision_secret"] not in text
+    first = next(line for line in text.splitlines() if line.startswith("id: "))
+    again = Watcher(plant, "?kinds=audit", f"Last-Event-ID: {first.removeprefix('id: ')}\r\n").text()
+    assert ("event: audit" in again, "event: attempt" in again) == (True, False)
+    plant.api.api.events.beat()
+    assert ":\n\n" in watcher.text()
+    plant.api.api.events.stop()
+    assert watcher.text().endswith("0\r\n\r\n")
+    assert "400" in Watcher(plant, "?kinds=weather").text()
+
+
+def test_approvals_are_told_when_they_wait_and_when_they_are_decided(sqlite_store: StoreUnderTest) -> None:
+    """An inbox on a screen is up to date without asking."""
+    plant = Plant(sqlite_store, approval="REQUIRED")
+    listener = listen(plant.api.api.events)
+    plant.ask("SN-1", OWN)
+    plant.rest.call("POST", "/api/provisioning/pending/accept", {"all": True})
+    told = [(one.kind, one.data.get("status")) for one in listener.take() if one.kind == "approval"]
+    assert told == [("approval", "PENDING"), ("approval", "ACCEPTED")]
+
+
+def test_sessions_of_gateways_are_told(sqlite_store: StoreUnderTest) -> None:
+    """A gateway that comes and goes is seen at once."""
+    plant = Plant(sqlite_store)
+    listener = listen(plant.api.api.events)
+    session = plant.api.api.gateways.open(Identity(Role.GATEWAY, TENANT, 5, None, "GW-1"), None)  # type: ignore[arg-type]
+    session.close()
+    session.close()
+    assert [(one.kind, one.data["connected"]) for one in listener.take()] == [("gateway", True), ("gateway", False)]
