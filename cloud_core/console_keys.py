@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from cloud_core.console_calls import HIDDEN, call, common, connect, profile_named, show
+from cloud_core.console_calls import HIDDEN, call, common, confirm, connect, profile_named, show, yes
+from cloud_core.console_output import tell_plan
 from cloud_core.rest_client import RestClient, RestError
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -112,7 +113,7 @@ def keys_add(
     client = connect(url)
     path = _path(client, profile)
     if dry_run:
-        click.echo(f"Would make the provision key '{key_name}' of profile '{profile}'.")
+        tell_plan(f"Would make the provision key '{key_name}' of profile '{profile}'.", as_json=as_json)
         return
     body = {
         "name": key_name, "budget": budget, "validFrom": _ms(from_time), "validUntil": _ms(until),
@@ -129,13 +130,17 @@ def keys_add(
 @keys.command("disable")
 @click.argument("key_name")
 @click.option("--undo", is_flag=True, help="Enable it again.")
+@click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
 @common
 @click.pass_obj
-def keys_disable(profile: str, key_name: str, undo: bool, url: str | None, as_json: bool) -> None:
+def keys_disable(profile: str, key_name: str, undo: bool, dry_run: bool, url: str | None, as_json: bool) -> None:
     """Let nobody in by this key any more."""
     client = connect(url)
     path = _path(client, profile)
     key = call(lambda: _key(client, path, key_name))
+    if dry_run:
+        tell_plan(f"Would {'enable' if undo else 'disable'} the provision key '{key_name}'.", as_json=as_json)
+        return
     changed = call(lambda: client.post(f"{path}/{_id(key)}", {"enabled": undo}))
     click.echo(json.dumps(changed, indent=2) if as_json else f"'{key_name}' is {'enabled' if undo else 'disabled'}.")
 
@@ -143,17 +148,21 @@ def keys_disable(profile: str, key_name: str, undo: bool, url: str | None, as_js
 @keys.command("delete")
 @click.argument("key_name")
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted; change nothing.")
+@yes
 @common
 @click.pass_obj
-def keys_delete(profile: str, key_name: str, dry_run: bool, url: str | None, as_json: bool) -> None:
+def keys_delete(profile: str, key_name: str, dry_run: bool, is_sure: bool, url: str | None, as_json: bool) -> None:
     """Delete a key; devices that it let in stay."""
     client = connect(url)
     path = _path(client, profile)
     key = call(lambda: _key(client, path, key_name))
-    if not dry_run:
-        call(lambda: client.delete(f"{path}/{_id(key)}"))
-    said = f"{'Would delete' if dry_run else 'Deleted'} the provision key '{key_name}'."
-    click.echo(json.dumps({"deleted": not dry_run, "name": key_name}) if as_json else said)
+    if dry_run:
+        tell_plan(f"Would delete the provision key '{key_name}'.", as_json=as_json)
+        return
+    confirm(f"Delete the provision key '{key_name}'?", is_sure=is_sure)
+    call(lambda: client.delete(f"{path}/{_id(key)}"))
+    said = f"Deleted the provision key '{key_name}'."
+    click.echo(json.dumps({"deleted": True, "name": key_name}) if as_json else said)
 
 
 def _path(client: RestClient, profile: str) -> str:

@@ -14,7 +14,7 @@ from cloud_core.rest_client import RestClient, RestError
 
 @click.command("pending")
 @click.option("--search", default="", help="Part of a name or source.")
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000), help="So many at most.")
 @common
 def pending(search: str, limit: int, url: str | None, as_json: bool) -> None:
     """List the requests that wait for approval."""

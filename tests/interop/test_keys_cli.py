@@ -72,9 +72,9 @@ def test_keys_are_made_listed_disabled_and_deleted(shell: Shell, core: CoreProce
     assert "disabled" in shell.out(*keys, "disable", "L3")
     assert shell.provision("SN-1", made)[0] == "INVALID_PROVISION_CREDENTIALS"
     assert "Would delete" in shell.out(*keys, "delete", "L3", "--dry-run")
-    assert "Deleted" in shell.out(*keys, "delete", "L3")
+    assert "Deleted" in shell.out(*keys, "delete", "L3", "--yes")
     gone = shell.run(*keys, "disable", "L3")
-    assert (gone.exit_code, "no provision key 'L3'" in gone.output) == (4, True)
+    assert (gone.exit_code, "no provision key 'L3'" in gone.output) == (8, True)
 
 
 def test_a_secret_is_rotated_with_overlap(shell: Shell, core: CoreProcess) -> None:
@@ -100,7 +100,7 @@ def test_waiting_devices_are_accepted_and_rejected(shell: Shell, core: CoreProce
     assert "accepted: G-1" in shell.out("provisioning", "accept", "G-1")
     assert "rejected: G-2" in shell.out("provisioning", "reject", "--search", "G-2")
     assert [shell.provision(name, shown)[0] for name in ("G-1", "G-2")] == ["SUCCESS", "PROVISIONING_DISABLED"]
-    assert shell.run("provisioning", "accept", "G-9").exit_code == 4
+    assert shell.run("provisioning", "accept", "G-9").exit_code == 8
     assert shell.run("provisioning", "accept").exit_code == 2
 
 
