@@ -12,21 +12,21 @@ from typing import Any
 import click
 
 from cloud_core.config import Config
-from cloud_core.console import device, login, profile, provisioning
-from cloud_core.console_audit import audit
-from cloud_core.console_backup import backup
-from cloud_core.console_ca import ca, certificates
-from cloud_core.console_calls import dry_run, fail
-from cloud_core.console_completion import completion
-from cloud_core.console_config import config
-from cloud_core.console_doctor import doctor
-from cloud_core.console_exits import EXIT_START, EXIT_WRONG, TABLE
-from cloud_core.console_gateways import gateway
-from cloud_core.console_keys import keys, rotate_secret
-from cloud_core.console_options import configuration, server_options
-from cloud_core.console_output import show_json
-from cloud_core.console_pending import accept, pending, reject
-from cloud_core.console_users import user
+from cloud_core.console.audit import audit
+from cloud_core.console.backup import backup
+from cloud_core.console.ca import ca, certificates
+from cloud_core.console.calls import dry_run, fail
+from cloud_core.console.commands import device, login, profile, provisioning
+from cloud_core.console.completion import completion
+from cloud_core.console.config import config
+from cloud_core.console.doctor import doctor
+from cloud_core.console.exits import EXIT_START, EXIT_WRONG, TABLE
+from cloud_core.console.gateways import gateway
+from cloud_core.console.keys import keys, rotate_secret
+from cloud_core.console.options import configuration, server_options
+from cloud_core.console.output import show_json
+from cloud_core.console.pending import accept, pending, reject
+from cloud_core.console.users import user
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=TABLE)

@@ -18,8 +18,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 import cloud_core
 from cloud_core import local_token, port_holders
 from cloud_core.config import Config
-from cloud_core.console_config import clashes, ports_of, url_without_password
-from cloud_core.console_output import at, size
+from cloud_core.console.config import clashes, ports_of, url_without_password
+from cloud_core.console.output import at, size
 from cloud_core.local_token import LocalToken, LocalTokenError
 from cloud_core.rest_client import RestClient, RestError
 from cloud_core.service import database_url

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cloud_core.core import expiry
 from cloud_core.core.api import DeviceApi
+from cloud_core.core.certificates import expiry
 from cloud_core.measures import Family, counter, gauge, one
 from cloud_core.process_metrics import ProcessMetrics
 from cloud_core.storage.store import SqlStore

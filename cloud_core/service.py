@@ -15,17 +15,18 @@ from twisted.logger import Logger
 from cloud_core import local_token
 from cloud_core.config import Audit as AuditSection
 from cloud_core.config import Config, Gateway, Rpc
-from cloud_core.core import audit, health
-from cloud_core.core.access import POLL_S
+from cloud_core.core import health
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi, Options
+from cloud_core.core.certificates.revocation import RevocationChecker
 from cloud_core.core.gateways import GatewayOptions
 from cloud_core.core.limits import AttemptRations, FailedAttempts, Ration
+from cloud_core.core.people import audit
+from cloud_core.core.people.access import POLL_S
 from cloud_core.core.presence import CHECK_S
 from cloud_core.core.provisioning import Policy
 from cloud_core.core.rates import RatePolicy, Rates
-from cloud_core.core.revocation import RevocationChecker
-from cloud_core.core.rpc import RpcOptions, SubmitStrategy
+from cloud_core.core.rpc.commands import RpcOptions, SubmitStrategy
 from cloud_core.core.tokens import new_secret
 from cloud_core.observing import Observing
 from cloud_core.secrets_file import master_key, write_private

@@ -11,32 +11,34 @@ from uuid import UUID
 
 from twisted.internet.threads import deferToThread
 
-from cloud_core.core import audit, chain_profiles, device_credentials, histories, inventory, relations
-from cloud_core.core.access import ENDED, Access, end_login
+from cloud_core.core import device_credentials, histories, inventory, relations
 from cloud_core.core.api import DeviceApi
-from cloud_core.core.api_keys import ApiKeysApi
-from cloud_core.core.approvals import ApprovalsApi
 from cloud_core.core.asking import Asking
 from cloud_core.core.asking import answered as answered  # others find it here
 from cloud_core.core.attributes import check_writable
-from cloud_core.core.audit import Deed, Subject
-from cloud_core.core.audit_admin import AuditApi
-from cloud_core.core.authority_admin import AuthoritiesApi
 from cloud_core.core.bulk.imports import ImportsApi
-from cloud_core.core.customers import CustomersApi
+from cloud_core.core.certificates import chain_profiles
+from cloud_core.core.certificates.authority_admin import AuthoritiesApi
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.histories import AggregateQuery, Removal
-from cloud_core.core.key_admin import KeysApi
+from cloud_core.core.keys.approvals import ApprovalsApi
+from cloud_core.core.keys.key_admin import KeysApi
 from cloud_core.core.lists import ListsApi
-from cloud_core.core.local_access import LocalAccess
-from cloud_core.core.logins import Operator, Tokens, hash_password, is_password_right
 from cloud_core.core.names import MAX_NAME_CHARS
-from cloud_core.core.permissions import SYS_ADMIN
+from cloud_core.core.people import audit
+from cloud_core.core.people.access import ENDED, Access, end_login
+from cloud_core.core.people.api_keys import ApiKeysApi
+from cloud_core.core.people.audit import Deed, Subject
+from cloud_core.core.people.audit_admin import AuditApi
+from cloud_core.core.people.customers import CustomersApi
+from cloud_core.core.people.local_access import LocalAccess
+from cloud_core.core.people.logins import Operator, Tokens, hash_password, is_password_right
+from cloud_core.core.people.permissions import SYS_ADMIN
+from cloud_core.core.people.tenants import TenantsApi, first_system_administrator
+from cloud_core.core.people.users import UsersApi, checked_password
 from cloud_core.core.relations import DeviceSearch
 from cloud_core.core.replacement import ReplacementApi
-from cloud_core.core.tenants import TenantsApi, first_system_administrator
 from cloud_core.core.unique_names import REFUSE, Naming
-from cloud_core.core.users import UsersApi, checked_password
 from cloud_core.model import (
     DEFAULT_TENANT,
     EVERY_DEVICE,

@@ -15,25 +15,25 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from cloud_core.core import provisioning
-from cloud_core.core.adoption import Adoption
 from cloud_core.core.attributes import AttributesApi
-from cloud_core.core.audit import Audit
 from cloud_core.core.authentication import LoginCache, LookUps, candidate_ids, choose, confirm
-from cloud_core.core.certificate_logins import CertificateLogins, ChecksRevocation
+from cloud_core.core.certificates.certificate_logins import CertificateLogins, ChecksRevocation
+from cloud_core.core.certificates.enrolment import Enrolment
 from cloud_core.core.claiming import ClaimsApi
 from cloud_core.core.downlinks import Downlinks, Ending
-from cloud_core.core.enrolment import Enrolment
 from cloud_core.core.events import Events
 from cloud_core.core.gateways import GatewayApi, GatewayOptions
 from cloud_core.core.health import Health
+from cloud_core.core.keys.adoption import Adoption
 from cloud_core.core.limits import FailedAttempts
 from cloud_core.core.metrics import SUCCESS, Metrics
 from cloud_core.core.packages import MAX_PACKAGE_BYTES, PackagesApi
-from cloud_core.core.permissions import may
+from cloud_core.core.people.audit import Audit
+from cloud_core.core.people.permissions import may
 from cloud_core.core.presence import DEFAULT_FLUSH_S, DEFAULT_INACTIVITY_S, Presence
 from cloud_core.core.rates import RateLimits, RatePolicy
-from cloud_core.core.rpc import RpcApi, RpcOptions
-from cloud_core.core.server_methods import ServerMethods
+from cloud_core.core.rpc.commands import RpcApi, RpcOptions
+from cloud_core.core.rpc.server_methods import ServerMethods
 from cloud_core.core.tokens import new_attempt_id, new_reference
 from cloud_core.model import (
     PROVISIONING_IDENTITY,

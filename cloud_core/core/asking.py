@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from cloud_core.core.audit import Audit, Deed, Who
+from cloud_core.core.people.audit import Audit, Deed, Who
 from cloud_core.storage.interface import Store
 from shared.errors import PlatformError
 

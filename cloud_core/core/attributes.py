@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from cloud_core.core.audit import Audit, Deed, Subject, Who
 from cloud_core.core.downlinks import Downlinks
-from cloud_core.core.permissions import may
+from cloud_core.core.people.audit import Audit, Deed, Subject, Who
+from cloud_core.core.people.permissions import may
 from cloud_core.core.presence import Presence
 from cloud_core.model import INACTIVITY_TIMEOUT, PRESENCE_KEYS, Device, Identity, Scope, inactivity_timeout_ms
 from cloud_core.storage.interface import Done, ReadTx, Store, Tx

@@ -12,10 +12,10 @@ from enum import StrEnum
 
 import msgspec
 
-from cloud_core.core.audit import Audit, Deed, Subject, Who
 from cloud_core.core.limits import AttemptRations, FailedAttempts
 from cloud_core.core.names import MAX_NAME_CHARS
-from cloud_core.core.permissions import may
+from cloud_core.core.people.audit import Audit, Deed, Subject, Who
+from cloud_core.core.people.permissions import may
 from cloud_core.model import Device, Identity, Scope
 from cloud_core.storage.interface import Done, ReadTx, Store, Tx
 from shared.errors import ClaimRefused, NotAuthorized, NotFound, PlatformError, RateLimited

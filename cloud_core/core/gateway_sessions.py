@@ -23,7 +23,7 @@ from cloud_core.core.claiming import ClaimsApi
 from cloud_core.core.downlinks import Delivery, Downlinks, Ending, Interest
 from cloud_core.core.gateway_metrics import GatewayMetrics
 from cloud_core.core.presence import Presence
-from cloud_core.core.rpc import RpcApi
+from cloud_core.core.rpc.commands import RpcApi
 from cloud_core.core.sub_devices import Context, Joined, Outcomes, Rules, Wanted
 from cloud_core.model import Identity
 from cloud_core.storage.interface import Done, Store, Tx

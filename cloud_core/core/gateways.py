@@ -18,7 +18,7 @@ from cloud_core.core.downlinks import Downlinks
 from cloud_core.core.gateway_sessions import Dropped, GatewayLink, GatewaySession, Parts, SubSession, leave_gateway
 from cloud_core.core.presence import Presence
 from cloud_core.core.provisioning import Policy
-from cloud_core.core.rpc import RpcApi, ServerRpc
+from cloud_core.core.rpc.commands import RpcApi, ServerRpc
 from cloud_core.core.sub_devices import Rules
 from cloud_core.model import Identity
 from cloud_core.storage.interface import Store, Tx

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
-from cloud_core.core import chain_profiles, sub_devices
+from cloud_core.core import sub_devices
 from cloud_core.core.assignments import MEMBERS, Wanted, assign, entity_uuid, tell, wanted_owner, wanted_packages
+from cloud_core.core.certificates import chain_profiles
 from cloud_core.core.holders import holder
 from cloud_core.core.names import fault_of
 from cloud_core.core.quota import check_room

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from cloud_core.core.asking import Asking
 from cloud_core.core.inventory import found
-from cloud_core.core.logins import Operator
+from cloud_core.core.people.logins import Operator
 from cloud_core.core.sub_devices import gateway_of
 from cloud_core.model import DEFAULT_TENANT, Attempt, Device, Page
 from cloud_core.storage.interface import ReadTx

@@ -18,11 +18,11 @@ from twisted.python.failure import Failure
 from cloud_core.core.asking import Asking, answered
 from cloud_core.core.assignments import tell
 from cloud_core.core.attributes import AttributesApi
-from cloud_core.core.audit import Audit, Deed, Subject, Who
 from cloud_core.core.checksums import Summed, check_algorithm, summed
 from cloud_core.core.inventory import found
 from cloud_core.core.names import fault_of
-from cloud_core.core.permissions import may
+from cloud_core.core.people.audit import Audit, Deed, Subject, Who
+from cloud_core.core.people.permissions import may
 from cloud_core.core.tokens import new_uuid
 from cloud_core.model import Identity, Package, Page
 from cloud_core.storage.interface import Done, ReadTx, Store, Tx

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from cloud_core.core import approvals, authorities, provision_keys
 from cloud_core.core.assignments import tell_new_device
+from cloud_core.core.certificates import authorities
 from cloud_core.core.holders import holder
+from cloud_core.core.keys import approvals, provision_keys
 from cloud_core.core.names import check_device_name
 from cloud_core.core.quota import check_room
 from cloud_core.core.tokens import new_reference, new_secret, new_uuid

@@ -16,10 +16,10 @@ from uuid import UUID
 from cloud_core.core import sub_devices
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.asking import Asking
-from cloud_core.core.audit import Deed, Subject
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.inventory import found
-from cloud_core.core.logins import Operator
+from cloud_core.core.people.audit import Deed, Subject
+from cloud_core.core.people.logins import Operator
 from cloud_core.core.tokens import new_secret
 from cloud_core.model import (
     PROVISION_STATE,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cloud_core import console_ca
+from cloud_core.console import ca as console_ca
 
 
 def test_a_key_that_cannot_be_written_whole_is_not_left_in_part(

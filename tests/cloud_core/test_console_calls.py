@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloud_core.console_calls import show
+from cloud_core.console.calls import show
 
 
 def test_a_table_holds_no_signs_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,8 @@ import click
 import pytest
 
 from cloud_core.__main__ import main
-from cloud_core.console_exits import EXIT_CODES
-from cloud_core.console_output import HIDDEN, ago, fitted, text_of, width_of
+from cloud_core.console.exits import EXIT_CODES
+from cloud_core.console.output import HIDDEN, ago, fitted, text_of, width_of
 from tests.support.console import Console, commands
 from tests.support.server import CoreProcess
 

@@ -17,8 +17,8 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from cloud_core.core.revocation import RevocationChecker
-from cloud_core.core.trust import Fault
+from cloud_core.core.certificates.revocation import RevocationChecker
+from cloud_core.core.certificates.trust import Fault
 from cloud_core.model import Revocation
 from cloud_core.transports.http.status_fetcher import StatusFetcher
 from tests.support.pki import OCSP_SIGNING, Leaf, Pki

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cloud_core.core import trust
+from cloud_core.core.certificates import trust
 from cloud_core.model import PresentedChain
 from shared import certificates
 

@@ -7,7 +7,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs7
 
-from cloud_core.core import authorities
+from cloud_core.core.certificates import authorities
 from cloud_core.model import Authority
 from tests.support.pki import Key, generate, request_pem
 from tests.support.stores import TENANT, StoreUnderTest

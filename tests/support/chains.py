@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from cloud_core.core import authorities
-from cloud_core.core.authorities import Which
+from cloud_core.core.certificates import authorities
+from cloud_core.core.certificates.authorities import Which
 from cloud_core.core.downlinks import Ending
 from cloud_core.model import Attempt, Peer, PresentedChain, ProvisionStrategy, Transport
 from shared import certificates

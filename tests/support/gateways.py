@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from cloud_core.core.gateways import Dropped, GatewaySession
-from cloud_core.core.rpc import ServerRpc
+from cloud_core.core.rpc.commands import ServerRpc
 from cloud_core.model import Device, Identity, Role
 from cloud_core.storage.interface import NewDevice
 from shared.credentials import AccessToken

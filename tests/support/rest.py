@@ -10,11 +10,13 @@ from uuid import UUID, uuid4
 import pytest
 from twisted.internet.defer import succeed
 
-from cloud_core.core import admin, authority_admin, packages, users
+from cloud_core.core import admin, packages
 from cloud_core.core.bulk import imports
-from cloud_core.core.logins import Operator, Tokens
+from cloud_core.core.certificates import authority_admin
+from cloud_core.core.people import users
+from cloud_core.core.people.logins import Operator, Tokens
 from cloud_core.model import DEFAULT_TENANT
-from cloud_core.transports.http import bulk_routes, docs_routes, package_routes
+from cloud_core.transports.http.rest import bulk_routes, docs_routes, package_routes
 from tests.support.api import ApiUnderTest
 from tests.support.http import HttpPeer
 from tests.support.stores import TENANT, StoreUnderTest

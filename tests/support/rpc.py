@@ -8,7 +8,7 @@ from uuid import UUID
 from twisted.internet.task import Clock
 
 from cloud_core.core.api import Options
-from cloud_core.core.rpc import RpcOptions, ServerRpc
+from cloud_core.core.rpc.commands import RpcOptions, ServerRpc
 from shared.errors import (
     PlatformError,
 )

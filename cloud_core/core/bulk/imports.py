@@ -16,7 +16,6 @@ from twisted.internet.threads import deferToThread
 
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.asking import Asking
-from cloud_core.core.audit import Deed, Subject
 from cloud_core.core.bulk import applying
 from cloud_core.core.bulk.applying import Piece
 from cloud_core.core.bulk.columns import ERROR, PLAIN
@@ -26,8 +25,9 @@ from cloud_core.core.bulk.rows import RowFault, Wish, text_of, wish_of
 from cloud_core.core.bulk.worker import ImportWorker
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.inventory import found
-from cloud_core.core.logins import Operator
 from cloud_core.core.names import MAX_NAME_CHARS
+from cloud_core.core.people.audit import Deed, Subject
+from cloud_core.core.people.logins import Operator
 from cloud_core.core.tokens import new_uuid
 from cloud_core.model import Page
 from cloud_core.storage.interface import ReadTx, Store, Tx

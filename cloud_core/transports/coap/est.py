@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 
-from cloud_core.core.enrolment import Enrolment, explained
-from cloud_core.core.signing import certificates_only
+from cloud_core.core.certificates.enrolment import Enrolment, explained
+from cloud_core.core.certificates.signing import certificates_only
 from cloud_core.model import Peer, Transport
 from cloud_core.transports.coap.errors import (
     BAD_REQUEST,

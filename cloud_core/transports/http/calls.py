@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 from twisted.web.http import Request
 from werkzeug.exceptions import HTTPException
 
-from cloud_core.core.logins import Operator
-from cloud_core.core.permissions import Act
+from cloud_core.core.people.logins import Operator
+from cloud_core.core.people.permissions import Act
 from cloud_core.model import Page
 from cloud_core.transports.http.errors import STATUS, error_body, refusal_body, retry_after
 from cloud_core.transports.http.intake import MAX_REST_BODY_BYTES

@@ -6,7 +6,7 @@ import time
 
 import msgspec
 
-from cloud_core.core.logins import EXPIRED
+from cloud_core.core.people.logins import EXPIRED
 from shared import errors
 from shared.errors import PlatformError
 

@@ -7,20 +7,20 @@ from typing import Any
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi
 from cloud_core.transports.http.adapter import HttpDeviceAdapter
-from cloud_core.transports.http.admin_routes import AdminRoutes
-from cloud_core.transports.http.bulk_routes import with_uploads
-from cloud_core.transports.http.claim_routes import ClaimRoutes
-from cloud_core.transports.http.customer_routes import CustomerRoutes
 from cloud_core.transports.http.deadlines import Deadlines
 from cloud_core.transports.http.device_routes import DeviceRoutes
-from cloud_core.transports.http.est_routes import EstRoutes
 from cloud_core.transports.http.front import FrontFactory
 from cloud_core.transports.http.intake import BoundedSite, OnCall
 from cloud_core.transports.http.long_polls import LongPolls
-from cloud_core.transports.http.observing_routes import ObservingRoutes
-from cloud_core.transports.http.package_routes import PackageRoutes
-from cloud_core.transports.http.rpc_routes import RpcRoutes
-from cloud_core.transports.http.server_method_routes import ServerMethodRoutes
+from cloud_core.transports.http.rest.admin_routes import AdminRoutes
+from cloud_core.transports.http.rest.bulk_routes import with_uploads
+from cloud_core.transports.http.rest.claim_routes import ClaimRoutes
+from cloud_core.transports.http.rest.customer_routes import CustomerRoutes
+from cloud_core.transports.http.rest.est_routes import EstRoutes
+from cloud_core.transports.http.rest.observing_routes import ObservingRoutes
+from cloud_core.transports.http.rest.package_routes import PackageRoutes
+from cloud_core.transports.http.rest.rpc_routes import RpcRoutes
+from cloud_core.transports.http.rest.server_method_routes import ServerMethodRoutes
 
 
 class HttpService:

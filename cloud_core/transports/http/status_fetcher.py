@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
-from cloud_core.core.crl import is_web_address
-from cloud_core.core.revocation import FetchFailed
+from cloud_core.core.certificates.crl import is_web_address
+from cloud_core.core.certificates.revocation import FetchFailed
 from cloud_core.transports.http.fetching import AnswerRefused, WholeBody, body_of, reason_of
 
 TIMEOUT_S = 10

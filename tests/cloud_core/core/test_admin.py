@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from cloud_core.core import admin as admin_module
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.downlinks import Ending
-from cloud_core.core.logins import EXPIRED, TOKEN_S, Operator, Tokens
+from cloud_core.core.people.logins import EXPIRED, TOKEN_S, Operator, Tokens
 from cloud_core.model import (
     DEFAULT_TENANT,
     PROVISION_STATE,

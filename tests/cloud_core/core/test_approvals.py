@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cloud_core.core import approvals
+from cloud_core.core.keys import approvals
 from cloud_core.core.limits import AttemptRations, Ration
 from shared.payloads import refusal_response, render_provision_response
 from tests.cloud_core.core.test_provision_keys import OWN, Plant

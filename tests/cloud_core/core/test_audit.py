@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import create_engine, text
 
-from cloud_core.core import audit
-from cloud_core.core.audit import Audit, Deed, Somebody, Subject
+from cloud_core.core.people import audit
+from cloud_core.core.people.audit import Audit, Deed, Somebody, Subject
 from cloud_core.model import AuditFilter, Page
 from shared.errors import InvalidArgument
 from tests.support.rest import Rest, id_of, without_threads

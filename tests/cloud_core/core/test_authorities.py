@@ -8,8 +8,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from cloud_core.core import authorities, expiry
-from cloud_core.core.authorities import Which
+from cloud_core.core.certificates import authorities, expiry
+from cloud_core.core.certificates.authorities import Which
 from cloud_core.model import Page, ProvisionStrategy
 from shared import certificates
 from shared.credentials import X509Certificate

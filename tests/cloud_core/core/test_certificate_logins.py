@@ -7,12 +7,12 @@ from uuid import uuid4
 
 import pytest
 
-from cloud_core.core import trust_faults
 from cloud_core.core.authentication import certificate_ids
-from cloud_core.core.certificate_memory import CertificateMemory
+from cloud_core.core.certificates import trust_faults
+from cloud_core.core.certificates.certificate_memory import CertificateMemory
+from cloud_core.core.certificates.trust import Fault
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.holders import holder
-from cloud_core.core.trust import Fault
 from cloud_core.model import Authority, Identity, PresentedChain, PresentedCredentials, Revocation, Role
 from shared import certificates
 from shared.credentials import AccessToken, X509Certificate

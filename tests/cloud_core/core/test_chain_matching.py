@@ -9,9 +9,17 @@ from uuid import uuid4
 
 import pytest
 
-from cloud_core.core import trust
-from cloud_core.core.chain_matching import BadPattern, NoMatch, compiled, device_name, match, name_hashes, path_of
-from cloud_core.core.trust import Fault
+from cloud_core.core.certificates import trust
+from cloud_core.core.certificates.chain_matching import (
+    BadPattern,
+    NoMatch,
+    compiled,
+    device_name,
+    match,
+    name_hashes,
+    path_of,
+)
+from cloud_core.core.certificates.trust import Fault
 from cloud_core.model import DeviceProfile, PresentedChain, ProvisionConfiguration
 from shared import certificates
 from shared.errors import InvalidDeviceName, UntrustedCertificate

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cloud_core.core.certificate_memory import MAX_REFUSED, RecentRefusals
+from cloud_core.core.certificates.certificate_memory import MAX_REFUSED, RecentRefusals
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.limits import AttemptRations, Ration
 from cloud_core.core.provisioning import Policy

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from cloud_core.core.certificates.enrolment import MAX_ISSUED, explained
 from cloud_core.core.downlinks import Ending
-from cloud_core.core.enrolment import MAX_ISSUED, explained
 from cloud_core.core.limits import AttemptRations, Ration
 from cloud_core.model import Peer, PresentedChain, ProvisionStrategy, Transport
 from shared import certificates

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloud_core import local_token
-from cloud_core.core.local_access import LocalAccess, is_loopback
+from cloud_core.core.people.local_access import LocalAccess, is_loopback
 from cloud_core.local_token import LocalToken, LocalTokenError
 from cloud_core.model import DEFAULT_TENANT
 from shared.errors import NotAuthenticated

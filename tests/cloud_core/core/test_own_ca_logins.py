@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cloud_core.core import authorities
-from cloud_core.core.authorities import Which
+from cloud_core.core.certificates import authorities
+from cloud_core.core.certificates.authorities import Which
 from cloud_core.model import Identity, Peer, PresentedChain, ProvisionStrategy, Transport
 from shared import certificates
 from shared.credentials import CredentialsType

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp as ocsp_library
 from cryptography.x509.ocsp import OCSPCertStatus
 
-from cloud_core.core import revocation
-from cloud_core.core.revocation import FetchFailed, RevocationChecker
-from cloud_core.core.trust import Fault
+from cloud_core.core.certificates import revocation
+from cloud_core.core.certificates.revocation import FetchFailed, RevocationChecker
+from cloud_core.core.certificates.trust import Fault
 from cloud_core.model import Revocation
 from shared.errors import UntrustedCertificate
 from tests.support.pki import Holder, Leaf, Pki

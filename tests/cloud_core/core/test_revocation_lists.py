@@ -17,8 +17,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud_core.core import crl, ocsp
-from cloud_core.core.crl import StatusUnusable
+from cloud_core.core.certificates import crl, ocsp
+from cloud_core.core.certificates.crl import StatusUnusable
 from tests.support.pki import CLIENT, OCSP_SIGNING, Holder, Pki
 
 PKI = Pki()

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from cloud_core.core import rpc as rpc_module
 from cloud_core.core.downlinks import Ending
-from cloud_core.core.rpc import Answer
-from cloud_core.core.rpc_decisions import FIRST_NUMBER
+from cloud_core.core.rpc import commands as rpc_module
+from cloud_core.core.rpc.commands import Answer
+from cloud_core.core.rpc.decisions import FIRST_NUMBER
 from cloud_core.model import PROVISIONING_IDENTITY
 from shared.errors import (
     DeviceOffline,

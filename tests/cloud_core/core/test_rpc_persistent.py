@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from cloud_core.core import rpc_decisions as decisions
 from cloud_core.core.downlinks import Ending
-from cloud_core.core.rpc import SubmitStrategy
-from cloud_core.core.rpc_decisions import FIRST_NUMBER, NEXT, RpcEvent
+from cloud_core.core.rpc import decisions as decisions
+from cloud_core.core.rpc.commands import SubmitStrategy
+from cloud_core.core.rpc.decisions import FIRST_NUMBER, NEXT, RpcEvent
 from cloud_core.model import Page, RpcStatus
 from shared.device_json import NotJson
 from shared.errors import (

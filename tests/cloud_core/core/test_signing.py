@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from cloud_core.core import signing
-from cloud_core.core.signing_requests import MAX_CSR_CHARS, read_request, requested_name
+from cloud_core.core.certificates import signing
+from cloud_core.core.certificates.signing_requests import MAX_CSR_CHARS, read_request, requested_name
 from cloud_core.model import KnownCertificate
 from shared import certificates
 from shared.errors import InvalidCredentials

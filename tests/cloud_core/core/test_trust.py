@@ -11,8 +11,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud_core.core import trust, trust_faults
-from cloud_core.core.trust import Fault
+from cloud_core.core.certificates import trust, trust_faults
+from cloud_core.core.certificates.trust import Fault
 from cloud_core.model import PresentedChain
 from shared.errors import Reason, UntrustedCertificate
 from tests.support.pki import CLIENT, SERVER, Ca, Holder, Leaf, Pki, generate

@@ -11,8 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from cloud_core.core import trust
-from cloud_core.core.trust import Fault
+from cloud_core.core.certificates import trust
+from cloud_core.core.certificates.trust import Fault
 from cloud_core.model import PresentedChain
 from shared.errors import UntrustedCertificate
 from tests.support.pki import OCSP_SIGNING, SERVER, Holder, Pki

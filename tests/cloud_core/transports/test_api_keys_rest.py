@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from twisted.logger import globalLogPublisher
 
-from cloud_core.core import api_keys
+from cloud_core.core.people import api_keys
 from tests.support.api import ApiUnderTest
 from tests.support.http import HttpPeer
 from tests.support.rest import Rest, id_of, without_threads

@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from twisted.internet.defer import succeed
 
-from cloud_core.core import authority_admin
+from cloud_core.core.certificates import authority_admin
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.provisioning import Policy
 from shared import certificates

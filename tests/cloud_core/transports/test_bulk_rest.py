@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.defer import succeed
 
 from cloud_core.core.bulk import imports
-from cloud_core.transports.http import bulk_routes
+from cloud_core.transports.http.rest import bulk_routes
 from tests.support.rest import Rest, id_of, without_threads
 from tests.support.stores import StoreUnderTest
 

@@ -13,7 +13,8 @@ from typing import Any
 import certifi
 import pytest
 
-from cloud_core.core import chain_profiles, inventory
+from cloud_core.core import inventory
+from cloud_core.core.certificates import chain_profiles
 from cloud_core.model import PresentedChain, ProvisionConfiguration, ProvisionStrategy
 from shared import certificates
 from shared.credentials import X509Certificate, sha3_id

@@ -11,10 +11,10 @@ from uuid import UUID, uuid4
 import jwt
 import pytest
 
-from cloud_core.core.permissions import ACTS, Act, operator_may
+from cloud_core.core.people.permissions import ACTS, Act, operator_may
 from cloud_core.model import NIL_CUSTOMER, DevicePresence, Identity, Role
 from cloud_core.transports.http.device_routes import DeviceRoutes
-from cloud_core.transports.http.est_routes import EstRoutes
+from cloud_core.transports.http.rest.est_routes import EstRoutes
 from shared.messages import ClaimRequest
 from tests.support.rest import Rest, id_of, without_threads
 from tests.support.stores import TENANT, StoreUnderTest

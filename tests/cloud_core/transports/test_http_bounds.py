@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cloud_core.core.logins import Tokens
+from cloud_core.core.people.logins import Tokens
 from cloud_core.transports.http.front import MAX_PIPELINED, MAX_UNSENT_BYTES, Front
 from cloud_core.transports.http.intake import MAX_REST_BODY_BYTES, BoundedSite
 from shared.credentials import AccessToken

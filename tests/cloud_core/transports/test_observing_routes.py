@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.address import IPv4Address
 
-from cloud_core.transports.http.observing_routes import ObservingRoutes
+from cloud_core.transports.http.rest.observing_routes import ObservingRoutes
 from tests.support.api import ApiUnderTest
 from tests.support.http import HttpPeer
 from tests.support.metrics import parsed

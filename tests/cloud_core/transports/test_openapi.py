@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cloud_core.transports.http.openapi import mounted_at
+from cloud_core.transports.http.rest.openapi import mounted_at
 from tests.support.rest import Rest, without_threads
 from tests.support.stores import StoreUnderTest
 

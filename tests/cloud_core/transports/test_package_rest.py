@@ -12,7 +12,7 @@ import pytest
 from cloud_core.core.api import Options
 from cloud_core.storage.interface.packages import BLOCK_BYTES
 from cloud_core.transports.http.intake import MAX_REST_BODY_BYTES
-from cloud_core.transports.http.uploads import OVERHEAD_BYTES
+from cloud_core.transports.http.rest.uploads import OVERHEAD_BYTES
 from tests.support.http import Response
 from tests.support.rest import Rest, id_of, without_threads
 from tests.support.stores import StoreUnderTest

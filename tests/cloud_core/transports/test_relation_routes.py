@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from cloud_core.core.logins import Operator, Tokens
+from cloud_core.core.people.logins import Operator, Tokens
 from cloud_core.model import DEFAULT_TENANT
 from tests.cloud_core.transports.test_http import HttpPeer
 from tests.support.api import ApiUnderTest

@@ -10,11 +10,11 @@ from uuid import uuid4
 import jwt
 import pytest
 
-from cloud_core.core.logins import Operator, Tokens
-from cloud_core.core.permissions import ROLE_ACTS, Act, operator_may
+from cloud_core.core.people.logins import Operator, Tokens
+from cloud_core.core.people.permissions import ROLE_ACTS, Act, operator_may
 from cloud_core.model import DEFAULT_TENANT, UserRole
 from cloud_core.transports.http.calls import CallSupport
-from cloud_core.transports.http.shapes import HIDDEN
+from cloud_core.transports.http.rest.shapes import HIDDEN
 from shared.errors import NotAuthorized
 from tests.cloud_core.transports.test_customer_rest import OPEN_TO_ALL, routes_of
 from tests.support.rest import Rest, id_of, without_threads

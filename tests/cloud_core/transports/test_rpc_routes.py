@@ -17,10 +17,10 @@ from twisted.python.failure import Failure
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import Options
 from cloud_core.core.downlinks import Delivery
-from cloud_core.core.logins import Operator, Tokens
-from cloud_core.core.rpc import RpcOptions
+from cloud_core.core.people.logins import Operator, Tokens
+from cloud_core.core.rpc.commands import RpcOptions
 from cloud_core.model import DEFAULT_TENANT, RpcStatus
-from cloud_core.transports.http.rpc_routes import command_from
+from cloud_core.transports.http.rest.rpc_routes import command_from
 from cloud_core.transports.http.service import HttpService
 from shared.codecs import JSON
 from shared.errors import InvalidArgument

@@ -16,7 +16,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from cloud_core.core.revocation import FetchFailed
+from cloud_core.core.certificates.revocation import FetchFailed
 from cloud_core.transports.http import status_fetcher
 from cloud_core.transports.http.status_fetcher import MAX_REDIRECTS, StatusFetcher
 

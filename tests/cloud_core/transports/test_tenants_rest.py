@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 import pytest
 from twisted.internet.defer import Deferred
 
-from cloud_core.core.logins import Operator
-from cloud_core.core.permissions import ACTS
+from cloud_core.core.people.logins import Operator
+from cloud_core.core.people.permissions import ACTS
 from cloud_core.model import DEFAULT_TENANT, SYSTEM_TENANT
 from shared.errors import InvalidArgument, QuotaExceeded
 from tests.cloud_core.transports.test_roles_rest import ROUTES, filled, status_of

@@ -1,0 +1,1 @@
+"""Certificates: trust, chains, our own authority, revocation, enrolment, expiry."""

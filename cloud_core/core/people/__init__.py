@@ -1,0 +1,1 @@
+"""Operators and their rights: users, roles, tenants, customers, sessions, API keys, audit."""

@@ -1,0 +1,1 @@
+"""Commands to devices and calls from them."""

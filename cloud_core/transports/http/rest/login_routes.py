@@ -1,0 +1,66 @@
+"""Logging in and out, and who one is, over REST (wire-contract.md section 6.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from klein import Klein
+from twisted.python.failure import Failure
+from twisted.web.http import Request
+from werkzeug.exceptions import MethodNotAllowed, NotFound
+
+from cloud_core.core.people.permissions import Act
+from cloud_core.model import NIL_CUSTOMER
+from cloud_core.transports.http.calls import CallSupport, address_of, answers, json_object, no_route
+from cloud_core.transports.http.rest import shapes
+
+
+class LoginRoutes(CallSupport):
+    """Routes by their whole paths; `AdminRoutes` mounts them."""
+
+    app = Klein()
+
+    @app.handle_errors(NotFound, MethodNotAllowed)
+    def no_route(self, request: Request, failure: Failure) -> bytes:
+        return no_route(request, failure)
+
+    @app.route("/api/auth/login", methods=["POST"])
+    @answers
+    async def login(self, request: Request) -> Any:
+        body = json_object(request)
+        username, password = str(body.get("username") or ""), str(body.get("password") or "")
+        return await self._admin.login(username, password, address_of(request))
+
+    @app.route("/api/auth/token", methods=["POST"])
+    @answers
+    async def refresh(self, request: Request) -> Any:
+        return await self._admin.refresh(str(json_object(request).get("refreshToken") or ""))
+
+    @app.route("/api/auth/logout", methods=["POST"])
+    @answers
+    async def logout(self, request: Request) -> Any:
+        """Ends the session: its refresh token is no good any more either."""
+        await self._admin.logout(self.operator(request, Act.USE_OWN_LOGIN))
+
+    @app.route("/api/auth/changePassword", methods=["POST"])
+    @answers
+    async def change_password(self, request: Request) -> Any:
+        """`currentPassword` and `newPassword`; answers with tokens, for all others have ended."""
+        operator, body = self.operator(request, Act.USE_OWN_LOGIN), json_object(request)
+        current, new = str(body.get("currentPassword") or ""), body.get("newPassword")
+        return await self._admin.change_password(operator, current, new, address_of(request))
+
+    @app.route("/api/auth/user", methods=["GET"])
+    @answers
+    async def user(self, request: Request) -> Any:
+        """Who one is; a program with an API key is no user, and has fewer members."""
+        operator = self.operator(request, Act.USE_OWN_LOGIN)
+        if operator.session is not None:
+            user = shapes.user_json(await self._admin.user(operator), operator.tenant_uuid, operator.customer_uuid)
+            return user | {"role": operator.shown_role}
+        return {
+            "id": shapes.entity_id("USER", operator.user_uuid), "email": operator.username, "name": operator.username,
+            "authority": operator.authority, "role": operator.shown_role,
+            "tenantId": shapes.entity_id("TENANT", operator.tenant_uuid),
+            "customerId": shapes.entity_id("CUSTOMER", operator.customer_uuid or NIL_CUSTOMER),
+        }  # fmt: skip
