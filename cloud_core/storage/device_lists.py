@@ -110,7 +110,8 @@ class ReadsDeviceLists(ReadsCustomers):
         return numbers, max(self._total(rows, key), first + len(numbers) if numbers else 0)
 
     def _ordered(self, rows: Select[Any], columns: list[Any], is_descending: bool, size: int, first: int) -> list[int]:
-        ordered = rows.order_by(*(one.desc() if is_descending else one for one in (*columns, _c.id)))
+        whole = columns if columns[-1] is _c.name else [*columns, _c.id]  # a name is one device's
+        ordered = rows.order_by(*(one.desc() if is_descending else one for one in whole))
         return [row[0] for row in self._query(ordered.limit(size).offset(first))] if size else []
 
     def _by_profile(self, rows: Select[Any], page: Page, order: list[int], key: Any) -> tuple[list[int], int]:

@@ -7,13 +7,14 @@ because devices wait behind them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 from cloud_core.core import inventory
-from cloud_core.core.assignments import tell_new_device
+from cloud_core.core.assignments import has_packages, tell_assigned
 from cloud_core.core.bulk.planning import Surroundings, Verdict, planned, surroundings, verdict_on
 from cloud_core.core.bulk.rows import Wish, wish_of
 from cloud_core.core.tokens import new_secret, new_uuid
@@ -24,7 +25,7 @@ from shared.credentials import AccessToken
 from shared.errors import InvalidArgument, NotFound, PlatformError, Unavailable
 from shared.messages import Attributes, AttributesChange, Value
 
-APPLIED_AT_ONCE = 100
+APPLIED_AT_ONCE = 50
 UNDONE_AT_ONCE = 50
 DISCARDED_AT_ONCE = 1_000
 _DONE_AS = {RowStatus.CREATE: RowStatus.CREATED, RowStatus.UPDATE: RowStatus.UPDATED}
@@ -163,11 +164,12 @@ def apply_piece(tx: Tx, batch_id: int, now_ms: int) -> Piece | None:
     stopper = next((one for one in zip(open_rows, verdicts, strict=True) if one[1].status in BAD), None)
     if batch.is_atomic and stopper is not None:
         return _stop(tx, piece, *stopper)
-    before = [row.status for row in rows]
+    before = Counter(row.status for row in rows)
     _write(tx, piece, around, list(zip(open_rows, wishes, verdicts, strict=True)), now_ms)
-    for old, row in zip(before, rows, strict=True):
-        batch.count(old, -1)
-        batch.count(row.status)
+    for status, count in before.items():
+        batch.count(status, -count)
+    for status, count in Counter(row.status for row in rows).items():
+        batch.count(status, count)
     batch.position = rows[-1].number
     tx.update_batch_rows(batch.id, [row for row in rows if row.status not in BAD or row in open_rows])
     tx.update_batch(batch)
@@ -220,13 +222,15 @@ def _create(
 ) -> None:
     tenant_id = piece.batch.tenant_id
     profiles = {kind: _profile(tx, around, tenant_id, kind, now_ms) for kind in {wish.type for _, wish, _ in work}}
+    with_packages = {kind for kind, profile in profiles.items() if has_packages(profile.document)}
     devices = [_new_device(tenant_id, around, wish, profiles[wish.type].id, now_ms) for _, wish, _ in work]
     numbers = tx.insert_devices(devices)
     credentials = [wish.credentials or AccessToken(new_secret()) for _, wish, _ in work]
     tx.insert_credentials(list(zip(numbers, credentials, strict=True)), now_ms=now_ms)
     for number, device, (row, wish, _) in zip(numbers, devices, work, strict=True):
         row.status, row.device_uuid, row.code, row.detail = RowStatus.CREATED, device.uuid, "", ""
-        tell_new_device(tx, number, profiles[wish.type].document, now_ms=now_ms)
+        if wish.type in with_packages:
+            tell_assigned(tx, number, now_ms=now_ms)
         _write_data(tx, number, wish, now_ms)
         if wish.credentials is not None:
             piece.changed.append(number)  # a login with them may have been refused, and remembered

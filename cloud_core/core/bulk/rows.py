@@ -64,7 +64,7 @@ class Wish:
 def wish_of(number: int, cells: dict[str, Any], *, casts: bool) -> Wish:
     """`casts`: texts of attributes are read as ThingsBoard reads them (numbers, booleans, JSON). Raises: RowFault."""
     for column, cell in cells.items():
-        if "\0" in text_of(cell):
+        if "\0" in (cell if isinstance(cell, str) else text_of(cell)):
             raise RowFault("MALFORMED", f"The column '{column}' holds a NUL character; remove it")
     name = _text(cells, NAME)
     if not name:

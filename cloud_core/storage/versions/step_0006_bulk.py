@@ -8,7 +8,7 @@ from alembic import op
 from cloud_core.storage import schema
 
 revision = "0006"
-down_revision = "0005"
+down_revision = "0004"
 
 
 def upgrade() -> None:

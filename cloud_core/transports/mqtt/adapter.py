@@ -106,7 +106,7 @@ class MqttAdapter(Exchange):
         self.received_ms = received_ms = received_ms or self.api.now_ms()
         if self._gateway is not None:
             self._gateway.heard()
-        rest = iter(packets)
+        rest, taken = iter(packets), self._taken
         for packet in rest:
             if type(packet) is Publish:
                 parse = self._telemetry.get(packet.topic)
@@ -118,7 +118,7 @@ class MqttAdapter(Exchange):
                         samples, ids = [], []
                         self._drop(packet, error)
                     else:
-                        self._taken.telemetry += 1
+                        taken.telemetry += 1
                         if packet.qos:
                             ids.append(packet.packet_id)
                         continue
@@ -243,8 +243,10 @@ class MqttAdapter(Exchange):
         if not samples and not ids:
             return
         assert self._identity is not None
+        data_points = 0
         for _, values in samples:
-            self._taken.data_points += len(values)
+            data_points += len(values)
+        self._taken.data_points += data_points
         slots = self._all_slots()
         slot = slots.take(ids)
 

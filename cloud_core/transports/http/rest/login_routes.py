@@ -13,6 +13,7 @@ from cloud_core.core.people.permissions import Act
 from cloud_core.model import NIL_CUSTOMER
 from cloud_core.transports.http.calls import CallSupport, address_of, answers, json_object, no_route
 from cloud_core.transports.http.rest import shapes
+from shared import errors
 
 
 class LoginRoutes(CallSupport):
@@ -53,10 +54,14 @@ class LoginRoutes(CallSupport):
     @app.route("/api/auth/user", methods=["GET"])
     @answers
     async def user(self, request: Request) -> Any:
-        """Who one is; a program with an API key is no user, and has fewer members."""
+        """Who one is; a program with an API key, or this machine's own token, is no user and has fewer members."""
         operator = self.operator(request, Act.USE_OWN_LOGIN)
-        if operator.session is not None:
-            user = shapes.user_json(await self._admin.user(operator), operator.tenant_uuid, operator.customer_uuid)
+        try:
+            known = await self._admin.user(operator)
+        except errors.NotFound:
+            known = None
+        if known is not None and known.uuid == operator.user_uuid:  # a key may be called as some user is
+            user = shapes.user_json(known, operator.tenant_uuid, operator.customer_uuid)
             return user | {"role": operator.shown_role}
         return {
             "id": shapes.entity_id("USER", operator.user_uuid), "email": operator.username, "name": operator.username,
