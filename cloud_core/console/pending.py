@@ -55,7 +55,7 @@ def _decides(word: str, help_text: str) -> click.Command:
             body: dict[str, Any] = {"all": True} if is_all else {"textSearch": search}
             done = call(lambda: client.post(f"{path}/{word}", body))["names"]
         if as_json:
-            click.echo(json.dumps({"names": done, "isDryRun": dry_run}, indent=2))
+            click.echo(json.dumps({"names": done, "dryRun": dry_run}, indent=2))
             return
         click.echo(f"{'Would ' if dry_run else ''}{word}{'' if dry_run else 'ed'}: {', '.join(done) or 'none'}")
 

@@ -23,6 +23,7 @@ from cloud_core.core.downlinks import Ending
 from cloud_core.core.histories import AggregateQuery, Removal
 from cloud_core.core.keys.approvals import ApprovalsApi
 from cloud_core.core.keys.key_admin import KeysApi
+from cloud_core.core.line_ration import LineRation
 from cloud_core.core.lists import ListsApi
 from cloud_core.core.names import MAX_NAME_CHARS
 from cloud_core.core.people import audit
@@ -40,7 +41,6 @@ from cloud_core.core.relations import DeviceSearch
 from cloud_core.core.replacement import ReplacementApi
 from cloud_core.core.unique_names import REFUSE, Naming
 from cloud_core.model import (
-    DEFAULT_TENANT,
     EVERY_DEVICE,
     Attempt,
     AttributeEntry,
@@ -69,6 +69,7 @@ from shared.errors import (
 from shared.messages import Attributes, Sample, Value
 
 MAX_BULK_ROWS = 10_000
+MAX_FAILED_LOGINS = 10  # in the audit, in LineRation's span: strangers cannot push out what operators did
 MAX_LOGINS = 32  # whose passwords are being compared: each takes 19 MiB and a thread
 
 
@@ -101,6 +102,7 @@ class AdminApi(Asking):
         self.approvals = ApprovalsApi(store=store, audit=api.audit, now_ms=api.now_ms)
         self._tokens = Tokens(jwt_key)
         self._login_count = 0  # under way
+        self._failed_logins = LineRation(MAX_FAILED_LOGINS)
 
     # -- logins -----------------------------------------------------------------------------------
 
@@ -168,7 +170,9 @@ class AdminApi(Asking):
             self._login_count -= 1
         if known is None or not is_right:
             failed.record(source, key, now_s)
-            await self._decide(audit.record_failed_login, key, address, self._api.now_ms())
+            is_due, left_out = self._failed_logins.take(now_s)
+            if is_due:
+                await self._decide(audit.record_failed_login, key, address, self._api.now_ms(), left_out)
             return None
         return known
 
@@ -421,9 +425,8 @@ class AdminApi(Asking):
         return attempt
 
     async def attempts(self, operator: Operator, limit: int) -> list[Attempt]:
-        """The tenant's; those with a key that nobody knows are shown to the installation's first tenant."""
-        is_first = operator.tenant_uuid == DEFAULT_TENANT
-        return await self._read(inventory.attempts, operator.tenant_id, is_first, limit)
+        """The tenant's, and those of nobody's keys for whom `Operator.sees_unassigned`."""
+        return await self._read(inventory.attempts, operator.tenant_id, operator.sees_unassigned, limit)
 
 
 def _operator_of(user: User, tenant: UUID | None, customer: Customer | None) -> Operator:

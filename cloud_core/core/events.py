@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from cloud_core.core.people.logins import Operator
 from cloud_core.core.provisioning import SUCCESS, Decided
 from cloud_core.core.tokens import new_reference
 from cloud_core.model import AuditEntry, Identity, ProvisionStrategy
@@ -20,13 +21,14 @@ from shared.errors import ApprovalPending, Unavailable
 KEPT = 2_000  # events that can be asked for again
 MAX_QUEUED = 500  # of one listener
 MAX_LISTENERS = 200
+MAX_OF_ONE = 10  # connections of one user or API key
 MAX_BEATS = 240  # then a listener has to come again, with a token that is still good
 GAP = "gap"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`tenant_id` None: for everybody, as the attempts of devices that showed no known key are."""
+    """`tenant_id` None: of nobody's, as the attempts of devices that showed no known key are."""
 
     number: int
     kind: str
@@ -38,12 +40,17 @@ class Event:
 class Listener:
     """Events for one connection. `wake` is called when there is something in `take`, and for each beat."""
 
-    tenant_id: int
+    operator: Operator
     wake: Callable[[], None]
     end: Callable[[], None]
     _queue: deque[Event] = field(default_factory=deque)
-    _last: int = 0
     beats: int = 0
+
+    def may_hear(self, event: Event) -> bool:
+        """As the lists show it."""
+        if event.tenant_id is None:
+            return self.operator.sees_unassigned
+        return event.tenant_id == self.operator.tenant_id
 
     def offer(self, event: Event) -> None:
         if len(self._queue) >= MAX_QUEUED:
@@ -74,17 +81,19 @@ class Events:
         event = Event(self._number, kind, tenant_id, data)
         self._kept.append(event)
         for listener in tuple(self._listeners):
-            if tenant_id in (None, listener.tenant_id):
+            if listener.may_hear(event):
                 listener.offer(event)
                 listener.wake()
 
-    def listen(self, tenant_id: int, last_id: str, wake: Callable[[], None], end: Callable[[], None]) -> Listener:
+    def listen(self, operator: Operator, last_id: str, wake: Callable[[], None], end: Callable[[], None]) -> Listener:
         """`last_id`: of the last event that was seen, empty for none. Raises: Unavailable."""
         if len(self._listeners) >= MAX_LISTENERS:
             raise Unavailable(f"{MAX_LISTENERS} listen already", retry_after_s=30.0)
-        listener = Listener(tenant_id, wake, end)
+        if sum(one.operator.user_uuid == operator.user_uuid for one in self._listeners) >= MAX_OF_ONE:
+            raise Unavailable(f"This login listens on {MAX_OF_ONE} connections already; close one", retry_after_s=30.0)
+        listener = Listener(operator, wake, end)
         for event in self._since(last_id):
-            if event.tenant_id in (None, tenant_id):
+            if event.kind == GAP or listener.may_hear(event):
                 listener.offer(event)
         self._listeners.add(listener)
         return listener

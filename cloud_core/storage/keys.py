@@ -99,9 +99,9 @@ class WritesKeys(ReadsKeys):
     def delete_provision_key(self, key_id: int) -> None:
         self._write(self._once(_DELETE), id=key_id)
 
-    def lock_key_use(self, key_id: int) -> int:
-        used: int = self._row(self._once(_LOCK_USE), id=key_id)[0]
-        return used
+    def lock_key_use(self, key_id: int) -> int | None:
+        row = self._row(self._once(_LOCK_USE), id=key_id)
+        return None if row is None else int(row[0])
 
     def count_key_use(self, key_id: int) -> None:
         self._write(self._once(_COUNT_USE), b_id=key_id)

@@ -96,7 +96,7 @@ def test_waiting_devices_are_accepted_and_rejected(shell: Shell, core: CoreProce
     asked = {name: shell.provision(name, shown) for name in ("G-1", "G-2")}
     assert {reason for reason, _ in asked.values()} == {"APPROVAL_PENDING"}
     assert "G-1" in shell.out("provisioning", "pending") and "G-2" in shell.out("provisioning", "pending")
-    assert shell.json("provisioning", "accept", "--all", "--dry-run") == {"names": ["G-2", "G-1"], "isDryRun": True}
+    assert shell.json("provisioning", "accept", "--all", "--dry-run") == {"names": ["G-2", "G-1"], "dryRun": True}
     assert "accepted: G-1" in shell.out("provisioning", "accept", "G-1")
     assert "rejected: G-2" in shell.out("provisioning", "reject", "--search", "G-2")
     assert [shell.provision(name, shown)[0] for name in ("G-1", "G-2")] == ["SUCCESS", "PROVISIONING_DISABLED"]

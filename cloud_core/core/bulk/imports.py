@@ -196,11 +196,14 @@ class ImportsApi(Asking):
 
 
 def _of_batch(batch: Batch) -> Subject | None:
-    """What only was planned, or is refused, changes nothing."""
+    """By its id, under which the rows say what became of each device. What was only planned, or is refused, changes
+    nothing."""
     if batch.state in (BatchState.PLANNED, BatchState.REFUSED):
         return None
     how = "all rows or none" if batch.is_atomic else "the good rows"
-    return Subject(batch.uuid, str(batch.options.get("file", "")), f"{batch.row_count} rows, {how}, {batch.state}")
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(batch.counts.items()) if count)
+    detail = f"{batch.row_count} rows ({counts}), {how}, {batch.state}"
+    return Subject(batch.uuid, str(batch.options.get("file", "")), detail)
 
 
 def _digest(file: BinaryIO, options: ImportOptions) -> bytes:

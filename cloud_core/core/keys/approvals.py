@@ -89,7 +89,8 @@ class ApprovalsApi(Asking):
         return await self._read(_page, operator.tenant_id, wanted, page)
 
     async def decide(self, operator: Operator, uuid: UUID, status: RequestStatus) -> PendingRequest:
-        """NotFound; InvalidArgument for one that was decided otherwise, or is over."""
+        """What was decided before may be decided otherwise until the device has come in. NotFound; InvalidArgument
+        for one that is over."""
         args = (operator.tenant_id, uuid, status, self._now_ms())
         return await self._decide_by(operator, Deed(status.value, "PROVISION_REQUEST", _subject), _decide_one, *args)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from uuid import UUID
 
 from cloud_core.core.asking import Asking
@@ -37,7 +38,10 @@ class KeysApi(Asking):
         self._now_ms = now_ms
 
     async def rotate(self, operator: Operator, uuid: UUID, overlap_s: int) -> DeviceProfile:
-        """A new secret; the old one is valid for `overlap_s` more (0: no more). NotFound, InvalidArgument."""
+        """A new secret; the old one is valid for `overlap_s` more (0: no more).
+
+        Raises: NotFound; InvalidArgument, also while a former secret is valid, unless it shall end with the old one.
+        """
         if not 0 <= overlap_s <= MAX_OVERLAP_S:
             raise InvalidArgument(f"Validation error: overlapSeconds must be 0 to {MAX_OVERLAP_S}")
         now_ms = self._now_ms()
@@ -47,7 +51,7 @@ class KeysApi(Asking):
         until_ms = now_ms + overlap_s * 1000 if overlap_s else 0
         detail = f"secret rotated, the former one is valid for {overlap_s} s"
         deed = Deed("SECRET_ROTATED", "DEVICE_PROFILE", lambda one: Subject(one.uuid, one.name, detail))
-        args = (operator.tenant_id, uuid, fresh, until_ms, tags)
+        args = (operator.tenant_id, uuid, fresh, until_ms, tags, now_ms)
         return await self._decide_by(operator, deed, rotate, *args)
 
     async def adoption(self, operator: Operator, uuid: UUID) -> Adopted:
@@ -86,13 +90,22 @@ class KeysApi(Asking):
 
 
 def rotate(
-    tx: Tx, tenant_id: int, uuid: UUID, fresh: str, former_until_ms: int, tags: tuple[bytes, ...]
+    tx: Tx, tenant_id: int, uuid: UUID, fresh: str, former_until_ms: int, tags: tuple[bytes, ...], now_ms: int
 ) -> DeviceProfile:
-    """`tags`: of the secrets whose use is counted from now on. Raises: NotFound, InvalidArgument."""
+    """`tags`: of the secrets whose use is counted from now on. Raises: NotFound, InvalidArgument.
+
+    Two secrets are valid at most, and who rotates again, perhaps for an answer that was lost, ends none unawares.
+    """
     stored = found(tx.profile(tenant_id, uuid), "Device profile", uuid)
     provision = stored.provision
     if provision.strategy is ProvisionStrategy.X509_CERTIFICATE_CHAIN or not provision.secret:
         raise InvalidArgument("This device profile has no provision secret that could be rotated")
+    if former_until_ms and provision.former_secret and now_ms < provision.former_until_ms:
+        until = datetime.fromtimestamp(provision.former_until_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        raise InvalidArgument(
+            f"The secret of before the last rotation is valid until {until}; rotate after that, or at once with "
+            "overlapSeconds 0, which ends it and the current one"
+        )
     former = provision.secret if former_until_ms else ""
     rotated = replace(provision, secret=fresh, former_secret=former, former_until_ms=former_until_ms)
     tx.update_profile(replace(stored, provision=rotated))

@@ -44,9 +44,17 @@ def check(key: ProvisionKey, request: ProvisionRequest, name: str, peer: Peer, n
 
 
 def check_budget(tx: Tx, key: ProvisionKey) -> None:
-    """Right before the first write, for the key's row is locked by it. Raises: QuotaExceeded."""
+    """Right before the first write, for the key's row is locked by it.
+
+    Raises: QuotaExceeded; InvalidProvisionCredentials where another node has deleted the key a moment ago.
+    """
     budget = key.rules.budget
-    if budget and tx.lock_key_use(key.id) >= budget:
+    if not budget:
+        return
+    used = tx.lock_key_use(key.id)
+    if used is None:
+        raise InvalidProvisionCredentials(f"provision key '{key.name}' was deleted")
+    if used >= budget:
         raise QuotaExceeded(f"provision key '{key.name}' has let in its {budget} devices")
 
 

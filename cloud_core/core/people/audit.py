@@ -79,14 +79,16 @@ def record(
     return entry
 
 
-def record_failed_login(tx: Tx, username: str, address: str, now_ms: int) -> AuditEntry:
-    """In the chain of the user's tenant; of the first one where nobody has that name."""
+def record_failed_login(tx: Tx, username: str, address: str, now_ms: int, left_out: int = 0) -> AuditEntry:
+    """In the chain of the user's tenant; of the first one where nobody has that name. `left_out`: not recorded, for
+    there were too many."""
     user = tx.user_by_name(username)
     tenant_id = user.tenant_id if user is not None else tx.tenant_id(DEFAULT_TENANT)
     assert tenant_id is not None, "the store makes the default tenant"
     who = Somebody(username, tenant_id)
     uuid = user.uuid if user is not None else None
-    return record(tx, who, "LOGIN_FAILED", "USER", uuid, username, f"from {address}", now_ms=now_ms)
+    detail = f"from {address}" + (f"; {left_out} more before it were left out" if left_out else "")
+    return record(tx, who, "LOGIN_FAILED", "USER", uuid, username, detail, now_ms=now_ms)
 
 
 def _text(value: str, limit: int) -> str:

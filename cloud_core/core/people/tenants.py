@@ -67,7 +67,8 @@ class TenantsApi(Asking):
 
     async def delete(self, operator: Operator, uuid: UUID, *, with_devices: bool) -> None:
         """With all that it has, its audit too; what was begun and not ended is ended by another call. Both deeds
-        are in the audit of whoever deletes it, with the end of the tenant's own chain: a copy of that can be judged.
+        are in the chain of the system, whose administrators alone delete tenants, the last with the last number and
+        hash of the tenant's own chain, which ends with it: a copy of that chain can still be judged.
 
         Raises: NotFound; InvalidArgument for the first tenant, and where it has devices unless `with_devices`.
         """

@@ -27,8 +27,8 @@ class WriteKeys(ReadKeys, Protocol):
         """Writes rules and `is_enabled`."""
 
     def delete_provision_key(self, key_id: int) -> None: ...
-    def lock_key_use(self, key_id: int) -> int:
-        """How many devices it has let in; nobody else counts until the end of this transaction."""
+    def lock_key_use(self, key_id: int) -> int | None:
+        """How many devices it has let in; nobody else counts until the end of this transaction. None: it is gone."""
 
     def count_key_use(self, key_id: int) -> None: ...
     def add_secret_uses(self, rows: Sequence[tuple[int, bytes, SecretUse]]) -> None:

@@ -9,6 +9,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import create_engine, text
 
+from cloud_core.core import admin
+from cloud_core.core.admin import MAX_FAILED_LOGINS
 from cloud_core.core.people import audit
 from cloud_core.core.people.audit import Audit, Deed, Somebody, Subject
 from cloud_core.model import AuditFilter, Page
@@ -170,3 +172,36 @@ def test_nodes_that_share_a_database_extend_one_chain(postgresql: Callable[[], s
     assert verdict(nodes[0]).fault == ""
     for node in nodes:
         node.close()
+
+
+def test_a_chain_verifies_while_another_node_removes_its_beginning(postgresql: Callable[[], str]) -> None:
+    """A look-up of several statements sees one state of the database, whatever is committed between them."""
+    url = postgresql()
+    reading, other = open_store(url), open_store(url)
+    for at_ms in range(1, 4):
+        add(reading, f"e{at_ms}", at_ms)
+
+    def verify(tx: Any) -> Any:
+        head = tx.audit_head(TENANT)
+        assert other.run(audit.trim, 1, 0) == 2
+        return head, tx.audit_after(TENANT, head.first_number, head.number, 10)
+
+    head, found = reading.survey(verify)
+    assert ([one.number for one in found], head.number) == ([1, 2, 3], 3)
+    assert (verdict(reading).fault, verdict(reading).first_number) == ("", 3)
+    for node in (reading, other):
+        node.close()
+
+
+def test_strangers_cannot_fill_the_audit(sqlite_store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed logins from many places are recorded up to a rate; the next one recorded says how many were not."""
+    without_threads(monkeypatch)
+    monkeypatch.setattr(admin, "is_password_right", lambda _user, _password: False)
+    rest = Rest(sqlite_store)
+    login = ("POST", "/api/auth/login", {"username": "nobody", "password": "x"})
+    for _ in range(MAX_FAILED_LOGINS + 5):
+        assert rest.call(*login)[0] == 401
+    assert len(entries(sqlite_store)) == MAX_FAILED_LOGINS
+    rest.api.now_s += 11
+    assert rest.call(*login)[0] == 401
+    assert entries(sqlite_store)[0].detail.endswith("; 5 more before it were left out")

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
+import jwt
 import pytest
 
 from cloud_core.core import events as events_module
 from cloud_core.core.events import GAP, MAX_BEATS, Events
-from cloud_core.model import Identity, Role
+from cloud_core.core.people.logins import TOKEN_S, Operator
+from cloud_core.model import Identity, Role, UserRole
+from cloud_core.transports.http.rest.event_routes import KINDS
 from shared.errors import Unavailable
 from tests.cloud_core.core.test_provision_keys import OWN, Plant
+from tests.support.rest import ADMINISTRATOR, Rest
 from tests.support.stores import TENANT, StoreUnderTest
 
+OTHER = replace(ADMINISTRATOR, tenant_id=TENANT + 1, tenant_uuid=UUID(int=8), user_uuid=UUID(int=9))
 
-def listen(events: Events, last_id: str = "", tenant_id: int = TENANT) -> Any:
-    return events.listen(tenant_id, last_id, lambda: None, lambda: None)
+
+def listen(events: Events, last_id: str = "", who: Operator = ADMINISTRATOR) -> Any:
+    return events.listen(who, last_id, lambda: None, lambda: None)
 
 
 def kinds(listener: Any) -> list[str]:
     return [one.kind for one in listener.take()]
 
 
-def test_a_listener_hears_its_own_tenant_and_what_is_nobodys() -> None:
-    """Events of another tenant are not told."""
+def test_a_listener_hears_its_own_tenant_and_the_first_one_what_is_nobodys() -> None:
+    """As the lists show them: nothing of another tenant, and unknown keys to the installation's first tenant alone."""
     events = Events()
-    mine = listen(events)
+    mine, others = listen(events), listen(events, who=OTHER)
     for tenant_id, kind in ((TENANT, "a"), (TENANT + 1, "b"), (None, "c")):
         events.publish(tenant_id, kind, {})
-    assert kinds(mine) == ["a", "c"]
+    assert (kinds(mine), kinds(others)) == (["a", "c"], ["b"])
+    seen = f"{events.epoch}-0"
+    assert (kinds(listen(events, seen)), kinds(listen(events, seen, OTHER))) == (["a", "c"], ["b"])
     events.leave(mine)
     events.publish(TENANT, "d", {})
     assert kinds(mine) == []
@@ -82,9 +93,9 @@ def test_listeners_are_bounded_and_end_after_a_time(monkeypatch: pytest.MonkeyPa
     """There is a limit of listeners, and each has to come again with a token that is still good."""
     monkeypatch.setattr(events_module, "MAX_LISTENERS", 1)
     events, ended = Events(), []
-    events.listen(TENANT, "", lambda: None, lambda: ended.append(True))
+    events.listen(ADMINISTRATOR, "", lambda: None, lambda: ended.append(True))
     with pytest.raises(Unavailable):
-        listen(events)
+        listen(events, who=OTHER)
     for _ in range(MAX_BEATS):
         events.beat()
     assert not ended
@@ -92,12 +103,24 @@ def test_listeners_are_bounded_and_end_after_a_time(monkeypatch: pytest.MonkeyPa
     assert ended
 
 
+def test_nobody_takes_the_place_of_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One login has a few connections at once; others still find room, and it does when it leaves one."""
+    monkeypatch.setattr(events_module, "MAX_OF_ONE", 2)
+    events = Events()
+    first, _ = listen(events), listen(events)
+    with pytest.raises(Unavailable, match="2 connections"):
+        listen(events)
+    listen(events, who=OTHER)
+    events.leave(first)
+    listen(events)
+
+
 class Watcher:
     """`GET /api/events` on a connection of its own."""
 
-    def __init__(self, plant: Plant, query: str = "", headers: str = "") -> None:
+    def __init__(self, plant: Plant, query: str = "", headers: str = "", by: str | None = None) -> None:
         self.peer = plant.rest.another_caller()
-        head = f"GET /api/events{query} HTTP/1.1\r\nHost: h\r\n{self.peer.headers(None)}{headers}\r\n"
+        head = f"GET /api/events{query} HTTP/1.1\r\nHost: h\r\n{self.peer.headers(by)}{headers}\r\n"
         self.peer.send(head.encode())
         self.peer.settle()
 
@@ -128,6 +151,53 @@ def test_attempts_devices_approvals_and_the_audit_are_told_over_http(sqlite_stor
     plant.api.api.events.stop()
     assert watcher.text().endswith("0\r\n\r\n")
     assert "400" in Watcher(plant, "?kinds=weather").text()
+
+
+def test_a_stream_ends_with_the_login_that_opened_it(sqlite_store: StoreUnderTest) -> None:
+    """What happens after a logout, or the end of a user, is not told any more."""
+    plant = Plant(sqlite_store)
+    login = replace(ADMINISTRATOR, session=UUID(int=5))
+    watcher, other = Watcher(plant, by=Rest.token_of(login)), Watcher(plant)
+    assert plant.rest.call("POST", "/api/auth/logout", by=Rest.token_of(login))[0] == 200
+    plant.ask("SN-1", OWN)
+    text = watcher.text()
+    assert text.endswith("0\r\n\r\n") and "event: attempt" not in text
+    assert "event: attempt" in other.text()
+
+
+def test_a_stream_ends_with_its_token(sqlite_store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An expired token hears nothing more; the client comes again with a new one and its Last-Event-ID."""
+    plant = Plant(sqlite_store)
+    watcher = Watcher(plant)
+    plant.ask("SN-1", OWN)
+    assert "event: attempt" in watcher.text()
+    now_s = time.time() + TOKEN_S + 1
+
+    def expired(*_args: Any, **_options: Any) -> None:  # the library reads a clock of its own
+        raise jwt.ExpiredSignatureError
+
+    monkeypatch.setattr(time, "time", lambda: now_s)
+    monkeypatch.setattr(jwt, "decode", expired)
+    plant.api.api.events.beat()
+    assert watcher.text().endswith("0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("role", "refused"),
+    [(UserRole.VIEWER, {"approval", "audit"}), (UserRole.OPERATOR, {"audit"}), (UserRole.ADMINISTRATOR, set())],
+)
+def test_a_role_hears_what_it_may_list(sqlite_store: StoreUnderTest, role: UserRole, refused: set[str]) -> None:
+    """Kinds whose lists are closed to a role are not told to it, whether it asks for them or for everything."""
+    plant = Plant(sqlite_store, approval="REQUIRED")
+    by = Rest.token_of(replace(ADMINISTRATOR, role=role, user_uuid=UUID(int=77)))
+    for kind in KINDS:
+        assert ("403" in Watcher(plant, f"?kinds={kind}", by=by).text()) == (kind in refused)
+    watcher = Watcher(plant, by=by)
+    watcher.text()
+    plant.ask("SN-1", OWN)
+    plant.rest.made("/api/customer", {"title": "Ann"})
+    text = watcher.text()
+    assert {kind for kind in ("attempt", "approval", "audit") if f"event: {kind}" not in text} == refused
 
 
 def test_approvals_are_told_when_they_wait_and_when_they_are_decided(sqlite_store: StoreUnderTest) -> None:

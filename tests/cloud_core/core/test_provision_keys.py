@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from cloud_core.core import provisioning
+from cloud_core.core.keys import provision_keys
 from cloud_core.core.provisioning import Policy
 from cloud_core.model import Peer, Transport
+from shared.errors import InvalidProvisionCredentials, QuotaExceeded
+from shared.messages import ProvisionRequest, ProvisionResponse
 from tests.support.rest import Rest, id_of
-from tests.support.stores import StoreUnderTest
+from tests.support.stores import StoreUnderTest, open_store
 
 OWN = {"provision_key": "own-key-0001", "provision_secret": "own-secret"}
 
@@ -78,6 +83,19 @@ def test_an_overlap_of_nothing_ends_the_old_secret_at_once(plant: Plant) -> None
     assert plant.rest.call("POST", f"{plant.path}/rotateSecret", {"overlapSeconds": 0})[0] == 200
     assert plant.ask("SN-1", OWN) == "INVALID_PROVISION_CREDENTIALS"
     assert plant.rest.call("POST", f"{plant.path}/rotateSecret", {})[0] == 400
+
+
+def test_a_second_rotation_does_not_cut_the_overlap_of_the_first(plant: Plant) -> None:
+    """Who rotates again, perhaps since an answer was lost, locks out no device that was promised time."""
+    assert plant.rest.call("POST", f"{plant.path}/rotateSecret", {"overlapSeconds": 60})[0] == 200
+    status, error = plant.rest.call("POST", f"{plant.path}/rotateSecret", {"overlapSeconds": 90})
+    assert status == 400 and "overlapSeconds 0" in error["message"]
+    assert plant.ask("SN-1", OWN) == "SUCCESS"
+    assert plant.rest.call("POST", f"{plant.path}/rotateSecret", {"overlapSeconds": 0})[0] == 200
+    assert plant.ask("SN-2", OWN) == "INVALID_PROVISION_CREDENTIALS"
+    assert plant.rest.call("POST", f"{plant.path}/rotateSecret", {"overlapSeconds": 60})[0] == 200
+    plant.api.now_s += 60
+    assert plant.rest.call("POST", f"{plant.path}/rotateSecret", {"overlapSeconds": 60})[0] == 200
 
 
 def test_saving_the_profile_keeps_the_overlap(plant: Plant) -> None:
@@ -172,3 +190,44 @@ def test_rules_that_cannot_be_are_refused(sqlite_store: StoreUnderTest, body: di
         plant.rest.call("POST", "/api/deviceProfile", taken | {"provisionDeviceKey": made["provisionDeviceKey"]})[0]
         == 400
     )
+
+
+def _let_in(tx: Any, name: str, shown: dict[str, str]) -> Any:
+    request = ProvisionRequest(device_name=name, **shown)
+    peer, digest = Peer(Transport.HTTP, "192.0.2.1"), name.encode().ljust(16)
+    return provisioning.attempt(tx, request, digest, peer, 1, Policy(), {}).outcome
+
+
+def test_nodes_that_share_a_database_keep_to_one_budget(postgresql: Callable[[], str]) -> None:
+    """Two nodes that let devices in at the same time count on one row: not one device more than the budget."""
+    url = postgresql()
+    nodes = [open_store(url), open_store(url)]
+    _, shown = Plant(nodes[0]).add("k", budget=20)
+    answers: list[list[Any]] = [[], []]
+    for count in range(30):
+        for which, (node, mine) in enumerate(zip(nodes, answers, strict=True)):
+            node.store.submit(_let_in, (f"SN-{which}-{count}", shown), mine.append)
+    for node, mine in zip(nodes, answers, strict=True):
+        node.reactor.run_until(lambda mine=mine: len(mine) == 30)
+    said = [one for mine in answers for one in mine]
+    assert [isinstance(one, ProvisionResponse) for one in said].count(True) == 20
+    assert [isinstance(one, QuotaExceeded) for one in said].count(True) == 40
+    for node in nodes:
+        node.close()
+
+
+def test_a_key_deleted_by_another_node_meanwhile_lets_nobody_in(postgresql: Callable[[], str]) -> None:
+    """The request is refused as with an unknown key; nothing fails."""
+    url = postgresql()
+    nodes = [open_store(url), open_store(url)]
+    shown = Plant(nodes[0]).add("k", budget=20)[1]
+
+    def race(tx: Any) -> Any:
+        key, _ = tx.provision_key(shown["provision_key"])
+        nodes[1].run(lambda other: other.delete_provision_key(key.id))
+        return provision_keys.check_budget(tx, key)
+
+    with pytest.raises(InvalidProvisionCredentials):
+        nodes[0].run(race)
+    for node in nodes:
+        node.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -13,13 +14,17 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.events import GAP, Event, Events
+from cloud_core.core.people.logins import Operator
 from cloud_core.core.people.permissions import Act
 from cloud_core.transports.http.calls import CallSupport, answers, no_route, query
-from shared.errors import InvalidArgument, NotAuthorized
+from shared.errors import InvalidArgument, NotAuthorized, PlatformError
 
 EVENT_TYPE = "text/event-stream"
-AUDIT = "audit"
-KINDS = ("attempt", "deviceCreated", "gateway", "approval", AUDIT)
+# Who is told of what: whoever may list it.
+KINDS = {
+    "attempt": Act.READ, "deviceCreated": Act.READ, "gateway": Act.READ, "approval": Act.WRITE_DEVICES,
+    "audit": Act.READ_AUDIT,
+}  # fmt: skip
 
 
 class EventRoutes(CallSupport):
@@ -38,39 +43,45 @@ class EventRoutes(CallSupport):
     @app.route("/api/events", methods=["GET"])
     @answers
     async def events(self, request: Request) -> Any:
-        """`kinds`: those alone, separated by commas; the audit is told to administrators.
+        """`kinds`: those alone, separated by commas; all that the caller may list where it is missing.
 
         `Last-Event-ID` or `lastEventId`: what was seen last.
         """
         operator = self.operator(request, Act.READ)
-        kinds = tuple(one for one in query(request, "kinds").split(",") if one)
-        unknown = [one for one in kinds if one not in KINDS]
-        if unknown:
+        wanted = [one for one in query(request, "kinds").split(",") if one]
+        if not set(wanted) <= set(KINDS):
             raise InvalidArgument(f"kinds must be of {', '.join(KINDS)}")
-        if not operator.may(Act.READ_AUDIT):
-            if AUDIT in kinds:
-                raise NotAuthorized
-            kinds = kinds or tuple(one for one in KINDS if one != AUDIT)
+        kinds = frozenset(kind for kind, act in KINDS.items() if operator.may(act))
+        if not set(wanted) <= kinds:
+            raise NotAuthorized
         last_id = (request.getHeader("last-event-id") or query(request, "lastEventId"))[:64]
-        stream = Stream(request, self._events, kinds)
-        stream.open(operator.tenant_id, last_id)
+        stream = Stream(
+            request, self._events, frozenset(wanted) or kinds, lambda: self.operator(request, Act.READ)
+        )  # fmt: skip
+        stream.open(operator, last_id)
         await stream.ended
         return b""
 
 
 class Stream:
-    """One connection; a push producer: while it is paused, events wait in its listener's bounded queue."""
+    """One connection; a push producer: while it is paused, events wait in its listener's bounded queue.
 
-    def __init__(self, request: Any, events: Events, kinds: tuple[str, ...]) -> None:  # Any: as in `calls`
+    `who`: as a call, which is refused from the moment that the login has ended; the stream ends then, too.
+    """
+
+    def __init__(
+        self, request: Any, events: Events, kinds: frozenset[str], who: Callable[[], Operator]
+    ) -> None:  # Any: as in `calls`
         self._request = request
         self._events = events
         self._kinds = kinds
+        self._who = who
         self._is_paused = False
         self.ended: Deferred[None] = Deferred()
 
-    def open(self, tenant_id: int, last_id: str) -> None:
+    def open(self, operator: Operator, last_id: str) -> None:
         """Raises: Unavailable."""
-        self._listener = self._events.listen(tenant_id, last_id, self._wake, self._end)
+        self._listener = self._events.listen(operator, last_id, self._wake, self._end)
         request = self._request
         request.notifyFinish().addBoth(lambda _: self._events.leave(self._listener))
         request.setHeader("Content-Type", EVENT_TYPE)
@@ -91,10 +102,15 @@ class Stream:
         self._events.leave(self._listener)
 
     def _wake(self) -> None:
+        try:
+            self._who()
+        except PlatformError:
+            self._end()
+            return
         if self._is_paused:
             return
         waiting = self._listener.take()
-        wanted = [one for one in waiting if one.kind in self._kinds or one.kind == GAP or not self._kinds]
+        wanted = [one for one in waiting if one.kind in self._kinds or one.kind == GAP]
         if wanted:
             self._request.write(b"".join(map(self._rendered, wanted)))
         elif not waiting:
