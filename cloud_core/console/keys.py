@@ -45,7 +45,7 @@ def rotate_secret(name: str, overlap: int, reveal: bool, dry_run: bool, url: str
     if dry_run:
         adoption = call(lambda: client.get(f"{path}/adoption"))
         if as_json:
-            click.echo(json.dumps(adoption, indent=2))
+            click.echo(json.dumps({"dryRun": True, **adoption}, indent=2))
             return
         for which in ("current", "former"):
             use = adoption[which]

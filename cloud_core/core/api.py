@@ -147,7 +147,7 @@ class DeviceApi:
         self.certificates = CertificateLogins(
             store=store, now_ms=now_ms, look_ups=self._look_ups, failed_attempts=self.failed_attempts,
             policy=self._policy, forget_logins=self.forget_logins, device_changed=self.device_changed,
-            revocation=revocation, metrics=self.metrics,
+            revocation=revocation, metrics=self.metrics, on_logged=self.events.logged,
         )  # fmt: skip
         self.rates = RateLimits(options.rates, wall_clock=self._wall_clock)
         self.attributes = AttributesApi(
@@ -188,7 +188,7 @@ class DeviceApi:
             store=store, now_ms=now_ms, policy=self._policy, failed_attempts=self.failed_attempts,
             provision=self.provision,
             authenticate=lambda chain, peer, done: self.certificates.authenticate(chain, peer, done),
-            forget_logins=self.forget_logins, device_changed=self.device_changed,
+            forget_logins=self.forget_logins, device_changed=self.device_changed, on_logged=self.events.logged,
         )  # fmt: skip
 
     # -- for adapters -----------------------------------------------------------------------------
@@ -402,8 +402,9 @@ class DeviceApi:
         if self.on_attempt is not None:
             now_ns = time_ns()
             self.on_attempt(peer.transport.value, error.stage, error.reason.value, error.ref, now_ns, now_ns)
-        args = (error, error.ref, request, peer, self.now_ms(), error.stage)
-        self._store.submit(provisioning.log_refusal, args, _ignore)
+        line = provisioning.early_refusal(error, request, peer, self.now_ms())
+        self._store.submit(provisioning.log, (line,), _ignore)
+        self.events.logged(line)
         done(error)
 
     def _note_attempt(self, peer: Peer, outcome: ProvisionResponse | PlatformError, ref: str, began_s: float) -> None:

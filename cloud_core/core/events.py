@@ -15,8 +15,8 @@ from typing import Any
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.provisioning import SUCCESS, Decided
 from cloud_core.core.tokens import new_reference
-from cloud_core.model import AuditEntry, Identity, ProvisionStrategy
-from shared.errors import ApprovalPending, Unavailable
+from cloud_core.model import Attempt, AuditEntry, Identity, ProvisionStrategy
+from shared.errors import ApprovalPending, Reason, Unavailable
 
 KEPT = 2_000  # events that can be asked for again
 MAX_QUEUED = 500  # of one listener
@@ -145,19 +145,31 @@ class Events:
         """A device has asked to be provisioned."""
         line = decision.line
         profile = decision.shown.profile if decision.shown is not None else None
-        device = {
-            "deviceName": line.device_name, "profileName": profile.name if profile is not None else None,
-            "source": line.peer.address, "transport": line.peer.transport.value, "time": line.at_ms,
-        }  # fmt: skip
+        creates = profile is not None and profile.provision.strategy is ProvisionStrategy.ALLOW_CREATE_NEW_DEVICES
+        profile_name = profile.name if profile is not None else None
+        self.logged(line, profile_name, is_new_device=creates and line.outcome == SUCCESS)
+        if isinstance(decision.outcome, ApprovalPending):
+            self.publish(line.tenant_id, "approval", {"status": "PENDING"} | _device_of(line, profile_name))
+
+    def logged(self, line: Attempt, profile_name: str | None = None, *, is_new_device: bool = False) -> None:
+        """A line of the provisioning log, by whichever door. Rationed ones are in the lists alone: whoever is refused
+        in masses shall not push everything else out of the buffer."""
+        if line.outcome == Reason.RATE_LIMITED.value:
+            return
+        device = _device_of(line, profile_name)
         said = {"ref": line.ref or None, "outcome": line.outcome, "stage": line.stage, "detail": line.detail}
         self.publish(line.tenant_id, "attempt", said | device)
-        creates = profile is not None and profile.provision.strategy is ProvisionStrategy.ALLOW_CREATE_NEW_DEVICES
-        if creates and line.outcome == SUCCESS:
+        if is_new_device:
             self.publish(line.tenant_id, "deviceCreated", device)
-        if isinstance(decision.outcome, ApprovalPending):
-            self.publish(line.tenant_id, "approval", {"status": "PENDING"} | device)
 
     def gateway_session(self, identity: Identity, is_open: bool) -> None:
         """A gateway's session has begun or ended."""
         data = {"deviceName": identity.device_name, "deviceId": str(identity.device_uuid), "connected": is_open}
         self.publish(identity.tenant_id, "gateway", data)
+
+
+def _device_of(line: Attempt, profile_name: str | None) -> dict[str, Any]:
+    return {
+        "deviceName": line.device_name, "profileName": profile_name, "source": line.peer.address,
+        "transport": line.peer.transport.value, "time": line.at_ms,
+    }  # fmt: skip

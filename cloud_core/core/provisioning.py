@@ -189,16 +189,18 @@ def _answer(issued: Issued) -> ProvisionResponse:
     )
 
 
-def log_refusal(
-    tx: Tx, error: PlatformError, ref: str, request: ProvisionRequest | None, peer: Peer, now_ms: int, stage: str
-) -> None:
-    """Logs a refusal that was decided before any transaction (malformed, rationed)."""
-    tx.log_attempt(
-        Attempt(
-            ref=ref, at_ms=now_ms, peer=peer, outcome=error.reason.value, stage=stage, detail=error.detail[:500],
-            device_name=request.device_name[:255] if request else "", key_hint=key_hint(request) if request else "",
-        )
+def early_refusal(error: PlatformError, request: ProvisionRequest | None, peer: Peer, now_ms: int) -> Attempt:
+    """The line of a refusal that was decided before any transaction (malformed, rationed)."""
+    return Attempt(
+        ref=error.ref or "", at_ms=now_ms, peer=peer, outcome=error.reason.value, stage=error.stage,
+        detail=error.detail[:500], device_name=request.device_name[:255] if request else "",
+        key_hint=key_hint(request) if request else "",
     )  # fmt: skip
+
+
+def log(tx: Tx, line: Attempt) -> None:
+    """Logs it."""
+    tx.log_attempt(line)
 
 
 def key_hint(request: ProvisionRequest) -> str:

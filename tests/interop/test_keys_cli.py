@@ -87,6 +87,7 @@ def test_a_secret_is_rotated_with_overlap(shell: Shell, core: CoreProcess) -> No
     new = old | {"provisionDeviceSecret": fresh["provisionDeviceSecret"]}
     assert [shell.provision("R-1", one)[0] for one in (old, new)] == ["INVALID_PROVISION_CREDENTIALS", "SUCCESS"]
     assert "current" in shell.out("profile", "rotate-secret", "rotated", "--dry-run")
+    assert shell.json("profile", "rotate-secret", "rotated", "--dry-run")["dryRun"] is True
     assert shell.run("profile", "rotate-secret", "rotated", "--overlap", "soon").exit_code == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -13,10 +14,13 @@ import pytest
 from cloud_core.core import events as events_module
 from cloud_core.core.events import GAP, MAX_BEATS, Events
 from cloud_core.core.people.logins import TOKEN_S, Operator
-from cloud_core.model import Identity, Role, UserRole
+from cloud_core.model import Identity, Peer, Role, Transport, UserRole
 from cloud_core.transports.http.rest.event_routes import KINDS
-from shared.errors import Unavailable
+from shared.errors import MalformedRequest, RateLimited, Unavailable
+from tests.cloud_core.core.test_enrolment import Enrolling
 from tests.cloud_core.core.test_provision_keys import OWN, Plant
+from tests.support.authorities import csr
+from tests.support.chains import Factory
 from tests.support.rest import ADMINISTRATOR, Rest
 from tests.support.stores import TENANT, StoreUnderTest
 
@@ -218,3 +222,53 @@ def test_sessions_of_gateways_are_told(sqlite_store: StoreUnderTest) -> None:
     session.close()
     session.close()
     assert [(one.kind, one.data["connected"]) for one in listener.take()] == [("gateway", True), ("gateway", False)]
+
+
+def told_as_logged(events: Events, store: StoreUnderTest, run: Callable[[], None]) -> list[str]:
+    """The outcomes that are told while `run` does its work, which are those of the log, line by line."""
+    listener = listen(events)
+    run()
+    told = [one.data for one in listener.take() if one.kind == "attempt"]
+    lines = store.run(lambda tx: tx.attempts())[::-1]
+    assert [(one["ref"] or "", one["outcome"], one["stage"], one["deviceName"]) for one in told] == [
+        (one.ref, one.outcome, one.stage, one.device_name) for one in lines
+    ]
+    return [one["outcome"] for one in told]
+
+
+def test_devices_that_come_by_certificate_are_told(sqlite_store: StoreUnderTest) -> None:
+    """Admitted, refused by a rule, refused by their chain: as the log has them, and a new device as one."""
+    factory = Factory(sqlite_store)
+    created = listen(factory.api.events)
+
+    def come() -> None:
+        factory.show(factory.line.leaf("sensor-1"))
+        factory.show(factory.line.leaf("sensor-1"))
+        factory.show(factory.pki.root("Elsewhere").leaf("sensor-2"))
+
+    outcomes = told_as_logged(factory.api.events, sqlite_store, come)
+    assert outcomes == ["SUCCESS", "DEVICE_EXISTS", "UNTRUSTED_CERTIFICATE"]
+    names = [one.data["deviceName"] for one in created.take() if one.kind == "deviceCreated"]
+    assert names == ["sensor-1"]
+
+
+def test_renewals_and_malformed_requests_are_told(
+    sqlite_store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands in the log is told; a renewal that is answered again stands there once."""
+    est = Enrolling(sqlite_store, monkeypatch)
+    door = est.api.api
+
+    def come() -> None:
+        first, again = est.first(), csr("SN-1")
+        est.renewed(first, again)
+        est.renewed(first, again)
+        est.renew(first, "nonsense")
+        peer = Peer(Transport.HTTP, "192.0.2.1")
+        est.api.outcome(lambda done: door.refuse_provision(MalformedRequest("no JSON"), peer, done))
+        est.api.outcome(lambda done: door.refuse_provision(RateLimited("slow"), peer, lambda _: done(None)))
+
+    listener = listen(door.events)
+    come()
+    told = [one.data["outcome"] for one in listener.take() if one.kind == "attempt"]
+    assert told == ["SUCCESS", "SUCCESS", "INVALID_CREDENTIALS", "MALFORMED_REQUEST"]
