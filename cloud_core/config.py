@@ -77,6 +77,11 @@ class Provisioning(Section, frozen=True, kw_only=True):
     keep_attempts_days: int = 30
 
 
+class Audit(Section, frozen=True, kw_only=True):
+    keep_entries: int = 1_000_000  # 0: all
+    keep_days: int = 730  # 0: for ever
+
+
 class Claims(Section, frozen=True, kw_only=True):
     allowed_by_default: bool = True  # false: only devices whose server attribute claimingAllowed is true
 
@@ -177,6 +182,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ca: Ca = msgspec.field(default_factory=Ca)
     database: Database = msgspec.field(default_factory=Database)
     provisioning: Provisioning = msgspec.field(default_factory=Provisioning)
+    audit: Audit = msgspec.field(default_factory=Audit)
     claims: Claims = msgspec.field(default_factory=Claims)
     packages: Packages = msgspec.field(default_factory=Packages)
     gateway: Gateway = msgspec.field(default_factory=Gateway)
@@ -194,7 +200,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 SECTIONS: dict[str, type[Section]] = {
     "http": Http, "mqtt": Mqtt, "coap": Coap, "tls": Tls, "ca": Ca, "database": Database,
-    "provisioning": Provisioning, "claims": Claims, "packages": Packages, "gateway": Gateway, "telemetry": Telemetry,
+    "provisioning": Provisioning, "audit": Audit, "claims": Claims, "packages": Packages, "gateway": Gateway,
+    "telemetry": Telemetry,
     "rpc": Rpc, "presence": Presence, "rates": Rates, "limits": Limits, "admin": Admin, "log": Log,
     "metrics": Metrics, "tracing": Tracing, "cluster": Cluster,
 }  # fmt: skip

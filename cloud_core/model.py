@@ -53,6 +53,13 @@ class Reprovisioning(StrEnum):
     REPLAY_UNTIL_CONFIRMED = "REPLAY_UNTIL_CONFIRMED"
 
 
+class Approval(StrEnum):
+    """Whether an operator has to let each device in, beside all checks (`approval` of a profile)."""
+
+    NONE = "NONE"
+    REQUIRED = "REQUIRED"
+
+
 class Scope(IntEnum):
     """Attribute scope; the number is stored."""
 
@@ -133,6 +140,7 @@ class ProvisionConfiguration:
     accept_device_credentials: bool = False
     reprovisioning: Reprovisioning = Reprovisioning.REFUSE
     replay_window_s: int = 3600
+    approval: Approval = Approval.NONE
     seed_error_messages: bool = False
     certificate_pattern: str = ""
     allow_create_by_certificate: bool = False
@@ -141,6 +149,8 @@ class ProvisionConfiguration:
     revocation: Revocation = field(default_factory=Revocation)
     authority: str = ""  # name of the tenant's CA that signs what devices ask for; empty: its only one
     certificate_days: int = 365  # how long a certificate is valid that the CA issues to a device
+    former_secret: str = field(default="", repr=False)  # valid until `former_until_ms`, after a rotation
+    former_until_ms: int = 0
     overlap_days: int = 7  # so long a device's former certificate still opens its door after a renewal
 
 
@@ -510,3 +520,119 @@ class KnownCertificate:
     revoked_ms: int | None = None
     revocation_reason: str = ""
     device_name: str = ""  # filled in by lists
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One decision of an operator; never holds a secret. `digest` is SHA-256 over the one before it and this."""
+
+    tenant_id: int
+    number: int  # from 1, without a gap
+    at_ms: int
+    actor: str
+    action: str
+    entity_type: str
+    entity_uuid: UUID  # nil where the entity has none
+    name: str
+    detail: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditHead:
+    """The newest entry of a tenant's chain, and the last one that was removed for its age."""
+
+    number: int = 0
+    digest: bytes = bytes(32)
+    first_number: int = 0
+    first_digest: bytes = bytes(32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which entries are wanted; empty and None: any. `start_ms` ≤ time < `end_ms`."""
+
+    start_ms: int | None = None
+    end_ms: int | None = None
+    actor: str = ""
+    action: str = ""
+    entity_type: str = ""
+    entity_uuid: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRules:
+    """What a provision key lets in. Times in ms since the epoch."""
+
+    budget: int = 0  # devices; 0: without limit
+    valid_from_ms: int = 0
+    valid_until_ms: int = 0  # 0: for ever
+    networks: tuple[str, ...] = ()  # CIDR, whence devices may ask; empty: from anywhere
+    name_pattern: str = ""  # that a device's whole name must match; empty: any
+    allows_gateways: bool = False
+    batch: str = ""  # a word of the operator's for what it is for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvisionKey:
+    """A named key of a profile, beside its own, with rules."""
+
+    id: int
+    uuid: UUID
+    tenant_id: int
+    profile_id: int
+    name: str
+    key: str = field(repr=False)
+    secret: str = field(repr=False)
+    rules: KeyRules
+    used: int = 0
+    is_enabled: bool = True
+    created_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SecretUse:
+    """How often a secret of a profile was shown by devices, and when last."""
+
+    attempts: int = 0
+    last_ms: int = 0
+
+
+class RequestStatus(StrEnum):
+    """Where a provision request stands that needs an operator's word."""
+
+    PENDING = "PENDING"
+    ACCEPTED = "ACCEPTED"
+    REJECTED = "REJECTED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingRequest:
+    """A provision request that waits for an operator, with the evidence. Times in ms since the epoch."""
+
+    id: int = 0
+    uuid: UUID
+    tenant_id: int
+    profile_id: int
+    profile_name: str = ""  # filled in by the store
+    digest: bytes = field(repr=False)
+    status: RequestStatus = RequestStatus.PENDING
+    name: str
+    source: str
+    transport: str
+    key_name: str  # of a further provision key; empty for the profile's own
+    is_gateway: bool
+    first_ms: int
+    last_ms: int
+    count: int = 1
+    until_ms: int  # then it is forgotten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingFilter:
+    """Which requests are meant; empty and None: any."""
+
+    status: RequestStatus | None = RequestStatus.PENDING
+    profile_uuid: UUID | None = None
+    source: str = ""
+    key_name: str = ""

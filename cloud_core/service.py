@@ -13,6 +13,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from cloud_core import local_token
+from cloud_core.config import Audit as AuditSection
 from cloud_core.config import Config, Gateway, Rpc
 from cloud_core.core import health
 from cloud_core.core.admin import AdminApi
@@ -20,6 +21,7 @@ from cloud_core.core.api import DeviceApi, Options
 from cloud_core.core.certificates.revocation import RevocationChecker
 from cloud_core.core.gateways import GatewayOptions
 from cloud_core.core.limits import AttemptRations, FailedAttempts, Ration
+from cloud_core.core.people import audit
 from cloud_core.core.people.access import POLL_S
 from cloud_core.core.presence import CHECK_S
 from cloud_core.core.provisioning import Policy
@@ -46,6 +48,7 @@ from shared.mqtt.connection import Limits as MqttLimits
 
 log = Logger()
 MAINTENANCE_S = 60.0
+BEAT_S = 15.0  # of live events
 DAY_MS = 86_400_000
 PACKET_OVERHEAD_BYTES = 2_048  # topic, properties and header beside the payload
 DEFAULT_ADMIN = "admin@localhost"
@@ -208,10 +211,13 @@ class Program:
         self._maintenance = LoopingCall(self._maintain)
         self._gateway_report = LoopingCall(self._api.gateways.report)
         self._presence_flush = LoopingCall(self._api.presence.flush)
+        self._event_beat = LoopingCall(self._api.events.beat)
+        self._adoption_flush = LoopingCall(self._api.adoption.flush)
         self._presence_check = LoopingCall(self._api.presence.check)
         self._access_poll = LoopingCall(self._admin.access.poll)
         self._repeated = (
-            self._maintenance, self._gateway_report, self._presence_flush, self._presence_check, self._access_poll,
+            self._maintenance, self._gateway_report, self._presence_flush, self._adoption_flush, self._event_beat,
+            self._presence_check, self._access_poll,
         )  # fmt: skip
         for repeated in self._repeated:
             repeated.clock = reactor
@@ -241,6 +247,8 @@ class Program:
         self._maintenance.start(MAINTENANCE_S, now=False)
         self._gateway_report.start(self._config.gateway.report_s, now=False)
         self._presence_flush.start(self._config.presence.flush_s, now=False)
+        self._event_beat.start(BEAT_S, now=False)
+        self._adoption_flush.start(self._config.presence.flush_s, now=False)
         self._presence_check.start(CHECK_S, now=False)
         self._access_poll.start(POLL_S, now=False)
         return line
@@ -342,11 +350,13 @@ class Program:
         while self._mqtt.has_work_pending and self._reactor.seconds() < deadline_s:
             await deferLater(self._reactor, 0.05)
         self._mqtt.close_sessions()
+        self._api.events.stop()
         self._http.stop()
         await self._coap.stop_deferred()
         await self._webhooks.stop()
         await self._status_fetcher.stop()
         self._api.presence.stop()
+        self._api.adoption.flush()
         self._store.close()
         if self._tracing is not None:
             await deferToThread(self._tracing.stop)
@@ -364,6 +374,8 @@ class Program:
         self._admin.authorities.warn_of_expiry()
         self._admin.access.maintain()
         self._admin.imports.maintain()
+        self._admin.approvals.maintain()
+        self._store.submit(audit.trim, _kept(self._config.audit, now_ms), _maintained)
         if telemetry.retention_days:
             self._store.submit(_drop_history, (now_ms - telemetry.retention_days * DAY_MS,), _maintained)
 
@@ -383,6 +395,11 @@ def _gateway_options(section: Gateway) -> GatewayOptions:
         adopts_foreign_devices=section.adopts_foreign_devices, tombstone_s=section.tombstone_s,
         late_type_s=section.late_type_s, max_sub_devices=section.max_sub_devices,
     )  # fmt: skip
+
+
+def _kept(section: AuditSection, now_ms: int) -> tuple[int, int]:
+    """How many entries, and from when."""
+    return section.keep_entries or 2**62, now_ms - section.keep_days * DAY_MS if section.keep_days else 0
 
 
 def _trim_log(tx: Tx, keep: int, before_ms: int) -> None:

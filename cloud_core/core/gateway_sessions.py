@@ -77,6 +77,7 @@ class Parts:
     now_ms: Callable[[], int]
     rules: Rules
     max_sub_devices: int
+    on_session: Callable[[Identity, bool], None]  # a session has begun (True) or ended
     metrics: GatewayMetrics = field(default_factory=GatewayMetrics)
     dropped: Counter[Dropped] = field(default_factory=Counter)  # messages and entries since the start
     sessions: set[GatewaySession] = field(default_factory=set)
@@ -232,6 +233,8 @@ class GatewaySession:
 
     def close(self) -> None:
         """The connection is gone, and all sub-sessions with it."""
+        if not self._is_closed:
+            self._parts.on_session(self.identity, False)
         self._is_closed = True
         self._joining.clear()
         for one in list(self._devices.values()):

@@ -17,6 +17,7 @@ from cloud_core.core.tokens import new_secret, new_uuid
 from cloud_core.core.unique_names import REFUSE, Naming, named
 from cloud_core.model import (
     DEFAULT_TENANT,
+    Approval,
     Attempt,
     AttributeEntry,
     Customer,
@@ -130,6 +131,8 @@ def save_profile(
     if fault:
         raise InvalidArgument(f"Validation error: {fault}")
     stored = found(tx.profile(tenant_id, uuid), "Device profile", uuid) if uuid else None
+    if chain_profiles.is_by_chain(provision) and provision.approval is not Approval.NONE:
+        raise InvalidArgument("Validation error: approval is for devices that send provision requests")
     same_name = tx.profile_by_name(tenant_id, name)
     if same_name is not None and (stored is None or same_name.id != stored.id):
         raise InvalidArgument("Device profile with such name already exists!")
@@ -137,7 +140,12 @@ def save_profile(
         provision = replace(provision, key=provision.key or new_secret(), secret=provision.secret or new_secret())
     if chain_profiles.is_by_chain(provision):
         chain_profiles.check_unique(tx, provision, tenant_id, stored.id if stored else None)
+    if stored is not None and provision.secret == stored.provision.secret:
+        former = stored.provision  # which a rotation has left, and no REST member says
+        provision = replace(provision, former_secret=former.former_secret, former_until_ms=former.former_until_ms)
     same_key = tx.profile_by_key(provision.key) if provision.key else None
+    if provision.key and tx.provision_key(provision.key) is not None:
+        raise InvalidArgument(chain_profiles.SAME_KEY)
     if same_key is not None and (stored is None or same_key.id != stored.id):
         raise InvalidArgument(chain_profiles.SAME_KEY)
     if stored is not None and _transport_of(document) != _transport_of(stored.document) and tx.profile_users(stored.id):
@@ -166,7 +174,7 @@ def _transport_of(document: dict[str, Any]) -> str:
     return str(document.get("transportType") or "DEFAULT")  # as it is shown where it was never said
 
 
-def delete_profile(tx: Tx, tenant_id: int, uuid: UUID) -> None:
+def delete_profile(tx: Tx, tenant_id: int, uuid: UUID) -> DeviceProfile:
     profile = found(tx.profile(tenant_id, uuid), "Device profile", uuid)
     if profile.is_default:
         raise InvalidArgument("Deletion of Default Device Profile is prohibited!")
@@ -174,6 +182,7 @@ def delete_profile(tx: Tx, tenant_id: int, uuid: UUID) -> None:
         raise InvalidArgument("The device profile referenced by the devices cannot be deleted!")
     tx.delete_relations_of(tenant_id, profile.uuid)
     tx.delete_profile(profile.id)
+    return profile
 
 
 def device(tx: ReadTx, tenant_id: int, uuid: UUID) -> Device | None:

@@ -9,7 +9,7 @@ from cloud_core.core.asking import Asking
 from cloud_core.core.inventory import found
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.sub_devices import gateway_of
-from cloud_core.model import DEFAULT_TENANT, Attempt, Device, Page
+from cloud_core.model import Attempt, Device, Page
 from cloud_core.storage.interface import ReadTx
 from cloud_core.storage.interface.attempts import AttemptFilter
 from cloud_core.storage.interface.gateway_lists import DeviceLine
@@ -47,9 +47,8 @@ class ListsApi(Asking):
     """Pages for operators; everything is found in the database."""
 
     async def attempts(self, operator: Operator, page: Page, wanted: AttemptFilter) -> tuple[list[Attempt], int]:
-        """The tenant's; those with a key that nobody knows are shown to the installation's first tenant."""
-        is_first = operator.tenant_uuid == DEFAULT_TENANT
-        return await self._read(attempts, operator.tenant_id, is_first, page, wanted)
+        """The tenant's, and those of nobody's keys for whom `Operator.sees_unassigned`."""
+        return await self._read(attempts, operator.tenant_id, operator.sees_unassigned, page, wanted)
 
     async def gateways(self, operator: Operator, page: Page) -> tuple[list[DeviceLine], int]:
         return await self._read(gateways, operator.tenant_id, page)

@@ -415,3 +415,78 @@ batch_row = Table(
     Index("batch_row_by_status", "batch_id", "status", "number"),
     sqlite_with_rowid=False,
 )
+
+# What operators decided. `digest` is SHA-256 over the digest before it and the row (`core.audit`).
+audit = Table(
+    "audit",
+    metadata,
+    Column("tenant_id", Id, ForeignKey("tenant.id"), primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("entity_type", Text, nullable=False),
+    Column("entity_uuid", LargeBinary(16), nullable=False),  # nil where the entity has none
+    Column("name", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Index("audit_by_time", "tenant_id", "at_ms"),
+)
+
+# The end of a tenant's chain, locked by whoever appends; and what is left of entries that were removed for their age.
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("tenant_id", Id, ForeignKey("tenant.id"), primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("first_number", BigInteger, nullable=False),  # the last one removed, 0 for none
+    Column("first_digest", LargeBinary(32), nullable=False),
+)
+
+# How often a secret of a profile was used, by a keyed hash of it: gathered in memory, added every few seconds.
+secret_use = Table(
+    "secret_use",
+    metadata,
+    Column(
+        "profile_id", Id, ForeignKey("device_profile.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("tag", LargeBinary(16), primary_key=True),
+    Column("attempts", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+)
+
+provision_key = _numbered(
+    "provision_key",  # of a profile, beside its own
+    Column("uuid", LargeBinary(16), nullable=False, unique=True),
+    Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
+    Column("profile_id", Id, ForeignKey("device_profile.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("key_hash", LargeBinary(16), nullable=False, unique=True),  # over all tenants: a request names no tenant
+    Column("sealed", LargeBinary, nullable=False),  # key and secret
+    Column("rules", Text, nullable=False),  # JSON: what `model.KeyRules` has
+    Column("used", BigInteger, nullable=False),  # devices that it has let in
+    Column("is_enabled", Boolean, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    UniqueConstraint("profile_id", "name", name="provision_key_name_unq_key"),
+)
+
+# Requests that wait for an operator's word, or have it. The digest is that of the whole request.
+pending_request = _numbered(
+    "pending_request",
+    Column("uuid", LargeBinary(16), nullable=False, unique=True),
+    Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
+    Column("profile_id", Id, ForeignKey("device_profile.id", ondelete="CASCADE"), nullable=False),
+    Column("digest", LargeBinary(16), nullable=False),
+    Column("status", Text, nullable=False),  # `model.RequestStatus`
+    Column("name", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("transport", Text, nullable=False),
+    Column("key_name", Text, nullable=False),  # of a further provision key; empty for the profile's own
+    Column("is_gateway", Boolean, nullable=False),
+    Column("first_ms", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("until_ms", BigInteger, nullable=False, index=True),  # then it is forgotten
+    UniqueConstraint("profile_id", "digest", name="pending_request_digest_unq_key"),
+)

@@ -26,6 +26,7 @@ from cloud_core.core.bulk.worker import ImportWorker
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.inventory import found
 from cloud_core.core.names import MAX_NAME_CHARS
+from cloud_core.core.people.audit import Deed, Subject
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.tokens import new_uuid
 from cloud_core.model import Page
@@ -58,7 +59,7 @@ class ImportsApi(Asking):
     """Receives files, plans them, has them applied and undone."""
 
     def __init__(self, *, store: Store, api: DeviceApi) -> None:
-        super().__init__(store)
+        super().__init__(store, api.audit)
         self._api = api
         self._now_ms: Callable[[], int] = api.now_ms
         self._receiving = 0
@@ -91,7 +92,7 @@ class ImportsApi(Asking):
             digest = await deferToThread(_digest, file, options)
             batch, is_new = await self._decide(applying.open_batch, self._new_batch(operator, digest, options))
             if is_new:
-                batch = await self._fill(batch, file, options)
+                batch = await self._fill(operator, batch, file, options)
         finally:
             self._receiving -= 1
         if batch.state is BatchState.APPLYING:
@@ -110,7 +111,7 @@ class ImportsApi(Asking):
             },
         )  # fmt: skip
 
-    async def _fill(self, batch: Batch, file: BinaryIO, options: ImportOptions) -> Batch:
+    async def _fill(self, operator: Operator, batch: Batch, file: BinaryIO, options: ImportOptions) -> Batch:
         pieces = _pieces(records(file, options.format), Seen(), casts=options.format.kind == CSV)
         columns: dict[str, None] = {}
         try:
@@ -119,7 +120,8 @@ class ImportsApi(Asking):
                 planned = await self._read(_plan, batch.tenant_id, rows, self._now_ms(), options.updates)
                 await self._decide(applying.store_rows, batch.id, planned, self._now_ms())
             order = [one for one in PLAIN if one in columns] + sorted(set(columns) - set(PLAIN))
-            return await self._decide(applying.close_batch, batch.id, order, options.is_plan, self._now_ms())
+            args = (batch.id, order, options.is_plan, self._now_ms())
+            return await self._decide_by(operator, Deed("IMPORTED", "IMPORT", _of_batch), applying.close_batch, *args)
         except PlatformError:
             pieces.close()
             await self._decide(applying.give_up, batch.id)
@@ -167,13 +169,15 @@ class ImportsApi(Asking):
 
     async def apply(self, operator: Operator, uuid: UUID, *, is_atomic: bool | None) -> Batch:
         """Of what was only planned, or refused for its mode. Raises: NotFound, InvalidArgument."""
-        batch = await self._decide(applying.start_batch, operator.tenant_id, uuid, is_atomic, self._now_ms())
+        args = (operator.tenant_id, uuid, is_atomic, self._now_ms())
+        batch = await self._decide_by(operator, Deed("APPLIED", "IMPORT", _of_batch), applying.start_batch, *args)
         self.worker.wake()
         return batch
 
     async def undo(self, operator: Operator, uuid: UUID) -> Batch:
         """Deletes what it has created, where that is as it was. Raises: NotFound, InvalidArgument."""
-        batch = await self._decide(applying.start_undo, operator.tenant_id, uuid, self._now_ms())
+        args = (operator.tenant_id, uuid, self._now_ms())
+        batch = await self._decide_by(operator, Deed("UNDONE", "IMPORT", _of_batch), applying.start_undo, *args)
         self.worker.wake()
         return batch
 
@@ -189,6 +193,17 @@ class ImportsApi(Asking):
             self._api.device_changed(gone.device_id, Ending.DEVICE_DELETED)
             if gone.gateway_id:
                 self._api.gateways.deleted(piece.batch.tenant_id, gone.gateway_id, gone.name)
+
+
+def _of_batch(batch: Batch) -> Subject | None:
+    """By its id, under which the rows say what became of each device. What was only planned, or is refused, changes
+    nothing."""
+    if batch.state in (BatchState.PLANNED, BatchState.REFUSED):
+        return None
+    how = "all rows or none" if batch.is_atomic else "the good rows"
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(batch.counts.items()) if count)
+    detail = f"{batch.row_count} rows ({counts}), {how}, {batch.state}"
+    return Subject(batch.uuid, str(batch.options.get("file", "")), detail)
 
 
 def _digest(file: BinaryIO, options: ImportOptions) -> bytes:

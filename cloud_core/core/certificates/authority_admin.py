@@ -18,6 +18,7 @@ from cloud_core.core.certificates import authorities, expiry
 from cloud_core.core.certificates.authorities import Issued, Which
 from cloud_core.core.certificates.expiry import OtherCertificate, Overview
 from cloud_core.core.downlinks import Ending
+from cloud_core.core.people.audit import Audit, Deed, Subject
 from cloud_core.core.people.logins import Operator
 from cloud_core.model import Authority, KnownCertificate, Page
 from cloud_core.storage.interface import Store
@@ -56,9 +57,9 @@ class AuthoritiesApi(Asking):
 
     def __init__(
         self, *, store: Store, now_ms: Callable[[], int], device_changed: Callable[[int, Ending], None],
-        on_new_authority: Callable[[], None] = _nobody_minds, public_url: str = "",
+        on_new_authority: Callable[[], None] = _nobody_minds, public_url: str = "", audit: Audit | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(store)
+        super().__init__(store, audit)
         self._now_ms = now_ms
         self._device_changed = device_changed
         self._on_new_authority = on_new_authority
@@ -81,15 +82,18 @@ class AuthoritiesApi(Asking):
 
     async def create(self, operator: Operator, name: str, curve: str, years: int) -> Authority:
         """A new self-signed CA. Raises: InvalidArgument."""
-        return await self._add(operator, name, *authorities.make(name, curve, years, self._now_ms()))
+        return await self._add(operator, "CREATED", name, *authorities.make(name, curve, years, self._now_ms()))
 
     async def take_over(self, operator: Operator, name: str, chain_pem: str, key_pem: str) -> Authority:
         """A CA that exists. Raises: InvalidArgument."""
         made = await deferToThread(authorities.take_over, chain_pem, key_pem, self._now_ms())
-        return await self._add(operator, name, *made)
+        return await self._add(operator, "IMPORTED", name, *made)
 
-    async def _add(self, operator: Operator, name: str, chain: tuple[bytes, ...], key: bytes) -> Authority:
-        added = await self._decide(authorities.add, operator.tenant_id, name, chain, key, self._now_ms())
+    async def _add(self, operator: Operator, action: str, name: str, chain: tuple[bytes, ...], key: bytes) -> Authority:
+        deed = Deed(action, "CERTIFICATE_AUTHORITY", lambda one: Subject(one.uuid, one.name))
+        added = await self._decide_by(
+            operator, deed, authorities.add, operator.tenant_id, name, chain, key, self._now_ms()
+        )
         log.info("{who} added the CA {name}", who=operator.username, name=added.name)
         self._on_new_authority()
         return added
@@ -98,9 +102,12 @@ class AuthoritiesApi(Asking):
 
     async def issue(self, operator: Operator, which: str, csr_text: str, name: str, days: int) -> Issued:
         """Signs a request for a device that need not exist yet. Raises: NotFound, InvalidArgument."""
-        issued = await self._decide(
-            authorities.issue_for_operator, operator.tenant_id, which, csr_text, name, days, self._now_ms(),
-            self.public_url,
+        deed = Deed(
+            "ISSUED", "CERTIFICATE", lambda one: Subject(None, name, f"{one.serial} by CA '{one.authority_name}'")
+        )
+        issued = await self._decide_by(
+            operator, deed, authorities.issue_for_operator, operator.tenant_id, which, csr_text, name, days,
+            self._now_ms(), self.public_url,
         )  # fmt: skip
         log.info(
             "{who} had the CA {ca} issue certificate {serial} to {name}",
@@ -113,7 +120,10 @@ class AuthoritiesApi(Asking):
 
         Raises: NotFound, InvalidArgument.
         """
-        revoked = await self._decide(authorities.revoke, operator.tenant_id, which, reason, self._now_ms())
+        deed = Deed("REVOKED", "CERTIFICATE", lambda them: _of_revoked(them, reason))
+        revoked = await self._decide_by(
+            operator, deed, authorities.revoke, operator.tenant_id, which, reason, self._now_ms()
+        )
         self._generation += 1
         self._crls.clear()
         for device_id in {one.device_id for one in revoked if one.device_id is not None}:
@@ -189,6 +199,12 @@ class AuthoritiesApi(Asking):
         self._warned_ms = now_ms
         own = tuple(self.server_certificates())
         self._store.survey(expiry.warnings, (own, now_ms, self.warn_days), _say)
+
+
+def _of_revoked(revoked: list[KnownCertificate], reason: str) -> Subject:
+    names = sorted({one.device_name or one.subject for one in revoked})
+    serials = ", ".join(one.serial for one in revoked)
+    return Subject(None, ", ".join(names), f"{reason}: {serials}")
 
 
 def _say(outcome: list[str] | PlatformError) -> None:

@@ -12,7 +12,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from cloud_core.core.people.permissions import TENANT_ADMIN, Act, operator_may
-from cloud_core.model import NIL_CUSTOMER, Device, User, UserRole
+from cloud_core.model import DEFAULT_TENANT, NIL_CUSTOMER, Device, User, UserRole
 from shared.errors import NotAuthenticated, NotAuthorized
 
 TOKEN_S = 9_000
@@ -60,6 +60,11 @@ class Operator:
     def shown_role(self) -> str | None:
         """None for whoever has none, since the role is within a tenant."""
         return self.role.value if self.authority == TENANT_ADMIN else None
+
+    @property
+    def sees_unassigned(self) -> bool:
+        """Whether attempts with a key that nobody knows are shown: they are to the installation's first tenant."""
+        return self.tenant_uuid == DEFAULT_TENANT
 
     def check_owner(self, device: Device) -> None:
         """A customer's user sees that customer's devices alone. Raises: NotAuthorized."""

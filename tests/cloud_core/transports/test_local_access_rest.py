@@ -10,7 +10,7 @@ from twisted.internet.address import IPv4Address
 from tests.support.rest import Rest, without_threads
 from tests.support.stores import TENANT, StoreUnderTest
 
-PATHS = ("/api/auth/user", "/api/tenant/devices?pageSize=1&page=0", "/api/gateways?pageSize=1&page=0")
+PATHS = ("/api/customers?pageSize=1&page=0", "/api/tenant/devices?pageSize=1&page=0", "/api/gateways?pageSize=1&page=0")
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ TELEMETRY = "/api/plugins/telemetry"
 ROUTES: dict[Act, set[tuple[str, str]]] = {
     Act.USE_OWN_LOGIN: {("GET", "/api/auth/user"), ("POST", "/api/auth/logout"), ("POST", "/api/auth/changePassword")},
     Act.READ: {
+        ("GET", "/api/events"),
         ("GET", "/api/deviceProfile/<uuid>"), ("GET", "/api/deviceProfiles"), ("GET", "/api/deviceProfileInfos"),
         ("GET", "/api/deviceProfileInfo/default"), ("GET", "/api/deviceProfileInfo/<uuid>"),
         ("GET", "/api/tenant/device"), ("GET", "/api/tenant/devices"),
@@ -44,6 +45,7 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
         ("GET", "/api/tenant/deviceInfos"), ("GET", "/api/deviceInfos/all"),
         *(("GET", f"/api/relations/{end}/<kind>/<uuid>{of}") for end in ("from", "to") for of in ("", "/<type_>")),
     },
+    Act.READ_AUDIT: {("GET", "/api/audit"), ("GET", "/api/audit/verify")},
     Act.READ_DEVICES: {
         ("GET", "/api/device/<uuid>"), ("GET", "/api/device/info/<uuid>"), ("GET", "/api/customer/<uuid>/devices"),
         ("GET", f"{TELEMETRY}/DEVICE/<uuid>/keys/timeseries"), ("GET", f"{TELEMETRY}/DEVICE/<uuid>/values/timeseries"),
@@ -55,6 +57,9 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
     },
     Act.READ_CREDENTIALS: {("GET", "/api/device/<uuid>/credentials")},
     Act.WRITE_DEVICES: {
+        ("GET", "/api/provisioning/pending"),
+        *(("POST", f"/api/provisioning/pending/{word}") for word in ("accept", "reject")),
+        *(("POST", f"/api/provisioning/pending/<uuid>/{word}") for word in ("accept", "reject")),
         ("POST", "/api/device/<uuid>/resetProvisioning"), ("POST", "/api/device/<uuid>/replace"),
         ("POST", "/api/device"), ("POST", "/api/device-with-credentials"), ("DELETE", "/api/device/<uuid>"),
         ("POST", "/api/device/credentials"), ("POST", "/api/relation"), ("DELETE", "/api/relation"),
@@ -98,6 +103,9 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
         ("POST", "/api/deviceProfile"), ("DELETE", "/api/deviceProfile/<uuid>"),
         ("POST", "/api/deviceProfile/<uuid>/default"),
         ("POST", "/api/customer"), ("DELETE", "/api/customer/<uuid>"),
+        ("POST", "/api/deviceProfile/<profile>/rotateSecret"), ("GET", "/api/deviceProfile/<profile>/adoption"),
+        ("GET", "/api/deviceProfile/<profile>/keys"), ("POST", "/api/deviceProfile/<profile>/keys"),
+        ("POST", "/api/deviceProfile/<profile>/keys/<key>"), ("DELETE", "/api/deviceProfile/<profile>/keys/<key>"),
         ("GET", "/api/serverMethods"), ("POST", "/api/serverMethods"), ("DELETE", "/api/serverMethods/<method>"),
     },
     Act.CLAIM: {("POST", "/api/customer/device/<name>/claim")},
@@ -154,7 +162,8 @@ def test_each_role_is_refused_what_its_acts_do_not_hold(rest: Rest, role: UserRo
     """403 on exactly those routes; everywhere else the call itself is judged."""
     for act, routes in ROUTES.items():
         for method, rule in routes:
-            status = status_of(rest, method, filled(rule) + "?pageSize=1&page=0", token_of(role))
+            asked = "?pageSize=1&page=0&kinds=none"  # a stream of events would not end
+            status = status_of(rest, method, filled(rule) + asked, token_of(role))
             assert (status == 403) is (act not in ROLE_ACTS[role]), (role, method, rule, status)
 
 
@@ -220,3 +229,9 @@ def test_tokens_of_another_key_or_algorithm_are_refused(rest: Rest, key: bytes |
 
 def operator_of(role: UserRole) -> Operator:
     return Operator("u@test", "TENANT_ADMIN", TENANT, DEFAULT_TENANT, uuid4(), role=role)
+
+
+def test_the_audit_is_told_to_administrators_alone(rest: Rest) -> None:
+    """Events are for all; who asks for those of the audit has to be allowed to read it."""
+    assert status_of(rest, "GET", "/api/events?kinds=audit", token_of(VIEWER)) == 403
+    assert status_of(rest, "GET", "/api/events?kinds=audit", token_of(OPERATOR)) == 403

@@ -397,3 +397,43 @@ def test_a_claim_reaches_no_device_of_another_tenant(rest: Tenants) -> None:
     assert rest.call("POST", path, {"secretKey": ""}, by=rest.token_of(user))[0] == 404
     assert rest.call("DELETE", path, by=rest.token_of(user))[0] == 404
     assert number != TENANT
+
+
+# -- the audit ------------------------------------------------------------------------------------
+
+
+def deeds(rest: Tenants, by: str) -> list[tuple[str, str, str]]:
+    """(actor, action, entity type) of all entries, oldest first; the chain they stand in is whole."""
+    assert rest.ok("GET", "/api/audit/verify", by=by)["intact"] is True
+    rows = rest.ok("GET", "/api/audit?sortOrder=ASC", by=by)["data"]
+    return [(one["actor"], one["action"], one["entityType"]) for one in rows]
+
+
+def test_what_is_done_to_users_and_keys_is_audited(rest: Tenants) -> None:
+    """Under the name of who did it; a program's deeds under that of its API key."""
+    token = rest.administrator(rest.tenant())
+    body = {"email": "eve@x", "authority": "TENANT_ADMIN", "role": "VIEWER", "password": PASSWORD}
+    eve = id_of(rest.ok("POST", "/api/user", body, by=token))
+    rest.ok("POST", f"/api/user/{eve}/password", {"password": PASSWORD * 2}, by=token)
+    rest.ok("DELETE", f"/api/user/{eve}", by=token)
+    key = rest.ok("POST", "/api/apiKey", {"name": "line", "role": "OPERATOR"}, by=token)
+    operator = rest.admin.access.operator_of_key(key["value"])
+    rest.wait(rest.admin.save_device(operator, {"name": "d", "type": "p"}))
+    rest.ok("DELETE", f"/api/apiKey/{id_of(key)}", by=token)
+    assert deeds(rest, token)[1:] == [
+        ("b@x", "CREATED", "USER"), ("b@x", "PASSWORD_CHANGED", "USER"), ("b@x", "DELETED", "USER"),
+        ("b@x", "CREATED", "API_KEY"), ("API key line", "CREATED", "DEVICE"), ("b@x", "DELETED", "API_KEY"),
+    ]  # fmt: skip
+
+
+def test_a_deleted_tenants_audit_ends_in_the_systems_own(rest: Tenants) -> None:
+    """Number and hash of its last entry are kept, by which a copy of its audit can be judged."""
+    made = rest.tenant()
+    token = rest.administrator(made)
+    rest.ok("POST", "/api/device", {"name": "d", "type": "p"}, by=token)
+    last = rest.ok("GET", "/api/audit/verify", by=token)
+    rest.ok("DELETE", f"/api/tenant/{id_of(made)}?withDevices=true", by=rest.system)
+    found = [one for one in deeds(rest, rest.system) if one[2] == "TENANT"]
+    assert found == [(SYSTEM, action, "TENANT") for action in ("CREATED", "CLOSED", "DELETED")]
+    newest = rest.ok("GET", "/api/audit?pageSize=1", by=rest.system)["data"][0]
+    assert newest["detail"] == f"its audit ended with entry {last['lastNumber']}, {last['lastHash']}"

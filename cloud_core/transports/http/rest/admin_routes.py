@@ -23,6 +23,7 @@ from cloud_core.transports.http.calls import (
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.rest import shapes
 from cloud_core.transports.http.rest.attempt_queries import attempt_filter
+from cloud_core.transports.http.rest.audit_routes import AuditRoutes
 from cloud_core.transports.http.rest.authority_routes import AuthorityRoutes
 from cloud_core.transports.http.rest.bulk_routes import BulkRoutes
 from cloud_core.transports.http.rest.claim_routes import ClaimRoutes
@@ -31,11 +32,14 @@ from cloud_core.transports.http.rest.data_routes import DataRoutes
 from cloud_core.transports.http.rest.device_admin_routes import DeviceAdminRoutes
 from cloud_core.transports.http.rest.docs_routes import DocsRoutes
 from cloud_core.transports.http.rest.est_routes import EstRoutes
+from cloud_core.transports.http.rest.event_routes import EventRoutes
 from cloud_core.transports.http.rest.fleet_routes import FleetRoutes
 from cloud_core.transports.http.rest.gateway_routes import GatewayRoutes
+from cloud_core.transports.http.rest.key_routes import KeyRoutes
 from cloud_core.transports.http.rest.login_routes import LoginRoutes
 from cloud_core.transports.http.rest.observing_routes import ObservingRoutes
 from cloud_core.transports.http.rest.package_routes import PackageRoutes
+from cloud_core.transports.http.rest.pending_routes import PendingRoutes
 from cloud_core.transports.http.rest.profile_routes import ProfileRoutes
 from cloud_core.transports.http.rest.relation_routes import RelationRoutes
 from cloud_core.transports.http.rest.replacement_routes import ReplacementRoutes
@@ -89,6 +93,10 @@ class AdminRoutes(CallSupport):
         self._docs_routes = DocsRoutes(self)
         self._bulk_routes = BulkRoutes(admin)
         self._observing_routes = observing
+        self._audit_routes = AuditRoutes(admin)
+        self._key_routes = KeyRoutes(admin)
+        self._event_routes = EventRoutes(admin)
+        self._pending_routes = PendingRoutes(admin)
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -195,6 +203,25 @@ class AdminRoutes(CallSupport):
     @app.route("/api/gateway/", branch=True)
     def gateway_routes(self, request: Request) -> Any:
         return mounted(request, self._gateway_routes)
+
+    @app.route("/api/audit", branch=True)
+    def audit_routes(self, request: Request) -> Any:
+        return mounted(request, self._audit_routes)
+
+    @app.route("/api/deviceProfile/<_uuid>/rotateSecret")
+    @app.route("/api/deviceProfile/<_uuid>/adoption")
+    @app.route("/api/deviceProfile/<_uuid>/keys")
+    @app.route("/api/deviceProfile/<_uuid>/keys/<_key>")
+    def key_routes(self, request: Request, _uuid: str, _key: str = "") -> Any:
+        return mounted(request, self._key_routes)
+
+    @app.route("/api/provisioning/pending", branch=True)
+    def pending_routes(self, request: Request) -> Any:
+        return mounted(request, self._pending_routes)
+
+    @app.route("/api/events")
+    def event_routes(self, request: Request) -> Any:
+        return mounted(request, self._event_routes)
 
     @app.route("/.well-known/est/", branch=True)
     def est_routes(self, request: Request) -> Any:

@@ -42,7 +42,7 @@ class ClaimRoutes(CallSupport):
             raise NotAuthorized
         shown = parse_claim(raw_body(request, MAX_BODY_BYTES))
         outcome, device = await answered(
-            lambda done: self._claims.claim(operator.tenant_id, customer_id, name, shown.secret, done)
+            lambda done: self._claims.claim(operator.tenant_id, customer_id, name, shown.secret, done, by=operator)
         )
         if device is None:
             request.setResponseCode(400)
@@ -53,4 +53,6 @@ class ClaimRoutes(CallSupport):
     @answers
     async def give_back(self, request: Request, name: str) -> Any:
         operator = self.operator(request, Act.GIVE_BACK)
-        await answered(lambda done: self._claims.give_back(operator.tenant_id, operator.customer_id, name, done))
+        await answered(
+            lambda done: self._claims.give_back(operator.tenant_id, operator.customer_id, name, done, by=operator)
+        )

@@ -58,7 +58,7 @@ class PackageRoutes(CallSupport):
     async def save_info(self, request: Request) -> Any:
         operator = self.operator(request, Act.WRITE_PACKAGES)
         package = shapes.package_from(json_object(request))
-        saved = await answered(lambda done: self._packages.save_info(operator.tenant_id, package, done))
+        saved = await answered(lambda done: self._packages.save_info(operator.tenant_id, package, done, by=operator))
         return shapes.package_json(saved, operator.tenant_uuid)
 
     @app.route("/api/otaPackage/<uuid>", methods=["POST"])
@@ -76,7 +76,7 @@ class PackageRoutes(CallSupport):
             self._packages.upload(
                 operator.tenant_id, package_uuid, file_name=file.name, content_type=file.content_type,
                 algorithm=query(request, "checksumAlgorithm", DEFAULT_ALGORITHM).upper(),
-                checksum=query(request, "checksum"), data=file.stream, done=ended,
+                checksum=query(request, "checksum"), data=file.stream, done=ended, by=operator,
             )  # fmt: skip
 
         return shapes.package_json(await answered(start), operator.tenant_uuid)
@@ -92,7 +92,7 @@ class PackageRoutes(CallSupport):
     @answers
     async def delete(self, request: Request, uuid: str) -> Any:
         operator, package_uuid = self.operator(request, Act.DELETE_PACKAGES), uuid_of(uuid)
-        await answered(lambda done: self._packages.delete(operator.tenant_id, package_uuid, done))
+        await answered(lambda done: self._packages.delete(operator.tenant_id, package_uuid, done, by=operator))
 
     @app.route("/api/otaPackages", methods=["GET"])
     @answers

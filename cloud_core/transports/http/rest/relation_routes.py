@@ -45,7 +45,7 @@ class RelationRoutes(CallSupport):
             type=_text(body, "type"), type_group=_text(body, "typeGroup") or COMMON,
             additional_info=body.get("additionalInfo"),
         )  # fmt: skip
-        await self._admin.save_relation(relation)
+        await self._admin.save_relation(operator, relation)
         return relation_json(relation) if request.path.startswith(b"/api/v2/") else None
 
     @app.route("/api/relation", methods=["GET"])
@@ -57,7 +57,8 @@ class RelationRoutes(CallSupport):
     @app.route("/api/v2/relation", methods=["DELETE"])
     @answers
     async def delete(self, request: Request) -> Any:
-        await self._admin.delete_relation(_named(request, self.operator(request, Act.WRITE_DEVICES)))
+        operator = self.operator(request, Act.WRITE_DEVICES)
+        await self._admin.delete_relation(operator, _named(request, operator))
 
     @app.route("/api/relations", methods=["GET"])
     @answers

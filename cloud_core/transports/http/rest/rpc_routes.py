@@ -66,7 +66,7 @@ class RpcRoutes(CallSupport):
     @answers
     async def delete(self, request: Request, uuid: str) -> Any:
         operator, command = self.operator(request, Act.SEND_RPC), await self._command(request, uuid)
-        await answered(lambda done: self._api.rpc.delete(operator.tenant_id, command.uuid, done))
+        await answered(lambda done: self._api.rpc.delete(operator.tenant_id, command.uuid, done, by=operator))
 
     @app.route("/persistent/device/<uuid>", methods=["GET"])
     @answers
@@ -97,7 +97,7 @@ class RpcRoutes(CallSupport):
             return _no_device(request)
         try:
             outcome: Answer | UUID = await answered(
-                lambda done: self._api.rpc.send(operator.tenant_id, device.id, command, done)
+                lambda done: self._api.rpc.send(operator.tenant_id, device.id, command, done, by=operator)
             )
         except (DeviceTimeout, DeviceOffline) as error:
             return self._silent(request, error)

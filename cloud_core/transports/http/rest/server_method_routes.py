@@ -51,14 +51,14 @@ class ServerMethodRoutes(CallSupport):
             tenant_id=operator.tenant_id, method=_text(body, "method"), url=_text(body, "url"),
             secret=given or new_secret(), timeout_ms=_timeout(body),
         )  # fmt: skip
-        await answered(lambda done: self._api.server_methods.bind(method, done))
+        await answered(lambda done: self._api.server_methods.bind(method, done, by=operator))
         return _json(method) if given else _json(method) | {"secret": method.secret}
 
     @app.route("/api/serverMethods/<method>", methods=["DELETE"])
     @answers
     async def unbind(self, request: Request, method: str) -> Any:
-        tenant_id = self._administrator(request).tenant_id
-        await answered(lambda done: self._api.server_methods.unbind(tenant_id, method, done))
+        operator = self._administrator(request)
+        await answered(lambda done: self._api.server_methods.unbind(operator.tenant_id, method, done, by=operator))
 
     def _administrator(self, request: Request) -> Operator:
         """Raises: NotAuthenticated, NotAuthorized."""

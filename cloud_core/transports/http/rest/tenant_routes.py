@@ -33,8 +33,8 @@ class TenantRoutes(CallSupport):
     @answers
     async def save(self, request: Request) -> Any:
         """`title`; `maxDevices` (0: without limit), and what ThingsBoard's tenants have."""
-        self.operator(request, Act.ADMINISTER_TENANTS)
-        return shapes.tenant_json(await self._tenants.save(json_object(request)))
+        operator = self.operator(request, Act.ADMINISTER_TENANTS)
+        return shapes.tenant_json(await self._tenants.save(operator, json_object(request)))
 
     @app.route("/api/tenant/<uuid>", methods=["GET"])
     @answers
@@ -46,8 +46,10 @@ class TenantRoutes(CallSupport):
     @answers
     async def delete(self, request: Request, uuid: str) -> Any:
         """With its devices only where `withDevices=true` says so."""
-        self.operator(request, Act.ADMINISTER_TENANTS)
-        await self._tenants.delete(uuid_of(uuid), with_devices=query(request, "withDevices").lower() == "true")
+        operator = self.operator(request, Act.ADMINISTER_TENANTS)
+        await self._tenants.delete(
+            operator, uuid_of(uuid), with_devices=query(request, "withDevices").lower() == "true"
+        )
 
     @app.route("/api/tenants", methods=["GET"])
     @answers

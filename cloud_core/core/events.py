@@ -1,0 +1,175 @@
+"""What happens, told to operators as it happens: a hub in memory, of this node alone.
+
+Each event has a number; the newest stay in a buffer, so that a listener who lost its connection goes on where it was.
+A listener who is too slow, or comes back too late, gets one event `gap` in the place of those it has missed: the lists
+over REST have them all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cloud_core.core.people.logins import Operator
+from cloud_core.core.provisioning import SUCCESS, Decided
+from cloud_core.core.tokens import new_reference
+from cloud_core.model import Attempt, AuditEntry, Identity, ProvisionStrategy
+from shared.errors import ApprovalPending, Reason, Unavailable
+
+KEPT = 2_000  # events that can be asked for again
+MAX_QUEUED = 500  # of one listener
+MAX_LISTENERS = 200
+MAX_OF_ONE = 10  # connections of one user or API key
+MAX_BEATS = 240  # then a listener has to come again, with a token that is still good
+GAP = "gap"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`tenant_id` None: of nobody's, as the attempts of devices that showed no known key are."""
+
+    number: int
+    kind: str
+    tenant_id: int | None
+    data: dict[str, Any]
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """Events for one connection. `wake` is called when there is something in `take`, and for each beat."""
+
+    operator: Operator
+    wake: Callable[[], None]
+    end: Callable[[], None]
+    _queue: deque[Event] = field(default_factory=deque)
+    beats: int = 0
+
+    def may_hear(self, event: Event) -> bool:
+        """As the lists show it."""
+        if event.tenant_id is None:
+            return self.operator.sees_unassigned
+        return event.tenant_id == self.operator.tenant_id
+
+    def offer(self, event: Event) -> None:
+        if len(self._queue) >= MAX_QUEUED:
+            self._queue.clear()
+            self._queue.append(Event(event.number, GAP, None, {}))
+        else:
+            self._queue.append(event)
+
+    def take(self) -> list[Event]:
+        """All that wait, oldest first."""
+        taken = list(self._queue)
+        self._queue.clear()
+        return taken
+
+
+class Events:
+    """Everything runs in the reactor thread."""
+
+    def __init__(self) -> None:
+        self.epoch = new_reference()  # numbers of another run of the program mean nothing here
+        self._number = 0
+        self._kept: deque[Event] = deque(maxlen=KEPT)
+        self._listeners: set[Listener] = set()
+
+    def publish(self, tenant_id: int | None, kind: str, data: dict[str, Any]) -> None:
+        """`data` holds no secret."""
+        self._number += 1
+        event = Event(self._number, kind, tenant_id, data)
+        self._kept.append(event)
+        for listener in tuple(self._listeners):
+            if listener.may_hear(event):
+                listener.offer(event)
+                listener.wake()
+
+    def listen(self, operator: Operator, last_id: str, wake: Callable[[], None], end: Callable[[], None]) -> Listener:
+        """`last_id`: of the last event that was seen, empty for none. Raises: Unavailable."""
+        if len(self._listeners) >= MAX_LISTENERS:
+            raise Unavailable(f"{MAX_LISTENERS} listen already", retry_after_s=30.0)
+        if sum(one.operator.user_uuid == operator.user_uuid for one in self._listeners) >= MAX_OF_ONE:
+            raise Unavailable(f"This login listens on {MAX_OF_ONE} connections already; close one", retry_after_s=30.0)
+        listener = Listener(operator, wake, end)
+        for event in self._since(last_id):
+            if event.kind == GAP or listener.may_hear(event):
+                listener.offer(event)
+        self._listeners.add(listener)
+        return listener
+
+    def _since(self, last_id: str) -> list[Event]:
+        if not last_id:
+            return []
+        epoch, _, text = last_id.rpartition("-")
+        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else -1
+        first = self._kept[0].number if self._kept else self._number + 1
+        if epoch != self.epoch or number < first - 1:
+            return [Event(self._number, GAP, None, {})]
+        return [event for event in self._kept if event.number > number]
+
+    def id_of(self, event: Event) -> str:
+        return f"{self.epoch}-{event.number}"
+
+    def leave(self, listener: Listener) -> None:
+        self._listeners.discard(listener)
+
+    def beat(self) -> None:
+        """Called every some seconds: connections stay open, and dead ones are found."""
+        for listener in tuple(self._listeners):
+            listener.beats += 1
+            if listener.beats > MAX_BEATS:
+                listener.end()
+            else:
+                listener.wake()
+
+    def stop(self) -> None:
+        """The core stops: all connections end."""
+        for listener in tuple(self._listeners):
+            listener.end()
+
+    # -- what is told -----------------------------------------------------------------------------
+
+    def recorded(self, entry: AuditEntry) -> None:
+        """An operator has decided something."""
+        data = {
+            "number": entry.number, "actor": entry.actor, "action": entry.action, "entityType": entry.entity_type,
+            "entityName": entry.name, "detail": entry.detail, "time": entry.at_ms,
+        }  # fmt: skip
+        self.publish(entry.tenant_id, "audit", data)
+        if entry.entity_type == "PROVISION_REQUEST":
+            decided = {"status": entry.action, "deviceName": entry.name, "actor": entry.actor, "time": entry.at_ms}
+            self.publish(entry.tenant_id, "approval", decided)
+
+    def attempted(self, decision: Decided) -> None:
+        """A device has asked to be provisioned."""
+        line = decision.line
+        profile = decision.shown.profile if decision.shown is not None else None
+        creates = profile is not None and profile.provision.strategy is ProvisionStrategy.ALLOW_CREATE_NEW_DEVICES
+        profile_name = profile.name if profile is not None else None
+        self.logged(line, profile_name, is_new_device=creates and line.outcome == SUCCESS)
+        if isinstance(decision.outcome, ApprovalPending):
+            self.publish(line.tenant_id, "approval", {"status": "PENDING"} | _device_of(line, profile_name))
+
+    def logged(self, line: Attempt, profile_name: str | None = None, *, is_new_device: bool = False) -> None:
+        """A line of the provisioning log, by whichever door. Rationed ones are in the lists alone: whoever is refused
+        in masses shall not push everything else out of the buffer."""
+        if line.outcome == Reason.RATE_LIMITED.value:
+            return
+        device = _device_of(line, profile_name)
+        said = {"ref": line.ref or None, "outcome": line.outcome, "stage": line.stage, "detail": line.detail}
+        self.publish(line.tenant_id, "attempt", said | device)
+        if is_new_device:
+            self.publish(line.tenant_id, "deviceCreated", device)
+
+    def gateway_session(self, identity: Identity, is_open: bool) -> None:
+        """A gateway's session has begun or ended."""
+        data = {"deviceName": identity.device_name, "deviceId": str(identity.device_uuid), "connected": is_open}
+        self.publish(identity.tenant_id, "gateway", data)
+
+
+def _device_of(line: Attempt, profile_name: str | None) -> dict[str, Any]:
+    return {
+        "deviceName": line.device_name, "profileName": profile_name, "source": line.peer.address,
+        "transport": line.peer.transport.value, "time": line.at_ms,
+    }  # fmt: skip
