@@ -323,7 +323,7 @@ def test_a_customers_user_is_refused_wherever_it_is_not_expected(rest: Rest) -> 
     """Every route that exists, one by one: what is not listed here is 403, what is listed is not."""
     customer, device = make_customer(rest), make_device(rest)
     give(rest, customer, device)
-    routes = routes_of(rest.service._site.resource._app._instance)
+    routes = routes_of(rest.service._site.resource.routes)
     assert len(routes) > 40 and routes >= OPEN_TO_ALL | OPEN_TO_CUSTOMERS
     values = {"scope": "SERVER_SCOPE", "_scope": "ANY", "name": "nobody", "kind": "FIRMWARE"}
     refused = set()
