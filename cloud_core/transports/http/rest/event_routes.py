@@ -47,19 +47,23 @@ class EventRoutes(CallSupport):
         `Last-Event-ID` or `lastEventId`: what was seen last.
         """
         operator = self.operator(request, Act.READ)
-        wanted = [one for one in query(request, "kinds").split(",") if one]
-        if not set(wanted) <= set(KINDS):
-            raise InvalidArgument(f"kinds must be of {', '.join(KINDS)}")
-        kinds = frozenset(kind for kind, act in KINDS.items() if operator.may(act))
-        if not set(wanted) <= kinds:
-            raise NotAuthorized
+        kinds = kinds_for(operator, query(request, "kinds"))
         last_id = (request.getHeader("last-event-id") or query(request, "lastEventId"))[:64]
-        stream = Stream(
-            request, self._events, frozenset(wanted) or kinds, lambda: self.operator(request, Act.READ)
-        )  # fmt: skip
+        stream = Stream(request, self._events, kinds, lambda: self.operator(request, Act.READ))
         stream.open(operator, last_id)
         await stream.ended
         return b""
+
+
+def kinds_for(operator: Operator, listed: str) -> frozenset[str]:
+    """Those of a comma list, else all that the operator may list. Raises: InvalidArgument, NotAuthorized."""
+    wanted = frozenset(one for one in listed.split(",") if one)
+    if not wanted <= set(KINDS):
+        raise InvalidArgument(f"kinds must be of {', '.join(KINDS)}")
+    kinds = frozenset(kind for kind, act in KINDS.items() if operator.may(act))
+    if not wanted <= kinds:
+        raise NotAuthorized
+    return wanted or kinds
 
 
 class Stream:

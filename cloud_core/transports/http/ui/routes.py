@@ -7,6 +7,7 @@ from typing import Any
 from cloud_core.core.admin import AdminApi
 from cloud_core.transports.http.calls import mounted
 from cloud_core.transports.http.ui.assets import Assets
+from cloud_core.transports.http.ui.event_pages import EventPages
 from cloud_core.transports.http.ui.login_pages import LoginPages
 from cloud_core.transports.http.ui.overview_pages import OverviewPages
 from cloud_core.transports.http.ui.pages import Pages, Redirect, Shared, Shown, page, pages_app
@@ -28,6 +29,7 @@ class UiRoutes(Pages):
         super().__init__(shared)
         self._login_pages = LoginPages(shared)
         self._overview_pages = OverviewPages(shared)
+        self._event_pages = EventPages(shared)
 
     @app.route("/", methods=["GET"])
     @app.route(PATH, methods=["GET"])
@@ -45,6 +47,10 @@ class UiRoutes(Pages):
     @app.route(f"{PATH}/")
     def overview_pages(self, request: Any) -> Any:
         return mounted(request, self._overview_pages)
+
+    @app.route(f"{PATH}/events")
+    def event_pages(self, request: Any) -> Any:
+        return mounted(request, self._event_pages)
 
     @app.route(f"{PATH}/static/<version>/<name>", methods=["GET"])
     @page
