@@ -10,10 +10,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.certificates.authorities import Which, crl_url
@@ -27,8 +24,8 @@ from cloud_core.transports.http.calls import (
     answers,
     integer,
     json_object,
-    no_route,
     query,
+    rest_app,
     uuid_of,
 )
 from cloud_core.transports.http.rest import shapes
@@ -45,15 +42,11 @@ CRL_TYPE = "application/pkix-crl"  # RFC 2585
 class AuthorityRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them. A CA is named by its name or its uuid."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, admin: AdminApi) -> None:
         super().__init__(admin)
         self._authorities = admin.authorities
-
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     @app.route("/api/ca", methods=["GET"])
     @answers

@@ -10,11 +10,8 @@ import re
 from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
-from klein import Klein
 from twisted.internet.threads import deferToThread
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.http import parse_options_header
 
 from cloud_core.core.admin import AdminApi
@@ -30,8 +27,8 @@ from cloud_core.transports.http.calls import (
     answers,
     integer,
     json_object,
-    no_route,
     query,
+    rest_app,
     uuid_of,
 )
 from cloud_core.transports.http.rest import shapes
@@ -68,15 +65,11 @@ def with_uploads(limit: Callable[[Any, bytes, bytes], int]) -> Callable[[Any, by
 class BulkRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, admin: AdminApi) -> None:
         super().__init__(admin)
         self._imports: ImportsApi = admin.imports
-
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     @app.route("/api/device/bulk_import", methods=["POST"])
     @answers
