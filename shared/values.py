@@ -122,6 +122,21 @@ def typed_text(text: str) -> int | float | str:
     return typed_number(text) if _NUMERIC.fullmatch(text) else text
 
 
+def typed_member(value: object) -> object:
+    """Decoded JSON where a number is expected: numbers and what looks like one by their value, all else as it is."""
+    if isinstance(value, NumberText):
+        return typed_number(value.text)
+    return typed_text(value) if isinstance(value, str) else value
+
+
+def milliseconds(value: object) -> int | None:
+    """Decoded JSON as a time: any number or numeric text within 64 bits, whose fraction is cut off; else None."""
+    value = typed_member(value)
+    if isinstance(value, float) and MIN_INT64 <= value < MAX_INT64:
+        value = int(value)
+    return value if type(value) is int and MIN_INT64 <= value <= MAX_INT64 else None
+
+
 def typed_value(value: Any) -> Value:  # Any: decoded JSON
     """Decoded JSON other than null as it is stored.
 
