@@ -233,12 +233,19 @@ def integer(request: Request, name: str, default: int | None = None) -> int:
     return number
 
 
-def page_of(request: Request) -> Page:
-    """`pageSize` and `page` are required (section 6.2)."""
-    size, number = integer(request, "pageSize"), integer(request, "page")
+def page_bounds(request: Request, default_size: int | None = None) -> tuple[int, int]:
+    """`pageSize` and `page`, which are required where there is no default (section 6.2)."""
+    size = integer(request, "pageSize", default_size)
+    number = integer(request, "page", None if default_size is None else 0)
     if not 1 <= size <= MAX_PAGE_SIZE or not 0 <= number < 2**31:
         raise InvalidArgument(f"Incorrect page link: pageSize must be 1 to {MAX_PAGE_SIZE}, page 0 or more")
+    return size, number
+
+
+def page_of(request: Request, *, default_size: int | None = None, default_sort: str = "createdTime") -> Page:
+    """`page_bounds` with what is searched for, and the order."""
+    size, number = page_bounds(request, default_size)
     return Page(
-        size, number, query(request, "textSearch"), query(request, "sortProperty", "createdTime"),
+        size, number, query(request, "textSearch"), query(request, "sortProperty", default_sort),
         query(request, "sortOrder", "ASC").upper() == "DESC",
     )  # fmt: skip

@@ -22,11 +22,10 @@ from cloud_core.core.people.permissions import Act
 from cloud_core.model import Page
 from cloud_core.storage.interface.batches import Batch, BatchRow, BatchState, RowStatus
 from cloud_core.transports.http.calls import (
-    MAX_PAGE_SIZE,
     CallSupport,
     answers,
-    integer,
     json_object,
+    page_bounds,
     query,
     rest_app,
     uuid_of,
@@ -37,6 +36,7 @@ from shared.errors import InvalidArgument, MalformedRequest, RequestTooLarge
 
 MAX_FILE_BYTES = 67_108_864
 MAX_ERRORS_LISTED = 10_000
+DEFAULT_PAGE_SIZE = 100
 MULTIPART = "multipart/form-data"
 _KINDS = {
     "text/csv": CSV, "text/plain": CSV, "text/tab-separated-values": CSV, "application/vnd.ms-excel": CSV,
@@ -177,9 +177,7 @@ def _row_json(row: BatchRow) -> dict[str, Any]:
 
 
 def _page(request: Request) -> Page:
-    size, number = integer(request, "pageSize", 100), integer(request, "page", 0)
-    if not 1 <= size <= MAX_PAGE_SIZE or not 0 <= number < 2**31:
-        raise InvalidArgument(f"Incorrect page link: pageSize must be 1 to {MAX_PAGE_SIZE}, page 0 or more")
+    size, number = page_bounds(request, DEFAULT_PAGE_SIZE)
     return Page(size, number)
 
 
