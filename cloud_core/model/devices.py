@@ -1,4 +1,4 @@
-"""The entities of the core and who is talking to it. Values only; the rules live in `core`."""
+"""Devices, their profiles, credentials and certificates, and who is talking to the core."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from cloud_core.profile_options import DEFAULT_OPTIONS, ProfileOptions
 from shared.credentials import Credentials
-from shared.messages import PackageKind, Value
+from shared.messages import Value
 
 DEFAULT_TENANT = UUID("6d757374-6572-4000-8000-000000000001")
 NIL_UUID = UUID(int=0)
@@ -74,14 +74,6 @@ class Role(Enum):
     PROVISIONING = "provisioning"
     DEVICE = "device"
     GATEWAY = "gateway"
-
-
-class UserRole(StrEnum):
-    """What a user of a tenant may do there; `core.permissions` maps it to acts."""
-
-    ADMINISTRATOR = "ADMINISTRATOR"
-    OPERATOR = "OPERATOR"
-    VIEWER = "VIEWER"
 
 
 class Transport(StrEnum):
@@ -301,175 +293,6 @@ class DeviceFilter:
 
 
 EVERY_DEVICE = DeviceFilter()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class User:
-    """A person or program that administers a tenant."""
-
-    id: int
-    uuid: UUID
-    tenant_id: int
-    username: str
-    password_hash: str = field(repr=False)
-    authority: str  # SYS_ADMIN, TENANT_ADMIN or CUSTOMER_USER
-    created_ms: int
-    customer_id: int | None = None
-    role: UserRole = UserRole.ADMINISTRATOR  # means something for TENANT_ADMIN alone
-    generation: int = 0  # grows with whatever ends all logins of the user; theirs carry the number
-    document: dict[str, Any] = field(default_factory=dict)  # JSON: REST members kept as given
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tenant:
-    """Whose data are apart from those of others."""
-
-    id: int
-    uuid: UUID
-    name: str
-    created_ms: int
-    max_devices: int = 0  # 0: without limit
-    document: dict[str, Any] = field(default_factory=dict)  # JSON: REST members kept as given
-
-
-@dataclass(frozen=True, slots=True)
-class EndedLogin:
-    """Tokens of `subject` (uuid of a session, a user or an API key) whose generation is smaller are refused."""
-
-    subject: UUID
-    generation: int
-    until_ms: int  # no token lives longer
-    id: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiKey:
-    """What a program logs in with; the key itself is kept by nobody but the program."""
-
-    id: int
-    uuid: UUID
-    tenant_id: int
-    name: str
-    role: UserRole
-    hint: str  # how the key begins
-    created_ms: int
-    created_by: str
-    ends_ms: int | None = None
-    used_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Customer:
-    """Somebody to whom devices can be given. `document` keeps the other REST members."""
-
-    id: int
-    uuid: UUID
-    tenant_id: int
-    title: str
-    document: dict[str, Any]
-    created_ms: int
-    version: int
-
-
-class RpcStatus(StrEnum):
-    """Where a persistent command stands (wire-contract.md section 6.7)."""
-
-    QUEUED = "QUEUED"
-    """Waits for its device."""
-    SENT = "SENT"
-    """Written to a connection of the device, not acknowledged yet."""
-    DELIVERED = "DELIVERED"
-    """The device has it; a two-way command waits for the reply."""
-    SUCCESSFUL = "SUCCESSFUL"
-    """Delivered (one-way) or answered (two-way)."""
-    TIMEOUT = "TIMEOUT"
-    """Sent as often as allowed, never acknowledged."""
-    EXPIRED = "EXPIRED"
-    """Its time was over before that."""
-    FAILED = "FAILED"
-    """The device's reply could not be used."""
-    DELETED = "DELETED"
-    """Taken back by an operator: the word for it, which no stored command has."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PersistentCommand:
-    """A command that waits on disk for its device. Times in ms since the epoch."""
-
-    id: int
-    uuid: UUID
-    tenant_id: int
-    device_id: int
-    device_uuid: UUID = NIL_UUID  # filled in by the store
-    created_ms: int
-    expires_ms: int
-    is_oneway: bool
-    method: str
-    params: Any  # decoded JSON
-    status: RpcStatus = RpcStatus.QUEUED
-    retries_left: int = 0
-    response: Any = None  # decoded JSON
-    additional_info: Any = None  # decoded JSON, kept for REST
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerMethod:
-    """A method that devices may call, bound to a webhook. `secret` signs the requests to `url`."""
-
-    tenant_id: int
-    method: str
-    url: str
-    secret: str = field(default="", repr=False)
-    timeout_ms: int = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Package:
-    """A firmware or software package (OTA); the bytes lie apart. With `url` the device fetches it elsewhere."""
-
-    id: int
-    uuid: UUID
-    tenant_id: int
-    profile_id: int
-    profile_uuid: UUID
-    kind: PackageKind
-    title: str
-    version: str
-    tag: str = ""
-    url: str = ""
-    file_name: str = ""
-    content_type: str = ""
-    checksum_algorithm: str = ""
-    checksum: str = ""
-    size_bytes: int = 0
-    has_data: bool = False
-    document: dict[str, Any] = field(default_factory=dict)
-    created_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubDevice:
-    """How a device behind a gateway came in last."""
-
-    device_id: int
-    gateway_id: int
-    connected_ms: int
-    is_created_by_gateway: bool = False
-    is_type_guessed: bool = False  # created by data that overtook its connect message: the type may still come
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Relation:
-    """A directed, typed link between two entities (wire-contract.md section 6.8)."""
-
-    tenant_id: int
-    from_type: str
-    from_uuid: UUID
-    to_type: str
-    to_uuid: UUID
-    type: str
-    type_group: str = "COMMON"
-    additional_info: Any = None  # decoded JSON
 
 
 @dataclass(slots=True, kw_only=True)
