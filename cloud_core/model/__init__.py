@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cloud_core.model.audit import AuditEntry, AuditFilter, AuditHead
 from cloud_core.model.commands import PersistentCommand, RpcStatus, ServerMethod
 from cloud_core.model.devices import (
     ACTIVE,
@@ -19,6 +20,7 @@ from cloud_core.model.devices import (
     PROVISIONED,
     PROVISIONING_IDENTITY,
     SYSTEM_TENANT,
+    Approval,
     Attempt,
     AttributeEntry,
     Authority,
@@ -45,6 +47,7 @@ from cloud_core.model.devices import (
     inactivity_timeout_ms,
 )
 from cloud_core.model.gateways import Relation, SubDevice
+from cloud_core.model.keys import KeyRules, PendingFilter, PendingRequest, ProvisionKey, RequestStatus, SecretUse
 from cloud_core.model.packages import Package
 from cloud_core.model.people import ApiKey, Customer, EndedLogin, Tenant, User, UserRole
 
@@ -65,8 +68,12 @@ __all__ = [
     "PROVISION_STATE",
     "SYSTEM_TENANT",
     "ApiKey",
+    "Approval",
     "Attempt",
     "AttributeEntry",
+    "AuditEntry",
+    "AuditFilter",
+    "AuditHead",
     "Authority",
     "Customer",
     "Device",
@@ -75,23 +82,29 @@ __all__ = [
     "DeviceProfile",
     "EndedLogin",
     "Identity",
+    "KeyRules",
     "KnownCertificate",
     "Login",
     "Package",
     "Page",
     "Peer",
+    "PendingFilter",
+    "PendingRequest",
     "PersistentCommand",
     "PresentedChain",
     "PresentedCredentials",
     "ProvisionConfiguration",
+    "ProvisionKey",
     "ProvisionStrategy",
     "Relation",
     "Renewal",
     "Reprovisioning",
+    "RequestStatus",
     "Revocation",
     "Role",
     "RpcStatus",
     "Scope",
+    "SecretUse",
     "ServerMethod",
     "StoredCredentials",
     "SubDevice",

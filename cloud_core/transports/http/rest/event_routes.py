@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from klein import Klein
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.events import GAP, Event, Events
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.people.permissions import Act
-from cloud_core.transports.http.calls import CallSupport, answers, no_route, query
+from cloud_core.transports.http.calls import CallSupport, answers, query, rest_app
 from shared.errors import InvalidArgument, NotAuthorized, PlatformError
 
 EVENT_TYPE = "text/event-stream"
@@ -29,15 +26,11 @@ KINDS = {
 class EventRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, admin: AdminApi) -> None:
         super().__init__(admin)
         self._events = admin.events
-
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     @app.route("/api/events", methods=["GET"])
     @answers
