@@ -314,8 +314,8 @@ def routes_of(routes: Any, prefix: str = "") -> set[tuple[str, str]]:
         elif not rule.endpoint.endswith("_branch"):  # its twin, without the rest of the path, mounts the same
             request = SimpleNamespace(prepath=[], postpath=[])
             resource = routes.app.execute_endpoint(rule.endpoint, request, **dict.fromkeys(rule.arguments, ""))
-            if not isinstance(resource._routes, DeviceRoutes | EstRoutes):
-                found |= routes_of(resource._routes, path)
+            if not isinstance(resource._app._instance, DeviceRoutes | EstRoutes):
+                found |= routes_of(resource._app._instance, path)
     return found
 
 
