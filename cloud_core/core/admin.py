@@ -79,6 +79,7 @@ class AdminApi(Asking):
     def __init__(self, *, store: Store, api: DeviceApi, jwt_key: bytes) -> None:
         super().__init__(store, api.audit)
         self._api = api
+        self.now_ms = api.now_ms
         self.access = Access(store=store, now_ms=api.now_ms)
         self.users = UsersApi(store=store, access=self.access, now_ms=api.now_ms, audit=api.audit)
         self.api_keys = ApiKeysApi(store=store, access=self.access, now_ms=api.now_ms, audit=api.audit)
@@ -98,6 +99,8 @@ class AdminApi(Asking):
         self.replacements = ReplacementApi(store=store, api=api, now_ms=api.now_ms)
         self.audit = AuditApi(store)
         self.events = api.events
+        self.rpc = api.rpc
+        self.downlinks = api.downlinks
         self.keys = KeysApi(store=store, audit=api.audit, now_ms=api.now_ms)
         self.approvals = ApprovalsApi(store=store, audit=api.audit, now_ms=api.now_ms)
         self._tokens = Tokens(jwt_key)

@@ -7,9 +7,11 @@ over REST have them all.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from cloud_core.core.people.logins import Operator
@@ -34,6 +36,7 @@ class Event:
     kind: str
     tenant_id: int | None
     data: dict[str, Any]
+    at_ms: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +81,7 @@ class Events:
     def publish(self, tenant_id: int | None, kind: str, data: dict[str, Any]) -> None:
         """`data` holds no secret."""
         self._number += 1
-        event = Event(self._number, kind, tenant_id, data)
+        event = Event(self._number, kind, tenant_id, data, int(time.time() * 1000))
         self._kept.append(event)
         for listener in tuple(self._listeners):
             if listener.may_hear(event):
@@ -107,6 +110,15 @@ class Events:
         if epoch != self.epoch or number < first - 1:
             return [Event(self._number, GAP, None, {})]
         return [event for event in self._kept if event.number > number]
+
+    def recent(self, operator: Operator, kind: str, most: int, **members: Any) -> list[Event]:
+        """Of those that are kept, the newest whose data have these members; newest first."""
+        mine = Listener(operator, _nothing, _nothing)
+        found = (
+            event for event in reversed(self._kept)
+            if event.kind == kind and mine.may_hear(event) and members.items() <= event.data.items()
+        )  # fmt: skip
+        return list(islice(found, most))
 
     def id_of(self, event: Event) -> str:
         return f"{self.epoch}-{event.number}"
@@ -166,6 +178,10 @@ class Events:
         """A gateway's session has begun or ended."""
         data = {"deviceName": identity.device_name, "deviceId": str(identity.device_uuid), "connected": is_open}
         self.publish(identity.tenant_id, "gateway", data)
+
+
+def _nothing() -> None:
+    """Nobody listens."""
 
 
 def _device_of(line: Attempt, profile_name: str | None) -> dict[str, Any]:
