@@ -104,9 +104,7 @@ def attempts_of(tx: ReadTx, tenant_id: int, device_name: str, limit: int) -> lis
     return tx.attempts_of(tenant_id, device_name, limit)
 
 
-def gateway_healths(
-    tx: ReadTx, tenant_id: int, page: Page, keys: Sequence[str]
-) -> tuple[list[GatewayHealth], int]:
+def gateway_healths(tx: ReadTx, tenant_id: int, page: Page, keys: Sequence[str]) -> tuple[list[GatewayHealth], int]:
     lines, total = tx.gateway_page(tenant_id, page)
     return [GatewayHealth(line, tx.latest(line.device.id, keys)) for line in lines], total
 

@@ -46,7 +46,6 @@ class ReadsAttempts(Connected):
         found, total = self._page(rows, page, _SORT, _SEARCHED)
         return [attempt_of(row[1:]) for row in found], total
 
-
     def attempts_of(self, tenant_id: int, device_name: str, limit: int) -> list[Attempt]:
         rows = attempt_rows.where(_c.device_name == device_name, _c.tenant_id == tenant_id)
         return [attempt_of(row) for row in self._query(rows.order_by(_c.id.desc()).limit(limit))]

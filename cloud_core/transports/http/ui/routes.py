@@ -7,6 +7,12 @@ from typing import Any
 from cloud_core.core.admin import AdminApi
 from cloud_core.transports.http.calls import mounted
 from cloud_core.transports.http.ui.assets import Assets
+from cloud_core.transports.http.ui.device_command_pages import DeviceCommandPages
+from cloud_core.transports.http.ui.device_data_pages import DeviceDataPages
+from cloud_core.transports.http.ui.device_identity_pages import DeviceIdentityPages
+from cloud_core.transports.http.ui.device_pages import DevicePages
+from cloud_core.transports.http.ui.devices_pages import DevicesPages
+from cloud_core.transports.http.ui.gateway_pages import GatewayPages
 from cloud_core.transports.http.ui.login_pages import LoginPages
 from cloud_core.transports.http.ui.overview_pages import OverviewPages
 from cloud_core.transports.http.ui.pages import Pages, Redirect, Shared, Shown, page, pages_app
@@ -28,6 +34,12 @@ class UiRoutes(Pages):
         super().__init__(shared)
         self._login_pages = LoginPages(shared)
         self._overview_pages = OverviewPages(shared)
+        self._devices_pages = DevicesPages(shared)
+        self._device_pages = DevicePages(shared)
+        self._device_data_pages = DeviceDataPages(shared)
+        self._device_command_pages = DeviceCommandPages(shared)
+        self._device_identity_pages = DeviceIdentityPages(shared)
+        self._gateway_pages = GatewayPages(shared)
 
     @app.route("/", methods=["GET"])
     @app.route(PATH, methods=["GET"])
@@ -45,6 +57,34 @@ class UiRoutes(Pages):
     @app.route(f"{PATH}/")
     def overview_pages(self, request: Any) -> Any:
         return mounted(request, self._overview_pages)
+
+    @app.route(f"{PATH}/devices")
+    @app.route(f"{PATH}/devices/new")
+    @app.route(f"{PATH}/devices/export")
+    def devices_pages(self, request: Any) -> Any:
+        return mounted(request, self._devices_pages)
+
+    @app.route(f"{PATH}/devices/<uuid>", branch=True)
+    def device_pages(self, request: Any, uuid: str) -> Any:
+        return mounted(request, self._device_pages)
+
+    @app.route(f"{PATH}/devices/<uuid>/telemetry", branch=True)
+    @app.route(f"{PATH}/devices/<uuid>/attributes", branch=True)
+    def device_data_pages(self, request: Any, uuid: str) -> Any:
+        return mounted(request, self._device_data_pages)
+
+    @app.route(f"{PATH}/devices/<uuid>/commands", branch=True)
+    def device_command_pages(self, request: Any, uuid: str) -> Any:
+        return mounted(request, self._device_command_pages)
+
+    @app.route(f"{PATH}/devices/<uuid>/credentials", branch=True)
+    @app.route(f"{PATH}/devices/<uuid>/provisioning", branch=True)
+    def device_identity_pages(self, request: Any, uuid: str) -> Any:
+        return mounted(request, self._device_identity_pages)
+
+    @app.route(f"{PATH}/gateways", branch=True)
+    def gateway_pages(self, request: Any) -> Any:
+        return mounted(request, self._gateway_pages)
 
     @app.route(f"{PATH}/static/<version>/<name>", methods=["GET"])
     @page
