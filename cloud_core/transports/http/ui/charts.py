@@ -16,6 +16,7 @@ WIDTH, HEIGHT = 640, 220
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 26
 STEPS = 4  # on either axis
 GAP_STEPS = 3.0  # so many usual distances without a value are a gap
+_LEAST_SHARE, _LEAST_SPAN = 1e-12, 1e-290  # what differs by less is drawn as the same
 _SPANS_MS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -38,8 +39,9 @@ def line_chart(points: Sequence[Point], start_ms: int, end_ms: int, label: str, 
 def scale(values: Sequence[float]) -> tuple[float, float]:
     """The ends of the axis: round numbers that hold all values, and never the same."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    if low == high:
-        margin = abs(low) / 10 or 1.0
+    size = max(abs(low), abs(high))
+    if not high - low > max(size * _LEAST_SHARE, _LEAST_SPAN):
+        margin = size / 10 if size > _LEAST_SPAN else 1.0
         low, high = low - margin, high + margin
     step = _round_step((high / STEPS) - (low / STEPS))
     if not (math.isfinite(step) and step > 0):

@@ -17,6 +17,7 @@ from cloud_core.transports.http.rest.rpc_routes import command_from
 from cloud_core.transports.http.ui.device_command_pages import GATEWAY_METHODS, shown
 from cloud_core.transports.http.ui.device_data_pages import text_of
 from cloud_core.transports.http.ui.pages import Pages, Redirect, Shown, page, page_from, pager_of, pages_app
+from cloud_core.transports.http.ui.rendering import number
 from cloud_core.transports.http.ui.visits import PATH, Visitor
 from shared.errors import DeviceOffline, DeviceTimeout, InvalidArgument, PlatformError
 from shared.messages import JsonValue, Value
@@ -24,8 +25,8 @@ from shared.messages import JsonValue, Value
 # What edge gateways report of themselves as telemetry: key and what people read.
 SPOOL, OLDEST, DROPPED = "recordsWaiting", "oldestWaitingS", "recordsDropped"
 HEALTH = {
-    SPOOL: "Records waiting", OLDEST: "Oldest waiting, s", "spoolBytes": "Spool, bytes",
-    "freeDiskBytes": "Free disk, bytes", "devices": "Devices known there", "recordsOut": "Records sent",
+    SPOOL: "Records waiting", OLDEST: "Oldest waiting, s", "spoolBytes": "Spool",
+    "freeDiskBytes": "Free disk", "devices": "Devices known there", "recordsOut": "Records sent",
     DROPPED: "Records dropped", "readingsIn": "Readings in", "readingsRefused": "Readings refused",
     "messagesRejected": "Messages rejected", "connectorsHealthy": "Connectors healthy",
     "connectorsDegraded": "Connectors degraded", "connectorsFailed": "Connectors failed",
@@ -38,6 +39,7 @@ ACTIONS = {
 MAX_EVENTS, MAX_ATTRIBUTES = 10, 200
 _SORTED = ("createdTime", "name", "label", "type")
 _ALARMING = (DROPPED, "connectorsDegraded", "connectorsFailed", "readingsRefused", "messagesRejected")
+_SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 _TIMEOUT_MS = 10_000
 
 
@@ -46,6 +48,7 @@ class Told(NamedTuple):
 
     title: str
     value: float
+    text: str
     at_ms: int
     is_alarming: bool
 
@@ -59,7 +62,7 @@ class GatewayPages(Pages):
     @page
     async def gateways(self, request: Any) -> Shown:
         visitor = await self.visitor(request, Act.READ)
-        part = _sorted(page_from(request))
+        part = _sorted(page_from(request, sort="name", descending=False))
         rows, total = await self._admin.lists.gateway_healths(visitor.operator, part, LISTED)
         return self.show(
             request, visitor, "gateways.html", title="Gateways", pager=pager_of(request, part, total),
@@ -104,7 +107,8 @@ class GatewayPages(Pages):
         self, request: Any, visitor: Visitor, view: GatewayView, *, problem: str = "",
         reply: tuple[str, str] | None = None,
     ) -> Shown:  # fmt: skip
-        operator, device, part = visitor.operator, view.line.device, _sorted(page_from(request, sort="name"))
+        operator, device = visitor.operator, view.line.device
+        part = _sorted(page_from(request, sort="name", descending=False))
         behind, total = await self._admin.lists.sub_devices(operator, device.uuid, part)
         latest = await self._admin.latest(operator, device.uuid, [*HEALTH, METRICS_KEY])
         shared = await self._admin.attributes(operator, device.uuid, [Scope.SHARED], None)
@@ -131,8 +135,17 @@ def told_of(latest: dict[str, tuple[int, Value]]) -> list[Told]:
     for key, title in HEALTH.items():
         at_ms, value = latest.get(key, (0, ""))
         if isinstance(value, int | float) and not isinstance(value, bool):
-            found.append(Told(title, value, at_ms, key in _ALARMING and value > 0))
+            text = size_text(value) if key.endswith("Bytes") else str(number(value))
+            found.append(Told(title, value, text, at_ms, key in _ALARMING and value > 0))
     return found
+
+
+def size_text(value: float) -> str:
+    """`2.4 MB`."""
+    for unit, sign in _SIZES:
+        if abs(value) >= unit:
+            return f"{value / unit:.3g} {sign}"
+    return f"{value:.0f} B"
 
 
 def connectors_of(stored: tuple[int, Value] | None) -> list[tuple[str, dict[str, Any]]]:
