@@ -238,7 +238,8 @@ def test_an_attribute_is_saved_as_it_reads(fleet: Fleet, device: Device, typed: 
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"scope": "client", "key": "k", "value": "1"}, "shared or server"), ({"scope": "shared", "value": "1"}, "name"),
+        ({"scope": "client", "key": "k", "value": "1"}, "shared or server"),
+        ({"scope": "shared", "value": "1"}, "name"),
         ({"scope": "shared", "key": "k"}, "value"), ({"scope": "server", "key": "active", "value": "true"}, "active"),
         ({"scope": "shared", "key": "k", "value": "null"}, "null"), ({"key": "k", "value": "1"}, "shared or server"),
         ({"scope": "shared", "key": "k" * 300, "value": "1"}, ""),
