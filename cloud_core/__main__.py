@@ -98,7 +98,8 @@ def migrate(dry_run: bool, as_json: bool, **options: Any) -> None:
 @click.option("--coaps-port", type=int, help="CoAP over DTLS (UDP), likewise.")
 def demo(once: bool, **ports: int | None) -> None:
     """Show the main job: devices provision themselves over MQTT, HTTP, CoAP and by certificate, and send telemetry."""
-    from cloud_core.demo import DemoFailed, run_demo
+    from cloud_core.demo.clients import DemoFailed
+    from cloud_core.demo.tour import run_demo
     from cloud_core.rest_client import RestError
 
     try:

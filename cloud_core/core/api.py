@@ -137,7 +137,7 @@ class DeviceApi:
     ) -> None:
         """The parts, each a door of its own: `api.rpc.reply(…)`."""
         store, now_ms = self._store, self.now_ms
-        self.events = Events()
+        self.events = Events(call_later if call_later is not _no_timers else None)
         self.audit = Audit(store, on_recorded=self.events.recorded)
         self.adoption = Adoption(store)
         self.downlinks = Downlinks()

@@ -1,8 +1,9 @@
 """What happens, told to operators as it happens: a hub in memory, of this node alone.
 
-Each event has a number; the newest stay in a buffer, so that a listener who lost its connection goes on where it was.
-A listener who is too slow, or comes back too late, gets one event `gap` in the place of those it has missed: the lists
-over REST have them all.
+Each event has a number; the newest stay in a buffer, and a listener is a place in it, so that one who lost its
+connection goes on where it was. An event costs the buffer one entry, however many listen: they are woken together,
+some times a second. Who is behind by much, because it is slow or much happens, gets one event `gap` in the place of
+what it has missed: the lists over REST have it all.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
+
+import msgspec
 
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.provisioning import SUCCESS, Decided
@@ -21,14 +25,15 @@ from cloud_core.model import Attempt, AuditEntry, Identity, ProvisionStrategy
 from shared.errors import ApprovalPending, Reason, Unavailable
 
 KEPT = 2_000  # events that can be asked for again
-MAX_QUEUED = 500  # of one listener
-MAX_LISTENERS = 200
-MAX_OF_ONE = 10  # connections of one user or API key
+MAX_AT_ONCE = 250  # events, of whichever tenants, that a listener may be behind
+FLUSH_S = 0.25
+MAX_LISTENERS = 400
+MAX_OF_ONE = 20  # connections of one user or API key
 MAX_BEATS = 240  # then a listener has to come again, with a token that is still good
 GAP = "gap"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Event:
     """`tenant_id` None: of nobody's, as the attempts of devices that showed no known key are."""
 
@@ -38,15 +43,20 @@ class Event:
     data: dict[str, Any]
     at_ms: int = 0
 
+    @cached_property
+    def encoded(self) -> bytes:
+        """`data` as JSON: made once for all who listen."""
+        return msgspec.json.encode(self.data)
+
 
 @dataclass(slots=True, eq=False)
 class Listener:
-    """Events for one connection. `wake` is called when there is something in `take`, and for each beat."""
+    """A connection's place. `wake` is called when there may be something to take, and for each beat."""
 
     operator: Operator
     wake: Callable[[], None]
     end: Callable[[], None]
-    _queue: deque[Event] = field(default_factory=deque)
+    seen: int  # number of the last event that was taken or passed over
     beats: int = 0
 
     def may_hear(self, event: Event) -> bool:
@@ -55,25 +65,17 @@ class Listener:
             return self.operator.sees_unassigned
         return event.tenant_id == self.operator.tenant_id
 
-    def offer(self, event: Event) -> None:
-        if len(self._queue) >= MAX_QUEUED:
-            self._queue.clear()
-            self._queue.append(Event(event.number, GAP, None, {}))
-        else:
-            self._queue.append(event)
-
-    def take(self) -> list[Event]:
-        """All that wait, oldest first."""
-        taken = list(self._queue)
-        self._queue.clear()
-        return taken
-
 
 class Events:
-    """Everything runs in the reactor thread."""
+    """Everything runs in the reactor thread.
 
-    def __init__(self) -> None:
+    `call_later`: as the reactor's; without it listeners are woken for each event, at once.
+    """
+
+    def __init__(self, call_later: Callable[..., Any] | None = None) -> None:
         self.epoch = new_reference()  # numbers of another run of the program mean nothing here
+        self._call_later = call_later
+        self._is_flush_due = False
         self._number = 0
         self._kept: deque[Event] = deque(maxlen=KEPT)
         self._listeners: set[Listener] = set()
@@ -81,12 +83,28 @@ class Events:
     def publish(self, tenant_id: int | None, kind: str, data: dict[str, Any]) -> None:
         """`data` holds no secret."""
         self._number += 1
-        event = Event(self._number, kind, tenant_id, data, int(time.time() * 1000))
-        self._kept.append(event)
+        self._kept.append(Event(self._number, kind, tenant_id, data, int(time.time() * 1000)))
+        if not self._listeners or self._is_flush_due:
+            return
+        if self._call_later is None:
+            self._flush()
+        else:
+            self._is_flush_due = True
+            self._call_later(FLUSH_S, self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
         for listener in tuple(self._listeners):
-            if listener.may_hear(event):
-                listener.offer(event)
+            if listener.seen < self._number:
                 listener.wake()
+
+    def take(self, listener: Listener) -> list[Event]:
+        """What has come since the last time, oldest first."""
+        behind = self._number - listener.seen
+        listener.seen = self._number
+        if behind > min(MAX_AT_ONCE, len(self._kept)):
+            return [Event(self._number, GAP, None, {})]
+        return [one for one in islice(self._kept, len(self._kept) - behind, None) if listener.may_hear(one)]
 
     def listen(self, operator: Operator, last_id: str, wake: Callable[[], None], end: Callable[[], None]) -> Listener:
         """`last_id`: of the last event that was seen, empty for none. Raises: Unavailable."""
@@ -94,26 +112,21 @@ class Events:
             raise Unavailable(f"{MAX_LISTENERS} listen already", retry_after_s=30.0)
         if sum(one.operator.user_uuid == operator.user_uuid for one in self._listeners) >= MAX_OF_ONE:
             raise Unavailable(f"This login listens on {MAX_OF_ONE} connections already; close one", retry_after_s=30.0)
-        listener = Listener(operator, wake, end)
-        for event in self._since(last_id):
-            if event.kind == GAP or listener.may_hear(event):
-                listener.offer(event)
+        listener = Listener(operator, wake, end, self._seen_by(last_id))
         self._listeners.add(listener)
         return listener
 
-    def _since(self, last_id: str) -> list[Event]:
+    def _seen_by(self, last_id: str) -> int:
+        """The number behind which to go on; one that is too far behind, for a gap, where that is not known."""
         if not last_id:
-            return []
+            return self._number
         epoch, _, text = last_id.rpartition("-")
         number = int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else -1
-        first = self._kept[0].number if self._kept else self._number + 1
-        if epoch != self.epoch or number < first - 1:
-            return [Event(self._number, GAP, None, {})]
-        return [event for event in self._kept if event.number > number]
+        return number if epoch == self.epoch and 0 <= number <= self._number else self._number - KEPT - 1
 
     def recent(self, operator: Operator, kind: str, most: int, **members: Any) -> list[Event]:
         """Of those that are kept, the newest whose data have these members; newest first."""
-        mine = Listener(operator, _nothing, _nothing)
+        mine = Listener(operator, _nothing, _nothing, seen=0)
         found = (
             event for event in reversed(self._kept)
             if event.kind == kind and mine.may_hear(event) and members.items() <= event.data.items()

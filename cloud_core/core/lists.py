@@ -14,6 +14,7 @@ from cloud_core.core.sub_devices import gateway_of
 from cloud_core.model import (
     PROVISION_STATE,
     Attempt,
+    AttributeEntry,
     Customer,
     Device,
     DeviceFilter,
@@ -100,6 +101,10 @@ def device_view(tx: ReadTx, tenant_id: int, uuid: UUID) -> DeviceView:
     )  # fmt: skip
 
 
+def attributes_of(tx: ReadTx, device_id: int) -> dict[Scope, list[AttributeEntry]]:
+    return {scope: sorted(tx.attributes(device_id, scope), key=lambda one: one.key) for scope in Scope}
+
+
 def attempts_of(tx: ReadTx, tenant_id: int, device_name: str, limit: int) -> list[Attempt]:
     return tx.attempts_of(tenant_id, device_name, limit)
 
@@ -165,6 +170,11 @@ class ListsApi(Asking):
         view = await self._read(device_view, operator.tenant_id, uuid)
         operator.check_owner(view.device)
         return view
+
+    async def attributes(self, operator: Operator, device: Device) -> dict[Scope, list[AttributeEntry]]:
+        """All of a device's, by scope and name. NotAuthorized as `device`."""
+        operator.check_owner(device)
+        return await self._read(attributes_of, device.id)
 
     async def attempts_of(self, operator: Operator, device_name: str, limit: int) -> list[Attempt]:
         """The newest provision attempts of a device of this name, newest first."""

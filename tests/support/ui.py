@@ -51,6 +51,13 @@ class Browser(HttpPeer):
         tokens = Tokens(b"j" * 64).issue(operator, int(time.time()))
         self.cookies = {"muster_token": tokens["token"], "muster_refresh": tokens["refreshToken"]}
 
+    def another_window(self) -> Browser:
+        """A connection of its own to the same server, with the same cookies."""
+        other = Browser.__new__(Browser)
+        HttpPeer.__init__(other, self.api, server=self.server)
+        other.cookies = dict(self.cookies)
+        return other
+
     def open(self, path: str, headers: str = "") -> Shown:
         self.send(f"GET {path} HTTP/1.1\r\nHost: h\r\n{self._cookie_header()}{headers}\r\n".encode())
         return self._shown()

@@ -20,9 +20,9 @@ from cloud_core.transports.coap.outbox import Address, Ancillary, plain_address
 from cloud_core.transports.coap.requests import Request
 from cloud_core.transports.coap.wire import CON
 from shared.codecs import Codec
+from shared.device_paths import Feature
 from shared.messages import AttributesChange, RpcCommand, Value
 from shared.operations import Operation
-from shared.topics import Feature
 
 log = Logger()
 

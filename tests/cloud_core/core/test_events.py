@@ -10,9 +10,10 @@ from uuid import UUID
 
 import jwt
 import pytest
+from twisted.internet.task import Clock
 
 from cloud_core.core import events as events_module
-from cloud_core.core.events import GAP, MAX_BEATS, Events
+from cloud_core.core.events import FLUSH_S, GAP, MAX_BEATS, Events
 from cloud_core.core.people.logins import TOKEN_S, Operator
 from cloud_core.model import Identity, Peer, Role, Transport, UserRole
 from cloud_core.transports.http.rest.event_routes import KINDS
@@ -31,8 +32,8 @@ def listen(events: Events, last_id: str = "", who: Operator = ADMINISTRATOR) -> 
     return events.listen(who, last_id, lambda: None, lambda: None)
 
 
-def kinds(listener: Any) -> list[str]:
-    return [one.kind for one in listener.take()]
+def kinds(events: Events, listener: Any) -> list[str]:
+    return [one.kind for one in events.take(listener)]
 
 
 def test_a_listener_hears_its_own_tenant_and_the_first_one_what_is_nobodys() -> None:
@@ -41,12 +42,14 @@ def test_a_listener_hears_its_own_tenant_and_the_first_one_what_is_nobodys() -> 
     mine, others = listen(events), listen(events, who=OTHER)
     for tenant_id, kind in ((TENANT, "a"), (TENANT + 1, "b"), (None, "c")):
         events.publish(tenant_id, kind, {})
-    assert (kinds(mine), kinds(others)) == (["a", "c"], ["b"])
+    assert (kinds(events, mine), kinds(events, others)) == (["a", "c"], ["b"])
     seen = f"{events.epoch}-0"
-    assert (kinds(listen(events, seen)), kinds(listen(events, seen, OTHER))) == (["a", "c"], ["b"])
-    events.leave(mine)
+    assert (kinds(events, listen(events, seen)), kinds(events, listen(events, seen, OTHER))) == (["a", "c"], ["b"])
+    woken: list[bool] = []
+    gone = events.listen(ADMINISTRATOR, "", lambda: woken.append(True), lambda: None)
+    events.leave(gone)
     events.publish(TENANT, "d", {})
-    assert kinds(mine) == []
+    assert not woken
 
 
 def test_who_comes_back_goes_on_behind_the_last_event_it_saw() -> None:
@@ -55,9 +58,9 @@ def test_who_comes_back_goes_on_behind_the_last_event_it_saw() -> None:
     first = listen(events)
     for kind in ("a", "b", "c"):
         events.publish(TENANT, kind, {})
-    seen = first.take()[0]
-    assert kinds(listen(events, events.id_of(seen))) == ["b", "c"]
-    assert kinds(listen(events)) == []
+    seen = events.take(first)[0]
+    assert kinds(events, listen(events, events.id_of(seen))) == ["b", "c"]
+    assert kinds(events, listen(events)) == []
 
 
 def test_the_newest_of_a_kind_can_be_asked_for() -> None:
@@ -77,7 +80,7 @@ def test_an_id_of_another_run_gives_a_gap(last_id: str) -> None:
     """What cannot be known to be complete is marked so."""
     events = Events()
     events.publish(TENANT, "a", {})
-    assert kinds(listen(events, last_id)) == [GAP]
+    assert kinds(events, listen(events, last_id)) == [GAP]
 
 
 def test_who_comes_back_too_late_gets_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,21 +91,39 @@ def test_who_comes_back_too_late_gets_a_gap(monkeypatch: pytest.MonkeyPatch) -> 
     seen = f"{events.epoch}-1"
     for kind in ("b", "c"):
         events.publish(TENANT, kind, {})
-    assert kinds(listen(events, seen)) == ["b", "c"]
+    assert kinds(events, listen(events, seen)) == ["b", "c"]
     events.publish(TENANT, "d", {})
-    assert kinds(listen(events, seen)) == [GAP]
+    assert kinds(events, listen(events, seen)) == [GAP]
 
 
-def test_a_slow_listener_loses_its_queue_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The queue of one listener is bounded; others are not touched."""
-    monkeypatch.setattr(events_module, "MAX_QUEUED", 2)
+def test_who_is_far_behind_gets_a_gap_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hears that it has missed something, others are not touched."""
+    monkeypatch.setattr(events_module, "MAX_AT_ONCE", 2)
     events = Events()
     slow, quick = listen(events), listen(events)
     heard = []
     for kind in ("a", "b", "c", "d"):
         events.publish(TENANT, kind, {})
-        heard += kinds(quick)
-    assert (kinds(slow), heard) == ([GAP, "d"], ["a", "b", "c", "d"])
+        heard += kinds(events, quick)
+    assert (kinds(events, slow), heard) == ([GAP], ["a", "b", "c", "d"])
+    events.publish(TENANT, "e", {})
+    assert kinds(events, slow) == ["e"]
+
+
+def test_a_burst_wakes_everybody_once() -> None:
+    """However much happens, listeners are woken some times a second; a silent core wakes nobody."""
+    clock, woken = Clock(), []
+    events = Events(clock.callLater)
+    events.publish(TENANT, "unheard", {})
+    assert not clock.getDelayedCalls()
+    listener = events.listen(ADMINISTRATOR, "", lambda: woken.append(True), lambda: None)
+    for _ in range(100):
+        events.publish(TENANT, "a", {})
+    assert not woken
+    clock.advance(FLUSH_S)
+    assert woken == [True] and len(kinds(events, listener)) == 100
+    clock.advance(10)
+    assert woken == [True]
 
 
 def test_listeners_are_bounded_and_end_after_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +243,7 @@ def test_approvals_are_told_when_they_wait_and_when_they_are_decided(sqlite_stor
     listener = listen(plant.api.api.events)
     plant.ask("SN-1", OWN)
     plant.rest.call("POST", "/api/provisioning/pending/accept", {"all": True})
-    told = [(one.kind, one.data.get("status")) for one in listener.take() if one.kind == "approval"]
+    told = [(one.kind, one.data.get("status")) for one in plant.api.api.events.take(listener) if one.kind == "approval"]
     assert told == [("approval", "PENDING"), ("approval", "ACCEPTED")]
 
 
@@ -233,14 +254,17 @@ def test_sessions_of_gateways_are_told(sqlite_store: StoreUnderTest) -> None:
     session = plant.api.api.gateways.open(Identity(Role.GATEWAY, TENANT, 5, None, "GW-1"), None)  # type: ignore[arg-type]
     session.close()
     session.close()
-    assert [(one.kind, one.data["connected"]) for one in listener.take()] == [("gateway", True), ("gateway", False)]
+    assert [(one.kind, one.data["connected"]) for one in plant.api.api.events.take(listener)] == [
+        ("gateway", True),
+        ("gateway", False),
+    ]
 
 
 def told_as_logged(events: Events, store: StoreUnderTest, run: Callable[[], None]) -> list[str]:
     """The outcomes that are told while `run` does its work, which are those of the log, line by line."""
     listener = listen(events)
     run()
-    told = [one.data for one in listener.take() if one.kind == "attempt"]
+    told = [one.data for one in events.take(listener) if one.kind == "attempt"]
     lines = store.run(lambda tx: tx.attempts())[::-1]
     assert [(one["ref"] or "", one["outcome"], one["stage"], one["deviceName"]) for one in told] == [
         (one.ref, one.outcome, one.stage, one.device_name) for one in lines
@@ -260,7 +284,7 @@ def test_devices_that_come_by_certificate_are_told(sqlite_store: StoreUnderTest)
 
     outcomes = told_as_logged(factory.api.events, sqlite_store, come)
     assert outcomes == ["SUCCESS", "DEVICE_EXISTS", "UNTRUSTED_CERTIFICATE"]
-    names = [one.data["deviceName"] for one in created.take() if one.kind == "deviceCreated"]
+    names = [one.data["deviceName"] for one in factory.api.events.take(created) if one.kind == "deviceCreated"]
     assert names == ["sensor-1"]
 
 
@@ -282,5 +306,5 @@ def test_renewals_and_malformed_requests_are_told(
 
     listener = listen(door.events)
     come()
-    told = [one.data["outcome"] for one in listener.take() if one.kind == "attempt"]
+    told = [one.data["outcome"] for one in door.events.take(listener) if one.kind == "attempt"]
     assert told == ["SUCCESS", "SUCCESS", "INVALID_CREDENTIALS", "MALFORMED_REQUEST"]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug import exceptions as routing
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.people.permissions import Act
@@ -16,9 +13,9 @@ from cloud_core.transports.http.calls import (
     answers,
     integer,
     mounted,
-    no_route,
     page_of,
     query,
+    rest_app,
 )
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.rest import shapes
@@ -54,7 +51,7 @@ MAX_ATTEMPTS_SHOWN = 1_000
 class AdminRoutes(CallSupport):
     """Routes under `/api`; the device API's are mounted beneath."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(
         self,
@@ -231,10 +228,6 @@ class AdminRoutes(CallSupport):
     @app.route("/health/", branch=True)
     def observing_routes(self, request: Request) -> Any:
         return mounted(request, self._observing_routes)
-
-    @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     # -- provisioning log -------------------------------------------------------------------------
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.people.permissions import Act
 from cloud_core.model import NIL_UUID, AuditEntry, AuditFilter, Page
-from cloud_core.transports.http.calls import MAX_PAGE_SIZE, CallSupport, answers, integer, no_route, query, uuid_of
+from cloud_core.transports.http.calls import MAX_PAGE_SIZE, CallSupport, answers, integer, query, rest_app, uuid_of
 from cloud_core.transports.http.rest import shapes
 from shared.errors import InvalidArgument
 
@@ -20,15 +17,11 @@ from shared.errors import InvalidArgument
 class AuditRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, admin: AdminApi) -> None:
         super().__init__(admin)
         self._audit = admin.audit
-
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     @app.route("/api/audit", methods=["GET"])
     @answers

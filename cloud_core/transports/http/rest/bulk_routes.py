@@ -10,11 +10,8 @@ import re
 from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
-from klein import Klein
 from twisted.internet.threads import deferToThread
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.http import parse_options_header
 
 from cloud_core.core.admin import AdminApi
@@ -25,13 +22,12 @@ from cloud_core.core.people.permissions import Act
 from cloud_core.model import Page
 from cloud_core.storage.interface.batches import Batch, BatchRow, BatchState, RowStatus
 from cloud_core.transports.http.calls import (
-    MAX_PAGE_SIZE,
     CallSupport,
     answers,
-    integer,
     json_object,
-    no_route,
+    page_bounds,
     query,
+    rest_app,
     uuid_of,
 )
 from cloud_core.transports.http.rest import shapes
@@ -40,6 +36,7 @@ from shared.errors import InvalidArgument, MalformedRequest, RequestTooLarge
 
 MAX_FILE_BYTES = 67_108_864
 MAX_ERRORS_LISTED = 10_000
+DEFAULT_PAGE_SIZE = 100
 MULTIPART = "multipart/form-data"
 _KINDS = {
     "text/csv": CSV, "text/plain": CSV, "text/tab-separated-values": CSV, "application/vnd.ms-excel": CSV,
@@ -68,15 +65,11 @@ def with_uploads(limit: Callable[[Any, bytes, bytes], int]) -> Callable[[Any, by
 class BulkRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, admin: AdminApi) -> None:
         super().__init__(admin)
         self._imports: ImportsApi = admin.imports
-
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     @app.route("/api/device/bulk_import", methods=["POST"])
     @answers
@@ -184,9 +177,7 @@ def _row_json(row: BatchRow) -> dict[str, Any]:
 
 
 def _page(request: Request) -> Page:
-    size, number = integer(request, "pageSize", 100), integer(request, "page", 0)
-    if not 1 <= size <= MAX_PAGE_SIZE or not 0 <= number < 2**31:
-        raise InvalidArgument(f"Incorrect page link: pageSize must be 1 to {MAX_PAGE_SIZE}, page 0 or more")
+    size, number = page_bounds(request, DEFAULT_PAGE_SIZE)
     return Page(size, number)
 
 

@@ -7,10 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug import exceptions as routing
 
 from cloud_core.core.histories import EVERYTHING, AggregateQuery, Aggregation, Removal
 from cloud_core.core.people.logins import Operator
@@ -22,9 +19,9 @@ from cloud_core.transports.http.calls import (
     data_answers,
     integer,
     keys_of,
-    no_route,
     query,
     raw_body,
+    rest_app,
     uuid_of,
 )
 from shared import payloads
@@ -38,11 +35,7 @@ MAX_POINTS = 1_000_000
 class DataRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
-
-    @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
+    app = rest_app()
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/keys/timeseries", methods=["GET"])
     @data_answers

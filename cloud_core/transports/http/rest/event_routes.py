@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-from klein import Klein
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.events import GAP, Event, Events
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.people.permissions import Act
-from cloud_core.transports.http.calls import CallSupport, answers, no_route, query
+from cloud_core.transports.http.calls import CallSupport, answers, query, rest_app
 from shared.errors import InvalidArgument, NotAuthorized, PlatformError
 
 EVENT_TYPE = "text/event-stream"
@@ -30,15 +26,11 @@ KINDS = {
 class EventRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, admin: AdminApi) -> None:
         super().__init__(admin)
         self._events = admin.events
-
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     @app.route("/api/events", methods=["GET"])
     @answers
@@ -48,19 +40,23 @@ class EventRoutes(CallSupport):
         `Last-Event-ID` or `lastEventId`: what was seen last.
         """
         operator = self.operator(request, Act.READ)
-        wanted = [one for one in query(request, "kinds").split(",") if one]
-        if not set(wanted) <= set(KINDS):
-            raise InvalidArgument(f"kinds must be of {', '.join(KINDS)}")
-        kinds = frozenset(kind for kind, act in KINDS.items() if operator.may(act))
-        if not set(wanted) <= kinds:
-            raise NotAuthorized
+        kinds = kinds_for(operator, query(request, "kinds"))
         last_id = (request.getHeader("last-event-id") or query(request, "lastEventId"))[:64]
-        stream = Stream(
-            request, self._events, frozenset(wanted) or kinds, lambda: self.operator(request, Act.READ)
-        )  # fmt: skip
+        stream = Stream(request, self._events, kinds, lambda: self.operator(request, Act.READ))
         stream.open(operator, last_id)
         await stream.ended
         return b""
+
+
+def kinds_for(operator: Operator, listed: str) -> frozenset[str]:
+    """Those of a comma list, else all that the operator may list. Raises: InvalidArgument, NotAuthorized."""
+    wanted = frozenset(one for one in listed.split(",") if one)
+    if not wanted <= set(KINDS):
+        raise InvalidArgument(f"kinds must be of {', '.join(KINDS)}")
+    kinds = frozenset(kind for kind, act in KINDS.items() if operator.may(act))
+    if not wanted <= kinds:
+        raise NotAuthorized
+    return wanted or kinds
 
 
 class Stream:
@@ -109,7 +105,7 @@ class Stream:
             return
         if self._is_paused:
             return
-        waiting = self._listener.take()
+        waiting = self._events.take(self._listener)
         wanted = [one for one in waiting if one.kind in self._kinds or one.kind == GAP]
         if wanted:
             self._request.write(b"".join(map(self._rendered, wanted)))
@@ -117,8 +113,9 @@ class Stream:
             self._request.write(b":\n\n")  # a comment keeps it open
 
     def _rendered(self, event: Event) -> bytes:
-        data = msgspec.json.encode(event.data)  # one line: JSON escapes line breaks
-        return b"id: %s\nevent: %s\ndata: %s\n\n" % (self._events.id_of(event).encode(), event.kind.encode(), data)
+        """One line of data: JSON escapes line breaks."""
+        number, kind = self._events.id_of(event).encode(), event.kind.encode()
+        return b"id: %s\nevent: %s\ndata: %s\n\n" % (number, kind, event.encoded)
 
     def _end(self) -> None:
         """The client comes again with its Last-Event-ID."""

@@ -118,7 +118,7 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
 def _query_parameters(function: Any) -> list[dict[str, Any]]:
     """By what the route and its own helpers ask the request for."""
     source = _source_of(function)
-    for helper in set(re.findall(r"(?:self\.|\b)(_\w+)\(", source)):
+    for helper in dict.fromkeys(re.findall(r"(?:self\.|\b)(_\w+)\(", source)):
         target = getattr(function.__self__, helper, None) or inspect.unwrap(function).__globals__.get(helper)
         if inspect.isroutine(target):
             source += _source_of(target)
@@ -126,8 +126,11 @@ def _query_parameters(function: Any) -> list[dict[str, Any]]:
     if "keys_of(request)" in source:
         names["keys"] = None
     required = set(_REQUIRED.findall(source))
-    if "page_of(request)" in source:
-        names |= dict.fromkeys(("pageSize", "page", "textSearch", "sortProperty", "sortOrder"))
+    if "page_bounds(request" in source or "page_of(request" in source:
+        names |= dict.fromkeys(("pageSize", "page"))
+    if "page_of(request" in source:
+        names |= dict.fromkeys(("textSearch", "sortProperty", "sortOrder"))
+    if "page_of(request)" in source:  # without defaults
         required |= set() if "deviceName" in names else {"pageSize", "page"}
     if "startTs" in names:  # they stand in the query of a history alone
         required = set()

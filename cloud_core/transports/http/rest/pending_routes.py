@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.people.permissions import Act
 from cloud_core.model import PendingFilter, PendingRequest, RequestStatus
-from cloud_core.transports.http.calls import CallSupport, answers, json_object, no_route, query, uuid_of
+from cloud_core.transports.http.calls import CallSupport, answers, json_object, query, rest_app, uuid_of
 from cloud_core.transports.http.rest import shapes
 from cloud_core.transports.http.rest.audit_routes import newest_first
 from shared.errors import InvalidArgument
@@ -24,15 +21,11 @@ _FILTERS = ("profileId", "textSearch", "source", "keyName")
 class PendingRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, admin: AdminApi) -> None:
         super().__init__(admin)
         self._approvals = admin.approvals
-
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     @app.route("/api/provisioning/pending", methods=["GET"])
     @answers

@@ -24,8 +24,12 @@ from shared.json_bodies import decode_json
 from shared.messages import Value
 
 INTERVALS = 240  # of a chart
-MAX_KEYS, MAX_VALUE_CHARS = 500, 400  # shown in a table
+MAX_KEYS, MAX_ATTRIBUTES, MAX_VALUE_CHARS = 120, 30, 200  # shown in a table; a search finds the others
 SCOPES = {"shared": Scope.SHARED, "server": Scope.SERVER}
+GROUPS = (
+    ("From the device", "client", Scope.CLIENT), ("Shared with the device", "shared", Scope.SHARED),
+    ("On the server alone", "server", Scope.SERVER),
+)  # fmt: skip
 
 
 class Range(NamedTuple):
@@ -71,11 +75,12 @@ class DeviceDataPages(DeviceTabs):
         span = next((one for one in RANGES if one.name == query(request, "range")), RANGES[0])
         key = query(request, "key") if query(request, "key") in latest else _first_number(latest)
         chart = await self._chart(visitor, view, key, span) if key else None
-        shown = sorted(latest.items())[:MAX_KEYS]
-        rows = [(name, ts, text_of(value), is_number(value)) for name, (ts, value) in shown]
+        text = query(request, "q")[:255]
+        found = [(name, *told) for name, told in sorted(latest.items()) if text.lower() in name.lower()]
+        rows = [(name, ts, text_of(value), is_number(value)) for name, ts, value in found[:MAX_KEYS]]
         return self.show_tab(
             request, visitor, view, "telemetry", rows=rows, chart=chart, ranges=RANGES, span=span,
-            left_out=len(latest) - len(rows),
+            left_out=len(found) - len(rows), text=text, is_any=bool(latest),
         )  # fmt: skip
 
     async def _chart(self, visitor: Visitor, view: DeviceView, key: str, span: Range) -> Chart:
@@ -102,12 +107,7 @@ class DeviceDataPages(DeviceTabs):
         """By scope; `scope` and `edit` fill the form with an attribute that is there."""
         visitor = await self.visitor(request, Act.READ_DEVICES)
         view = await self.view(visitor, uuid)
-        wanted, scope = query(request, "edit"), query(request, "scope")
-        values = {"scope": scope, "key": "", "value": ""}
-        if wanted and scope in SCOPES and visitor.may(Act.WRITE_DATA):
-            known = await self._admin.attributes(visitor.operator, view.device.uuid, [SCOPES[scope]], [wanted])
-            values |= {"key": wanted, "value": _typed(known[0].value) if known else ""}
-        return await self._attributes(request, visitor, view, values)
+        return await self._attributes(request, visitor, view, {})
 
     @app.route(f"{PATH}/devices/<uuid>/attributes", methods=["POST"])
     @page
@@ -139,18 +139,19 @@ class DeviceDataPages(DeviceTabs):
     async def _attributes(
         self, request: Any, visitor: Visitor, view: DeviceView, values: dict[str, str], problem: str = ""
     ) -> Shown:
-        operator, uuid = visitor.operator, view.device.uuid
-        groups = []
-        for title, name, scope in (
-            ("From the device", "client", Scope.CLIENT), ("Shared with the device", "shared", Scope.SHARED),
-            ("On the server alone", "server", Scope.SERVER),
-        ):  # fmt: skip
-            found = await self._admin.attributes(operator, uuid, [scope], None)
-            rows = [_line(one, name) for one in sorted(found, key=lambda one: one.key)]
-            groups.append((title, name, rows[:MAX_KEYS], max(0, len(rows) - MAX_KEYS)))
+        found = await self._admin.lists.attributes(visitor.operator, view.device)
+        text, groups = query(request, "q")[:255], []
+        for title, name, scope in GROUPS:
+            rows = [one for one in found[scope] if text.lower() in one.key.lower()]
+            shown = [_line(one, name) for one in rows[:MAX_ATTRIBUTES]]
+            groups.append((title, name, shown, len(rows) - len(shown)))
+        wanted = SCOPES.get(query(request, "scope"))
+        if wanted is not None and not values and visitor.may(Act.WRITE_DATA):
+            values = next((_filled(one, wanted) for one in found[wanted] if one.key == query(request, "edit")), {})
         return self.show_tab(
             request, visitor, view, "attributes", status=400 if problem else 200, groups=groups, problem=problem,
-            values={"scope": "", "key": "", "value": ""} | values, is_edit=bool(values.get("key")) and not problem,
+            values={"scope": "", "key": "", "value": ""} | values, is_edit=bool(values) and not problem, text=text,
+            is_searchable=bool(text) or any(left_out for *_, left_out in groups),
         )  # fmt: skip
 
 
@@ -166,6 +167,11 @@ class Line(NamedTuple):
 def _line(entry: AttributeEntry, scope: str) -> Line:
     is_ours = scope == "server" and entry.key in PRESENCE_KEYS
     return Line(entry.key, text_of(entry.value), entry.updated_ms, scope != "client" and not is_ours)
+
+
+def _filled(entry: AttributeEntry, scope: Scope) -> dict[str, str]:
+    """The form for changing it."""
+    return {"scope": scope.name.lower(), "key": entry.key, "value": _typed(entry.value)}
 
 
 def attributes_from(form: Form) -> dict[str, Value]:

@@ -15,7 +15,7 @@ from cloud_core.transports.http.ui.pages import Redirect, Shown, page, pages_app
 from cloud_core.transports.http.ui.visits import PATH, Form, Visitor
 from shared.errors import InvalidArgument, PlatformError
 
-MAX_CUSTOMERS = 500  # that can be chosen from
+MAX_CUSTOMERS = 200  # that can be chosen from
 _HEARS = {Interest.COMMANDS: "commands", Interest.ATTRIBUTES: "attributes"}
 
 

@@ -36,7 +36,7 @@ ACTIONS = {
     "gateway_ping": "Ping", "gateway_version": "Version", "gateway_stats": "Statistics",
     "gateway_devices": "List its devices", "gateway_restart": "Restart",
 }  # fmt: skip
-MAX_EVENTS, MAX_ATTRIBUTES = 10, 200
+MAX_EVENTS, MAX_ATTRIBUTES = 10, 60
 _SORTED = ("createdTime", "name", "label", "type")
 _ALARMING = (DROPPED, "connectorsDegraded", "connectorsFailed", "readingsRefused", "messagesRejected")
 _SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -111,15 +111,15 @@ class GatewayPages(Pages):
         part = _sorted(page_from(request, sort="name", descending=False))
         behind, total = await self._admin.lists.sub_devices(operator, device.uuid, part)
         latest = await self._admin.latest(operator, device.uuid, [*HEALTH, METRICS_KEY])
-        shared = await self._admin.attributes(operator, device.uuid, [Scope.SHARED], None)
-        client = await self._admin.attributes(operator, device.uuid, [Scope.CLIENT], None)
+        known = await self._admin.lists.attributes(operator, device)
         events = self._admin.events.recent(operator, "gateway", MAX_EVENTS, deviceId=str(device.uuid))
         return self.show(
             request, visitor, "gateway.html", status=400 if problem else 200, title=device.name, view=view,
             line=view.line, device=device, is_linked=is_linked(view.line.presence), told=told_of(latest),
             connectors=connectors_of(latest.get(METRICS_KEY)),
             behind=[(one, is_linked(one.presence)) for one in behind],
-            pager=pager_of(request, part, total), shared=_shown_attributes(shared), client=_shown_attributes(client),
+            pager=pager_of(request, part, total), shared=_shown_attributes(known[Scope.SHARED]),
+            client=_shown_attributes(known[Scope.CLIENT]),
             events=[(one.at_ms, one.data["connected"]) for one in events], problem=problem, reply=reply,
             links=self._admin.downlinks.links(device.id), actions=ACTIONS,
         )  # fmt: skip
@@ -167,8 +167,7 @@ def _numbers(told: dict[str, tuple[int, Value]]) -> dict[str, float]:
 
 
 def _shown_attributes(entries: list[AttributeEntry]) -> list[tuple[str, str, int]]:
-    rows = sorted(entries, key=lambda one: one.key)[:MAX_ATTRIBUTES]
-    return [(one.key, text_of(one.value), one.updated_ms) for one in rows]
+    return [(one.key, text_of(one.value), one.updated_ms) for one in entries[:MAX_ATTRIBUTES]]
 
 
 def _sorted(part: Page) -> Page:

@@ -12,6 +12,7 @@ from cloud_core.transports.http.ui.device_data_pages import DeviceDataPages
 from cloud_core.transports.http.ui.device_identity_pages import DeviceIdentityPages
 from cloud_core.transports.http.ui.device_pages import DevicePages
 from cloud_core.transports.http.ui.devices_pages import DevicesPages
+from cloud_core.transports.http.ui.event_pages import EventPages
 from cloud_core.transports.http.ui.gateway_pages import GatewayPages
 from cloud_core.transports.http.ui.login_pages import LoginPages
 from cloud_core.transports.http.ui.overview_pages import OverviewPages
@@ -40,6 +41,7 @@ class UiRoutes(Pages):
         self._device_command_pages = DeviceCommandPages(shared)
         self._device_identity_pages = DeviceIdentityPages(shared)
         self._gateway_pages = GatewayPages(shared)
+        self._event_pages = EventPages(shared)
 
     @app.route("/", methods=["GET"])
     @app.route(PATH, methods=["GET"])
@@ -85,6 +87,10 @@ class UiRoutes(Pages):
     @app.route(f"{PATH}/gateways", branch=True)
     def gateway_pages(self, request: Any) -> Any:
         return mounted(request, self._gateway_pages)
+
+    @app.route(f"{PATH}/events")
+    def event_pages(self, request: Any) -> Any:
+        return mounted(request, self._event_pages)
 
     @app.route(f"{PATH}/static/<version>/<name>", methods=["GET"])
     @page

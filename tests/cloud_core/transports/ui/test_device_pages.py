@@ -436,3 +436,16 @@ def test_a_unit_that_cannot_take_the_place(fleet: Fleet, device: Device, unit: s
     """Is told beside the form."""
     shown = submit(fleet, device, "provisioning/replace", unit=unit)
     assert shown.status == 400 and 'role="alert"' in shown.text and "<script>a" not in shown.text
+
+
+def test_pages_stay_light_however_much_a_device_has(fleet: Fleet, device: Device) -> None:
+    """What is not shown is counted, and a search finds it."""
+    many = {f"key-{number:04d}": "v" * 5_000 for number in range(600)}
+    fleet.store.append(device.id, [(1, dict.fromkeys(many, "v" * 500))])
+    for scope in Scope:
+        fleet.store.run(lambda tx, scope=scope: tx.put_attributes(device.id, scope, many, now_ms=1))
+    for tab in ("telemetry", "attributes"):
+        shown = open_tab(fleet, device, tab)
+        assert len(shown.text) < 80_000 and "search for them" in shown.words and "key-0599" not in shown.words
+        assert "key-0599" in open_tab(fleet, device, f"{tab}?q=0599").words
+        assert "like this" in open_tab(fleet, device, f"{tab}?q=zzz").words

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-START_S = 30.0
-STOP_S = 15.0
+from cloud_core.demo.programs import running
+
+METER_TIMEOUT_S = 15.0  # to start, and to stop
 METER_UNIT = 1
 METER_REGISTERS = 20
 POWER_REGISTER, LIMIT_REGISTER = 0, 10
@@ -76,7 +73,7 @@ class Meter:
 
     def start(self) -> Meter:
         self._thread.start()
-        if not self._is_ready.wait(START_S):
+        if not self._is_ready.wait(METER_TIMEOUT_S):
             raise RuntimeError("the simulated Modbus meter did not start")
         return self
 
@@ -121,7 +118,7 @@ class Meter:
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(STOP_S)
+        self._thread.join(METER_TIMEOUT_S)
 
 
 def free_port(kind: int) -> int:
@@ -131,13 +128,9 @@ def free_port(kind: int) -> int:
     return port
 
 
-class GatewayStopped(Exception):
-    """The gateway ended before it was ready; its messages stand on stderr."""
-
-
 @contextmanager
 def gateway(folder: Path, *, core_port: int, key: str, secret: str, meter_port: int) -> Iterator[tuple[int, int]]:
-    """A running gateway with one connector of each kind; its MQTT and CoAP ports. Raises: GatewayStopped."""
+    """A running gateway with one connector of each kind; its MQTT and CoAP ports. Raises: ProgramEnded."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     mqtt_port, coap_port = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
     configuration = folder / "gateway.toml"
@@ -145,32 +138,9 @@ def gateway(folder: Path, *, core_port: int, key: str, secret: str, meter_port: 
     configuration.write_text(
         CONFIGURATION.format(core=core_port, key=key, secret=secret, mqtt=mqtt_port, coap=coap_port, modbus=meter_port)
     )
-    command = [sys.executable, "-m", "edge_gateway", "run", "--config", str(configuration), "--data-dir", str(folder)]
-    environment = os.environ | {"EDGE_GATEWAY__LOG__LEVEL": "error"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    try:
-        _await_ready(process)
+    arguments = ("run", "--config", str(configuration), "--data-dir", str(folder))
+    with running("edge_gateway", *arguments, environment={"EDGE_GATEWAY__LOG__LEVEL": "error"}):
         yield mqtt_port, coap_port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
-
-
-def _await_ready(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    watchdog = threading.Timer(START_S, process.kill)
-    watchdog.start()
-    try:
-        if not any(line.startswith("ready ") for line in process.stdout):
-            raise GatewayStopped
-    finally:
-        watchdog.cancel()
 
 
 def publish(port: int, topic: str, body: dict[str, Any], *, timeout_s: float) -> bool:

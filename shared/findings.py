@@ -1,4 +1,4 @@
-"""What `edge-gateway doctor` says of one thing."""
+"""What `doctor` of either program says of one thing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 class Verdict(StrEnum):
     GOOD = "ok"
-    HINT = "hint"  # worth knowing; the gateway works
+    HINT = "hint"  # worth knowing; the program works
     WRONG = "wrong"
-    SKIPPED = "skipped"
+    SKIPPED = "skipped"  # not looked at: something else stands in the way, or is to be looked at first
 
 
 class Finding(NamedTuple):
@@ -36,9 +36,3 @@ def wrong(topic: str, text: str, fix: str = "") -> Finding:
 
 def skipped(topic: str, text: str) -> Finding:
     return Finding(topic, Verdict.SKIPPED, text)
-
-
-def unreachable(topic: str, sentence: str) -> Finding:
-    """Of a sentence `what: fix`."""
-    text, _, fix = sentence.rpartition(": ")
-    return wrong(topic, text or sentence, fix if text else "")

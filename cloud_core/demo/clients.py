@@ -12,7 +12,7 @@ from typing import Any
 import click
 import requests
 
-from cloud_core.demo_x509 import DeviceFiles
+from cloud_core.demo.factory import DeviceFiles
 
 STEP_TIMEOUT_S = 15.0
 

@@ -1,16 +1,11 @@
-"""`cloud-core demo`: the main job end to end, checked from outside over the wire and the REST API."""
+"""The steps of the demonstration, each checked over the wire and through the REST API."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +15,7 @@ from typing import Any
 import click
 import requests
 
-from cloud_core.demo_clients import (
+from cloud_core.demo.clients import (
     STEP_TIMEOUT_S,
     DemoFailed,
     Endpoints,
@@ -31,18 +26,16 @@ from cloud_core.demo_clients import (
     mqtt_provision,
     mqtt_telemetry,
 )
-from cloud_core.demo_gateway import (
+from cloud_core.demo.factory import Factory, keep, key_and_request
+from cloud_core.demo.gateway import (
     LIMIT_REGISTER,
     POWER_REGISTER,
-    GatewayStopped,
     Meter,
     gateway,
     publish,
 )
-from cloud_core.demo_x509 import Factory, keep, key_and_request
+from cloud_core.demo.programs import ProgramEnded, running
 from cloud_core.rest_client import RestClient, RestError
-
-READY_TIMEOUT_S = 30.0
 
 
 def run_demo(ports: dict[str, int | None], *, once: bool) -> None:
@@ -85,42 +78,26 @@ def _core(data_dir: str, ports: dict[str, int | None], password: str) -> Iterato
     for name, (port, kind) in usual.items():
         given = ports.get(name)
         options += [f"--{name}-port", str(_free_port(port, kind) if given is None else given)]
-    environment = os.environ | {
+    environment = {
         "CLOUD_CORE__ADMIN__USERNAME": "demo@localhost",
         "CLOUD_CORE__ADMIN__PASSWORD": password,
         "CLOUD_CORE__LOG__LEVEL": "error",
     }
-    command = [sys.executable, "-m", "cloud_core", "serve", "--data-dir", data_dir, "--dev-tls", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    arguments = ("serve", "--data-dir", data_dir, "--dev-tls", *options)
     try:
-        yield _endpoints(process, Path(data_dir) / "dev-tls" / "ca.pem")
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STEP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        with running("cloud_core", *arguments, environment=environment) as ready:
+            yield _endpoints(ready, Path(data_dir) / "dev-tls" / "ca.pem")
+    except ProgramEnded:
+        raise DemoFailed("Start: the core ended before it was ready; its messages are above.") from None
 
 
-def _endpoints(process: subprocess.Popen[str], ca_file: Path) -> Endpoints:
-    assert process.stdout is not None
-    watchdog = threading.Timer(READY_TIMEOUT_S, process.kill)
-    watchdog.start()
-    try:
-        for line in process.stdout:
-            if line.startswith("ready "):
-                found = dict(part.split("=", 1) for part in line.split()[1:])
-                ports = {name: int(address.rsplit(":", 1)[1]) for name, address in found.items()}
-                return Endpoints(
-                    f"http://{found['http']}", ports["mqtt"], ports["coap"], https=f"https://{found['https']}",
-                    mqtts_port=ports["mqtts"], ca_file=ca_file,
-                )  # fmt: skip
-    finally:
-        watchdog.cancel()
-    raise DemoFailed("Start: the core ended before it was ready; its messages are above.")
+def _endpoints(ready: str, ca_file: Path) -> Endpoints:
+    found = dict(part.split("=", 1) for part in ready.split()[1:])
+    ports = {name: int(address.rsplit(":", 1)[1]) for name, address in found.items()}
+    return Endpoints(
+        f"http://{found['http']}", ports["mqtt"], ports["coap"], https=f"https://{found['https']}",
+        mqtts_port=ports["mqtts"], ca_file=ca_file,
+    )  # fmt: skip
 
 
 class Tour:
@@ -336,7 +313,7 @@ def behind_a_gateway(tour: Tour, core: Endpoints, folder: Path) -> None:
             tour.call("gateway", "demo-meter-1", "setLimit", {"limit": 500})
             expect("gateway", meter.get(LIMIT_REGISTER) == 500, "the command did not reach the meter's register")
             done("Gateway: a command of the core was written to the Modbus meter")
-    except GatewayStopped:
+    except ProgramEnded:
         raise DemoFailed("Step gateway: it ended before it was ready; its messages are above.") from None
     finally:
         meter.stop()
