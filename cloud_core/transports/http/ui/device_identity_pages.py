@@ -93,7 +93,7 @@ class DeviceIdentityPages(DeviceTabs):
         done = await self._admin.replacements.reset(
             visitor.operator, view.device.uuid, has_new_credentials=form.is_on("new_credentials"), is_plan=False
         )
-        said = "The device may provision once more." if done.may_provision else done.note
+        said = "The device may provision once more." if done.may_provision else f"It is reset, but: {done.note}"
         fresh = " It has a new access token." if done.has_new_credentials else ""
         return Redirect(device_url(view.device.uuid, "provisioning"), f"{said}{fresh}"[:400])
 
