@@ -24,6 +24,10 @@ _SEARCHED = (_c.ref, _c.device_name, _c.source, _c.detail)
 class ReadsAttempts(Connected):
     """`ReadAttempts` of the interface."""
 
+    def attempts_of(self, tenant_id: int, device_name: str, limit: int) -> list[Attempt]:
+        rows = attempt_rows.where(_c.device_name == device_name, _c.tenant_id == tenant_id)
+        return [attempt_of(row) for row in self._query(rows.order_by(_c.id.desc()).limit(limit))]
+
     def attempt_page(
         self, tenant_id: int, page: Page, wanted: AttemptFilter, *, with_unassigned: bool
     ) -> tuple[list[Attempt], int]:
@@ -45,10 +49,6 @@ class ReadsAttempts(Connected):
             rows = rows.where(_c.at_ms < wanted.end_ms)
         found, total = self._page(rows, page, _SORT, _SEARCHED)
         return [attempt_of(row[1:]) for row in found], total
-
-    def attempts_of(self, tenant_id: int, device_name: str, limit: int) -> list[Attempt]:
-        rows = attempt_rows.where(_c.device_name == device_name, _c.tenant_id == tenant_id)
-        return [attempt_of(row) for row in self._query(rows.order_by(_c.id.desc()).limit(limit))]
 
 
 def attempt_of(row: Any) -> Attempt:

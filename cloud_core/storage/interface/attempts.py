@@ -21,11 +21,11 @@ class AttemptFilter:
 
 
 class ReadAttempts(Protocol):
+    def attempts_of(self, tenant_id: int, device_name: str, limit: int) -> list[Attempt]:
+        """The newest attempts of a device of this name, newest first."""
+
     def attempt_page(
         self, tenant_id: int, page: Page, wanted: AttemptFilter, *, with_unassigned: bool
     ) -> tuple[list[Attempt], int]:
         """A page of a tenant's attempts, and with `with_unassigned` those that no tenant is known of; and the number
         of all that match."""
-
-    def attempts_of(self, tenant_id: int, device_name: str, limit: int) -> list[Attempt]:
-        """The newest attempts of a device of this name, newest first."""

@@ -10,7 +10,7 @@ export function startLive(dress) {
   const kinds = [...new Set(parts.flatMap((one) => one.kinds))];
   let source = null, poll = null;
   const open = () => {
-    if (source || document.hidden || !kinds.length) return;  // parts that follow the clock alone need no events
+    if (!kinds.length || source || document.hidden) return;
     source = new EventSource(`/ui/events?kinds=${kinds.join(",")}`);
     for (const kind of [...kinds, "gap"]) source.addEventListener(kind, () => parts.forEach((one) => one.hear(kind)));
     source.addEventListener("open", () => mark("live"));
