@@ -78,6 +78,13 @@ class DeviceCommandPages(DeviceTabs):
         url = device_url(view.device.uuid, "commands")
         return Redirect(url, f"The command {found.method[:100]} is taken back.")
 
+    @app.route(f"{PATH}/devices/<uuid>/commands/<_command>/delete", methods=["GET"])
+    @page
+    async def shown_again(self, request: Any, uuid: str, _command: str) -> Shown:
+        """A page that a form has shown is loaded anew."""
+        await self.visitor(request, Act.USE_OWN_LOGIN)
+        return Redirect(device_url(uuid, "commands"))
+
     async def _show(
         self, request: Any, visitor: Visitor, view: DeviceView, values: dict[str, str], *, problem: str = "",
         reply: str = "",

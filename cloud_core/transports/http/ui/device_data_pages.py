@@ -136,6 +136,13 @@ class DeviceDataPages(DeviceTabs):
         await self._admin.delete_attributes(visitor.operator, view.device.uuid, _scope(form), [key])
         return Redirect(device_url(view.device.uuid, "attributes"), f"The attribute {key[:100]} is deleted.")
 
+    @app.route(f"{PATH}/devices/<uuid>/attributes/delete", methods=["GET"])
+    @page
+    async def shown_again(self, request: Any, uuid: str) -> Shown:
+        """A page that a form has shown is loaded anew."""
+        await self.visitor(request, Act.USE_OWN_LOGIN)
+        return Redirect(device_url(uuid, "attributes"))
+
     async def _attributes(
         self, request: Any, visitor: Visitor, view: DeviceView, values: dict[str, str], problem: str = ""
     ) -> Shown:

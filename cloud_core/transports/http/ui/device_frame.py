@@ -39,12 +39,7 @@ TABS = (
 
 
 def device_url(uuid: object, tab: str = "") -> str:
-    return f"{PATH}/devices/{uuid}/{tab}".rstrip("/")
-
-
-def profile_search(name: str) -> str:
-    """The list of the devices of a profile."""
-    return f"{PATH}/devices?profile={quote(name)}"
+    return f"{PATH}/devices/{quote(str(uuid))}/{tab}".rstrip("/")
 
 
 class DeviceTabs(Pages):

@@ -20,6 +20,7 @@ from shared.credentials import AccessToken, Credentials, CredentialsType, MqttBa
 from shared.errors import InvalidArgument, PlatformError
 
 MAX_ATTEMPTS = 50
+_TAB = f"{PATH}/devices/<uuid>/<any(credentials, provisioning):tab>"
 KINDS = {
     CredentialsType.ACCESS_TOKEN: "Access token", CredentialsType.MQTT_BASIC: "MQTT user name and password",
     CredentialsType.X509_CERTIFICATE: "X.509 certificate",
@@ -76,6 +77,16 @@ class DeviceIdentityPages(DeviceTabs):
             facts=facts_of(stored, is_revealed=is_revealed), is_revealed=is_revealed, has_secret=has_secret(stored),
             values={name: kept.get(name, "") for name in ("client_id", "user_name") if name not in secret},
         )  # fmt: skip
+
+    @app.route(
+        f"{PATH}/devices/<uuid>/<any(credentials, provisioning):tab>/<any(reveal, reset, replace):_deed>",
+        methods=["GET"],
+    )
+    @page
+    async def shown_again(self, request: Any, uuid: str, tab: str, _deed: str) -> Shown:
+        """A page that a form has shown is loaded anew."""
+        await self.visitor(request, Act.USE_OWN_LOGIN)
+        return Redirect(device_url(uuid, tab))
 
     # -- provisioning -----------------------------------------------------------------------------
 

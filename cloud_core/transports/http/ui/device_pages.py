@@ -74,6 +74,13 @@ class DevicePages(DeviceTabs):
         await self._admin.delete_device(visitor.operator, view.device.uuid)
         return Redirect(f"{PATH}/devices", f"The device {view.device.name} is deleted.")
 
+    @app.route(f"{PATH}/devices/<uuid>/<any(save, customer):_deed>", methods=["GET"])
+    @page
+    async def shown_again(self, request: Any, uuid: str, _deed: str) -> Shown:
+        """A page that a form has shown is loaded anew."""
+        await self.visitor(request, Act.USE_OWN_LOGIN)
+        return Redirect(device_url(uuid))
+
     async def _facts(
         self, request: Any, visitor: Visitor, view: DeviceView, *, problem: str = "", customer_problem: str = "",
         values: dict[str, str] | None = None,

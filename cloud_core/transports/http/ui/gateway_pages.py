@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import msgspec
 
@@ -102,6 +103,13 @@ class GatewayPages(Pages):
         except PlatformError as error:
             return await self._show(request, visitor, view, problem=str(error))
         return await self._show(request, visitor, view, reply=(ACTIONS[method], _indented(answer.value)))
+
+    @app.route(f"{PATH}/gateways/<uuid>/call", methods=["GET"])
+    @page
+    async def shown_again(self, request: Any, uuid: str) -> Shown:
+        """A page that a form has shown is loaded anew."""
+        await self.visitor(request, Act.USE_OWN_LOGIN)
+        return Redirect(f"{PATH}/gateways/{quote(uuid)}")
 
     async def _show(
         self, request: Any, visitor: Visitor, view: GatewayView, *, problem: str = "",

@@ -335,7 +335,7 @@ def test_what_a_device_answers_is_bounded() -> None:
 def test_a_secret_shows_when_it_is_asked_for(fleet: Fleet, device: Device) -> None:
     """By a form of the page alone, and never kept by the browser."""
     assert SECRET not in open_tab(fleet, device, "credentials").text
-    assert fleet.browser.open(f"/ui/devices/{device.uuid}/credentials/reveal").status == 405
+    assert SECRET not in fleet.browser.open(f"/ui/devices/{device.uuid}/credentials/reveal").text
     foreign = fleet.browser.submit(f"/ui/devices/{device.uuid}/credentials/reveal", token="0" * 32)
     assert foreign.status == 403 and SECRET not in foreign.text
     shown = submit(fleet, device, "credentials/reveal")
@@ -449,3 +449,18 @@ def test_pages_stay_light_however_much_a_device_has(fleet: Fleet, device: Device
         assert len(shown.text) < 80_000 and "search for them" in shown.words and "key-0599" not in shown.words
         assert "key-0599" in open_tab(fleet, device, f"{tab}?q=0599").words
         assert "like this" in open_tab(fleet, device, f"{tab}?q=zzz").words
+
+
+@pytest.mark.parametrize(
+    ("form", "page"),
+    [
+        ("save", ""), ("customer", ""), ("attributes/delete", "attributes"), ("commands/x/delete", "commands"),
+        ("credentials/reveal", "credentials"), ("provisioning/reset", "provisioning"),
+        ("provisioning/replace", "provisioning"),
+    ],
+)  # fmt: skip
+def test_a_page_that_a_form_has_shown_can_be_loaded_again(fleet: Fleet, device: Device, form: str, page: str) -> None:
+    """It leads to the page that the form stands on; for nobody without a login."""
+    assert open_tab(fleet, device, form).location == device_url(device.uuid, page)
+    fleet.browser.cookies = {}
+    assert open_tab(fleet, device, form).location.startswith("/ui/login")
