@@ -39,6 +39,7 @@ from cloud_core.core.people.tenants import TenantsApi, first_system_administrato
 from cloud_core.core.people.users import UsersApi, checked_password
 from cloud_core.core.relations import DeviceSearch
 from cloud_core.core.replacement import ReplacementApi
+from cloud_core.core.trials import TrialsApi
 from cloud_core.core.unique_names import REFUSE, Naming
 from cloud_core.model import (
     EVERY_DEVICE,
@@ -79,6 +80,7 @@ class AdminApi(Asking):
     def __init__(self, *, store: Store, api: DeviceApi, jwt_key: bytes) -> None:
         super().__init__(store, api.audit)
         self._api = api
+        self.now_ms = api.now_ms
         self.access = Access(store=store, now_ms=api.now_ms)
         self.users = UsersApi(store=store, access=self.access, now_ms=api.now_ms, audit=api.audit)
         self.api_keys = ApiKeysApi(store=store, access=self.access, now_ms=api.now_ms, audit=api.audit)
@@ -96,6 +98,7 @@ class AdminApi(Asking):
         self.local_access = LocalAccess()
         self.lists = ListsApi(store)
         self.replacements = ReplacementApi(store=store, api=api, now_ms=api.now_ms)
+        self.trials = TrialsApi(store=store, api=api, now_ms=api.now_ms)
         self.audit = AuditApi(store)
         self.events = api.events
         self.keys = KeysApi(store=store, audit=api.audit, now_ms=api.now_ms)

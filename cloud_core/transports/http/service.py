@@ -6,6 +6,7 @@ from typing import Any
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi
+from cloud_core.transports.endpoints import Endpoints
 from cloud_core.transports.http.adapter import HttpDeviceAdapter
 from cloud_core.transports.http.deadlines import Deadlines
 from cloud_core.transports.http.device_routes import DeviceRoutes
@@ -37,6 +38,7 @@ class HttpService:
         is_fast_path_on: bool,
         request_timeout_s: float,
         metrics_token: str = "",
+        endpoints: Endpoints | None = None,
     ) -> None:
         # `reactor`: seconds and callLater; untyped because a test passes a Clock.
         self._polls = LongPolls(api.downlinks, Deadlines(reactor))
@@ -55,7 +57,7 @@ class HttpService:
             observing=ObservingRoutes(metrics=api.metrics, health=api.health, token=metrics_token),
         )
         self._site = BoundedSite(
-            Root(routes, UiRoutes(admin)),
+            Root(routes, UiRoutes(admin, endpoints or Endpoints())),
             body_limit=with_uploads(packages.body_limit),
             parsePOSTFormSubmission=False,
             timeout=int(request_timeout_s),

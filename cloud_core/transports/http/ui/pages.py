@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.people.permissions import Act
 from cloud_core.model import Page
+from cloud_core.transports.endpoints import Endpoints
 from cloud_core.transports.http.calls import query
 from cloud_core.transports.http.errors import refusal_body, retry_after
 from cloud_core.transports.http.ui.navigation import sections_for
@@ -59,6 +60,7 @@ class Shared:
 
     admin: AdminApi
     templates: Templates
+    endpoints: Endpoints
 
 
 class Pages:
@@ -67,6 +69,7 @@ class Pages:
     def __init__(self, shared: Shared) -> None:
         self._admin = shared.admin
         self._templates = shared.templates
+        self._endpoints = shared.endpoints
 
     async def visitor(self, request: Any, act: Act) -> Visitor:
         """Who looks at a page that needs `act`. Raises: NotAuthenticated, NotAuthorized."""

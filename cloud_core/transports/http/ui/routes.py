@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from cloud_core.core.admin import AdminApi
+from cloud_core.transports.endpoints import Endpoints
 from cloud_core.transports.http.calls import mounted
 from cloud_core.transports.http.ui.assets import Assets
+from cloud_core.transports.http.ui.connect_pages import ConnectPages
 from cloud_core.transports.http.ui.login_pages import LoginPages
 from cloud_core.transports.http.ui.overview_pages import OverviewPages
 from cloud_core.transports.http.ui.pages import Pages, Redirect, Shared, Shown, page, pages_app
+from cloud_core.transports.http.ui.profile_pages import ProfilePages
+from cloud_core.transports.http.ui.profile_wizard_pages import ProfileWizardPages
 from cloud_core.transports.http.ui.rendering import Templates
+from cloud_core.transports.http.ui.trial_pages import TrialPages
 from cloud_core.transports.http.ui.visits import PATH
 from shared.errors import NotFound
 
@@ -22,12 +27,16 @@ class UiRoutes(Pages):
 
     app = pages_app()
 
-    def __init__(self, admin: AdminApi) -> None:
+    def __init__(self, admin: AdminApi, endpoints: Endpoints) -> None:
         self._assets = Assets()
-        shared = Shared(admin, Templates(self._assets))
+        shared = Shared(admin, Templates(self._assets), endpoints)
         super().__init__(shared)
         self._login_pages = LoginPages(shared)
         self._overview_pages = OverviewPages(shared)
+        self._profile_pages = ProfilePages(shared)
+        self._profile_wizard_pages = ProfileWizardPages(shared)
+        self._connect_pages = ConnectPages(shared)
+        self._trial_pages = TrialPages(shared)
 
     @app.route("/", methods=["GET"])
     @app.route(PATH, methods=["GET"])
@@ -45,6 +54,22 @@ class UiRoutes(Pages):
     @app.route(f"{PATH}/")
     def overview_pages(self, request: Any) -> Any:
         return mounted(request, self._overview_pages)
+
+    @app.route(f"{PATH}/profiles", branch=True)
+    def profile_pages(self, request: Any) -> Any:
+        return mounted(request, self._profile_pages)
+
+    @app.route(f"{PATH}/profiles/new")
+    def profile_wizard_pages(self, request: Any) -> Any:
+        return mounted(request, self._profile_wizard_pages)
+
+    @app.route(f"{PATH}/profiles/<uuid>/connect", branch=True)
+    def connect_pages(self, request: Any, uuid: str) -> Any:
+        return mounted(request, self._connect_pages)
+
+    @app.route(f"{PATH}/profiles/<uuid>/test", branch=True)
+    def trial_pages(self, request: Any, uuid: str) -> Any:
+        return mounted(request, self._trial_pages)
 
     @app.route(f"{PATH}/static/<version>/<name>", methods=["GET"])
     @page
