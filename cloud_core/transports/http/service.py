@@ -41,6 +41,7 @@ class HttpService:
         endpoints: Endpoints | None = None,
     ) -> None:
         # `reactor`: seconds and callLater; untyped because a test passes a Clock.
+        self.endpoints = endpoints or Endpoints()
         self._polls = LongPolls(api.downlinks, Deadlines(reactor))
         adapter = HttpDeviceAdapter(api, self._polls)
         packages = PackageRoutes(admin, api.packages)
@@ -57,7 +58,7 @@ class HttpService:
             observing=ObservingRoutes(metrics=api.metrics, health=api.health, token=metrics_token),
         )
         self._site = BoundedSite(
-            Root(routes, UiRoutes(admin, endpoints or Endpoints())),
+            Root(routes, UiRoutes(admin, self.endpoints)),
             body_limit=with_uploads(packages.body_limit),
             parsePOSTFormSubmission=False,
             timeout=int(request_timeout_s),

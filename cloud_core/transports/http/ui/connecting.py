@@ -26,7 +26,8 @@ class Connecting(Pages):
     ) -> str:  # fmt: skip
         """`key`: a further one that was just made, shown this once in the place of the profile's own."""
         by_chain = profile.provision.strategy.value == profile_forms.CHAIN
-        way, name = way if way in snippets.WAY_NAMES else "curl", _device(name)
+        ways = snippets.CHAIN_WAYS if by_chain else snippets.WAYS
+        way, name = way if way in dict(ways) else "curl", _device(name)
         places = self._places(request)
         place = _place(places, with_tls or ("yes" if by_chain else ""))
         door = _door(profile, name, secret, key)
@@ -37,7 +38,7 @@ class Connecting(Pages):
             request, visitor, "connect.html", title=f"Connect · {profile.name}", profile=profile, by_chain=by_chain,
             is_disabled=profile.provision.strategy is ProvisionStrategy.DISABLED,
             needs_device=profile.provision.strategy is ProvisionStrategy.CHECK_PRE_PROVISIONED_DEVICES,
-            ways=snippets.WAYS, way=way, snippets=shown, place=place, tls_choices=sorted(places), device_name=name,
+            ways=ways, way=way, snippets=shown, place=place, tls_choices=sorted(places), device_name=name,
             certificate=snippets.certificate_snippet(name) if by_chain else None,
             rule=try_pattern(profile.provision.certificate_pattern, name) if by_chain else None,
             secret=secret, key=key, steps=STEPS, is_only_here=self._is_only_here(place), ca_file=snippets.CA_FILE,

@@ -43,7 +43,7 @@ def pem_of(values: Mapping[str, str], authorities: list[Authority]) -> str:
 def try_pattern(pattern: str, common_name: str) -> tuple[bool, str]:
     """Whether a certificate of that common name gets in, and its device's name or why not."""
     if not common_name:
-        return False, "Type a common name to try the rule with."
+        return False, "type a common name to try the rule with"
     provision = ProvisionConfiguration(strategy=ProvisionStrategy.X509_CERTIFICATE_CHAIN, certificate_pattern=pattern)
     profile = DeviceProfile(
         id=0, uuid=NIL_UUID, tenant_id=0, name="this profile", is_default=False, provision=provision,
@@ -52,4 +52,5 @@ def try_pattern(pattern: str, common_name: str) -> tuple[bool, str]:
     try:
         return True, chain_matching.device_name(profile, common_name)
     except InvalidDeviceName as error:
-        return False, str(error) or error.public_text
+        said = str(error).replace(f" of profile '{profile.name}'", "").replace("certificateRegExPattern", "the rule")
+        return False, said.rstrip(".")

@@ -67,7 +67,6 @@ TEXTS: Values = {
 ADVANCED: Values = {
     "transport": "DEFAULT", "telemetry_topic": "", "attributes_topic": "", "authority": "", "certificate_days": "365",
 }  # fmt: skip
-MAX_TEXT_CHARS = 200_000
 TRANSPORTS = (
     ("DEFAULT", "Any (MQTT, HTTP, CoAP with the standard topics)"),
     ("MQTT", "MQTT with topics of its own"),
@@ -255,7 +254,8 @@ def _end_of(day: str) -> int:
 _LABELS = {
     "Validation error: ": "", "profileData.provisionConfiguration.provisionDeviceSecret": "the CA certificate",
     "certificateRegExPattern": "the name rule", "replayWindowSeconds": "the time in seconds",
-    "certificateLifetimeDays": "the days of a certificate", "namePattern": "the rule for names",
+    "transportType": "the transport", "certificateLifetimeDays": "the days of a certificate",
+    "namePattern": "the rule for names",
 }  # fmt: skip
 
 

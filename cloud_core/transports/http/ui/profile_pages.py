@@ -119,9 +119,10 @@ class ProfilePages(Pages):
         self, request: Any, visitor: Visitor, profile: DeviceProfile, values: profile_forms.Values, version: str,
         problem: str = "",
     ) -> str:  # fmt: skip
-        authorities = await self._admin.authorities.all(visitor.operator)
+        authorities = [one.name for one in await self._admin.authorities.all(visitor.operator)]
+        named = [values["authority"]] if values["authority"] and values["authority"] not in authorities else []
         return self.show(
             request, visitor, "profile_edit.html", status=400 if problem else 200, title=f"Edit {profile.name}",
             profile=profile, values=values, version=version, problem=problem, strategies=profile_forms.STRATEGIES,
-            transports=profile_forms.TRANSPORTS, authority_choices=[(one.name, one.name) for one in authorities],
+            transports=profile_forms.TRANSPORTS, authority_choices=[(one, one) for one in authorities + named],
         )  # fmt: skip

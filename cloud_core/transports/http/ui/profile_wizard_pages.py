@@ -73,11 +73,13 @@ class ProfileWizardPages(Connecting):
             raise _Wrong(step, str(error)) from error
 
     async def _check_body(self, visitor: Visitor, values: Values, step: str) -> None:
+        if step == "access":  # whatever the rules say, which come after it
+            values = values | {name: profile_forms.start_values()[name] for name in profile_forms.FIELDS["rules"]}
         body = profile_forms.body_of(await self._with_pem(visitor, values))
         _, provision, document = shapes.profile_parts(body)
         if step == "access" and profile_forms.is_by_chain(values):
             await deferToThread(chain_profiles.checked, provision, document, self._admin.now_ms())
-        if step == "rules":
+        if step == "rules" and profile_forms.wants_key(values):
             provision_keys.check_rules(profile_forms.key_rules(values))
 
     async def _with_pem(self, visitor: Visitor, values: Values) -> Values:

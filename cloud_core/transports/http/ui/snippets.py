@@ -26,7 +26,6 @@ WAYS = (
     ("curl", "curl (HTTP)"), ("mosquitto", "mosquitto (MQTT)"), ("coap", "coap-client (CoAP)"),
     ("python-http", "Python (HTTP)"), ("python-mqtt", "Python (MQTT)"),
 )  # fmt: skip
-WAY_NAMES = tuple(name for name, _ in WAYS)
 _HOST = re.compile(r"(?i)(\[[0-9a-f:.]{2,45}\]|[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?)(:[0-9]{1,5})?")
 _PUBLIC = re.compile(rf"(?i)https?://{_HOST.pattern.removeprefix('(?i)')}(/[a-z0-9._~/-]*)?")
 # Takes the token out of the answer and shows the answer as well.
@@ -267,10 +266,6 @@ def _python_mqtt_chain(place: Place, door: Door) -> list[Snippet]:
     ))]  # fmt: skip
 
 
-def _python_http_chain(place: Place, door: Door) -> list[Snippet]:
-    return []  # curl's command says all there is to it
-
-
 def _members(door: Door) -> str:
     lines = "".join(f"    {json.dumps(name)}: {json.dumps(value)},\n" for name, value in door.request.items())
     return f"{{\n{lines}}}"
@@ -286,6 +281,6 @@ _WITH_KEY: _Made = {
     "curl": _curl, "mosquitto": _mosquitto, "coap": _coap, "python-http": _python_http, "python-mqtt": _python_mqtt,
 }  # fmt: skip
 _WITH_CERTIFICATE: _Made = {
-    "curl": _curl_chain, "mosquitto": _mosquitto_chain, "coap": _coap_chain, "python-http": _python_http_chain,
-    "python-mqtt": _python_mqtt_chain,
+    "curl": _curl_chain, "mosquitto": _mosquitto_chain, "coap": _coap_chain, "python-mqtt": _python_mqtt_chain,
 }  # fmt: skip
+CHAIN_WAYS = tuple(one for one in WAYS if one[0] in _WITH_CERTIFICATE)
