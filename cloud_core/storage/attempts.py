@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, func, or_, select
 
 from cloud_core.model import Attempt, Page, Peer, Transport
 from cloud_core.storage.connected import Connected
@@ -45,6 +45,11 @@ class ReadsAttempts(Connected):
             rows = rows.where(_c.at_ms < wanted.end_ms)
         found, total = self._page(rows, page, _SORT, _SEARCHED)
         return [attempt_of(row[1:]) for row in found], total
+
+    def newest_attempts(self, profile_id: int, limit: int, within: int) -> list[Attempt]:
+        newest = select(func.coalesce(func.max(_c.id), 0)).scalar_subquery()
+        rows = attempt_rows.where(_c.profile_id == profile_id, _c.id > newest - within)
+        return [attempt_of(row) for row in self._query(rows.order_by(_c.id.desc()).limit(limit))]
 
 
 def attempt_of(row: Any) -> Attempt:

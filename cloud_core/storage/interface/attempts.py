@@ -26,3 +26,7 @@ class ReadAttempts(Protocol):
     ) -> tuple[list[Attempt], int]:
         """A page of a tenant's attempts, and with `with_unassigned` those that no tenant is known of; and the number
         of all that match."""
+
+    def newest_attempts(self, profile_id: int, limit: int, within: int) -> list[Attempt]:
+        """A profile's, newest first, of the newest `within` lines of the whole log: so it takes no longer however
+        long the log is."""

@@ -6,8 +6,7 @@ from typing import Any
 
 from cloud_core.core.names import fault_of
 from cloud_core.model import DeviceProfile, ProvisionKey, ProvisionStrategy
-from cloud_core.profile_options import DEFAULT_TELEMETRY_TOPIC
-from cloud_core.proto_schemas import has_schemas
+from cloud_core.profile_options import DEFAULT_TELEMETRY_TOPIC, has_protobuf_payloads
 from cloud_core.transports.endpoints import Listening
 from cloud_core.transports.http.ui import profile_forms, snippets
 from cloud_core.transports.http.ui.pages import Pages, text_of
@@ -72,7 +71,7 @@ def _door(profile: DeviceProfile, name: str, secret: str, key: ProvisionKey | No
     shown_secret = key.secret if key is not None else secret
     return Door(
         key=shown_key or snippets.KEY_PLACEHOLDER, secret=shown_secret or snippets.SECRET_PLACEHOLDER, name=name,
-        topic=snippets.topic_of(_telemetry_filter(profile), has_schemas(profile.document)),
+        topic=snippets.topic_of(_telemetry_filter(profile), has_protobuf_payloads(profile.document)),
     )  # fmt: skip
 
 

@@ -7,8 +7,7 @@ from urllib.parse import urlencode
 
 from cloud_core.core.people.permissions import Act
 from cloud_core.core.tokens import new_reference
-from cloud_core.model import Device, DeviceProfile, Page, ProvisionStrategy
-from cloud_core.storage.interface.attempts import AttemptFilter
+from cloud_core.model import Device, DeviceProfile, ProvisionStrategy
 from cloud_core.transports.http.calls import address_of, query, uuid_of
 from cloud_core.transports.http.rest import shapes
 from cloud_core.transports.http.ui import profile_forms
@@ -120,8 +119,7 @@ class TrialPages(Pages):
 
     async def _attempts(self, visitor: Visitor, profile: DeviceProfile) -> list[dict[str, Any]]:
         """The newest of this profile's keys, whichever of them was shown."""
-        newest = Page(SHOWN_ATTEMPTS, sort_property="createdTime", descending=True)
-        rows, _ = await self._admin.lists.attempts(visitor.operator, newest, AttemptFilter(profile=profile.uuid))
+        rows = await self._admin.lists.newest_attempts(visitor.operator, profile.uuid, SHOWN_ATTEMPTS)
         return [shapes.attempt_json(one) for one in rows]
 
 

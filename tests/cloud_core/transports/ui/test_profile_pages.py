@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cloud_core.core.people.logins import Operator
-from cloud_core.model import Approval, DeviceProfile, KeyRules, Reprovisioning, UserRole
+from cloud_core.model import Approval, DeviceProfile, Reprovisioning, UserRole
 from tests.support.pki import Pki
 from tests.support.rest import without_threads
 from tests.support.stores import TENANT, StoreUnderTest
@@ -226,13 +226,3 @@ def test_names_from_devices_stay_text(browser: Browser) -> None:
     for path in ("/ui/profiles", *(url(browser, rest, name) for rest in ("", "/edit", "/connect", "/test"))):
         shown = browser.open(path)
         assert shown.status == 200 and "<img src=x" not in shown.text and EVIL not in shown.text
-
-
-def test_keys_are_counted_for_the_profiles_shown(browser: Browser) -> None:
-    """One look-up for all; those without any are missing."""
-    store, sensor = browser.api.store, profile(browser)
-    browser.submit("/ui/profiles/new", {"name": "more", "go": "create", "budget": "5"})
-    made = profile(browser, "more")
-    assert KeyRules(budget=5) == store.read(lambda tx: tx.provision_keys(made.id))[0].rules
-    assert store.read(lambda tx: tx.provision_key_counts([made.id, sensor.id])) == {made.id: 1}
-    assert store.read(lambda tx: tx.provision_key_counts([])) == {}
