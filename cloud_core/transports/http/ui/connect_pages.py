@@ -7,7 +7,7 @@ from typing import Any
 from cloud_core.core.people.permissions import Act
 from cloud_core.transports.http.calls import query, uuid_of
 from cloud_core.transports.http.ui.connecting import Connecting
-from cloud_core.transports.http.ui.pages import Shown, page, pages_app
+from cloud_core.transports.http.ui.pages import Redirect, Shown, page, pages_app
 from cloud_core.transports.http.ui.visits import PATH
 
 ONE = f"{PATH}/profiles/<uuid>/connect"
@@ -24,7 +24,7 @@ class ConnectPages(Connecting):
         """`way`: one of `snippets.WAYS`; `tls`: `yes`, `no`, or as it fits; `name`: of the device."""
         visitor = await self.visitor(request, Act.READ)
         profile = await self._admin.profile(visitor.operator, uuid_of(uuid))
-        return self._connect(
+        return await self._connect(
             request, visitor, profile, way=query(request, "way"), with_tls=query(request, "tls"),
             name=query(request, "name"),
         )  # fmt: skip
@@ -35,7 +35,14 @@ class ConnectPages(Connecting):
         """With the provision secret in its place."""
         visitor, form = await self.sender(request, Act.READ_PROFILE_SECRETS)
         profile = await self._admin.profile(visitor.operator, uuid_of(uuid))
-        return self._connect(
+        return await self._connect(
             request, visitor, profile, way=form["way"], with_tls=form["tls"], name=form["name"],
             secret=profile.provision.secret,
         )  # fmt: skip
+
+    @app.route(f"{ONE}/reveal", methods=["GET"])
+    @page
+    async def back(self, request: Any, uuid: str) -> Shown:
+        """Whoever loads it again, or changes how the page looks."""
+        await self.visitor(request, Act.READ)
+        return Redirect(f"{PATH}/profiles/{uuid_of(uuid)}/connect")

@@ -8,6 +8,7 @@ from cloud_core.core.names import fault_of
 from cloud_core.model import DeviceProfile, ProvisionKey, ProvisionStrategy
 from cloud_core.profile_options import DEFAULT_TELEMETRY_TOPIC, has_protobuf_payloads
 from cloud_core.transports.endpoints import Listening
+from cloud_core.transports.http.rest import shapes
 from cloud_core.transports.http.ui import profile_forms, snippets
 from cloud_core.transports.http.ui.pages import Pages, text_of
 from cloud_core.transports.http.ui.profile_certificates import try_pattern
@@ -19,7 +20,7 @@ from cloud_core.transports.http.ui.visits import Visitor, is_secure
 class Connecting(Pages):
     """Base of the classes that show it."""
 
-    def _connect(
+    async def _connect(
         self, request: Any, visitor: Visitor, profile: DeviceProfile, *, way: str = "", with_tls: str = "",
         name: str = "", secret: str = "", key: ProvisionKey | None = None,
     ) -> str:  # fmt: skip
@@ -41,7 +42,13 @@ class Connecting(Pages):
             certificate=snippets.certificate_snippet(name) if by_chain else None,
             rule=try_pattern(profile.provision.certificate_pattern, name) if by_chain else None,
             secret=secret, key=key, steps=STEPS, is_only_here=self._is_only_here(place), ca_file=snippets.CA_FILE,
+            attempts=await self._attempts(visitor, profile, 3),
         )  # fmt: skip
+
+    async def _attempts(self, visitor: Visitor, profile: DeviceProfile, limit: int) -> list[dict[str, Any]]:
+        """The newest of this profile's keys, whichever of them was shown."""
+        rows = await self._admin.lists.newest_attempts(visitor.operator, profile.uuid, limit)
+        return [shapes.attempt_json(one) for one in rows]
 
     def _places(self, request: Any) -> dict[bool, Place]:
         return snippets.places_of(text_of(request.getHeader(b"host") or b""), is_secure(request), self._endpoints)

@@ -53,6 +53,13 @@ class ProfilePages(Pages):
         found = await self._admin.profile(visitor.operator, uuid_of(uuid))
         return self._profile(request, visitor, found, secret=found.provision.secret)
 
+    @app.route(f"{LIST}/<uuid>/<any(reveal, default, delete):_action>", methods=["GET"])
+    @page
+    async def back(self, request: Any, uuid: str, _action: str) -> Shown:
+        """Whoever loads again what a form has shown, or changes how the page looks."""
+        await self.visitor(request, Act.READ)
+        return Redirect(f"{LIST}/{uuid_of(uuid)}")
+
     def _profile(
         self, request: Any, visitor: Visitor, profile: DeviceProfile, *, secret: str = "", problem: str = ""
     ) -> str:

@@ -80,6 +80,7 @@ class ProfileWizardPages(Connecting):
         if step == "access" and profile_forms.is_by_chain(values):
             await deferToThread(chain_profiles.checked, provision, document, self._admin.now_ms())
         if step == "rules" and profile_forms.wants_key(values):
+            provision_keys.check_name(profile_forms.key_name(values))
             provision_keys.check_rules(profile_forms.key_rules(values))
 
     async def _with_pem(self, visitor: Visitor, values: Values) -> Values:
@@ -100,7 +101,8 @@ class ProfileWizardPages(Connecting):
             raise _Wrong(profile_forms.step_of_problem(str(error), values), str(error)) from error
         if profile_forms.wants_key(values):
             key = await self._add_key(visitor, made, values)
-            return self._connect(request, visitor, made, key=key)  # nothing else ever shows that key and its secret
+            # nothing else ever shows that key and its secret
+            return await self._connect(request, visitor, made, key=key)
         return Redirect(f"{PATH}/profiles/{made.uuid}/connect", f"The profile {made.name} is ready.")
 
     async def _add_key(self, visitor: Visitor, made: DeviceProfile, values: Values) -> ProvisionKey:

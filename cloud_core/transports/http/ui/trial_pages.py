@@ -11,7 +11,8 @@ from cloud_core.model import Device, DeviceProfile, ProvisionStrategy
 from cloud_core.transports.http.calls import address_of, query, uuid_of
 from cloud_core.transports.http.rest import shapes
 from cloud_core.transports.http.ui import profile_forms
-from cloud_core.transports.http.ui.pages import Pages, Redirect, Shown, page, pages_app
+from cloud_core.transports.http.ui.connecting import Connecting
+from cloud_core.transports.http.ui.pages import Redirect, Shown, page, pages_app
 from cloud_core.transports.http.ui.visits import PATH, Visitor
 from shared.errors import InvalidArgument, NotAuthenticated, NotAuthorized, NotFound, PlatformError
 
@@ -20,7 +21,7 @@ SHOWN_ATTEMPTS = 15
 VALUES: dict[str, Any] = {"temperature": 21.5}
 
 
-class TrialPages(Pages):
+class TrialPages(Connecting):
     """Routes by their whole paths; `UiRoutes` mounts them. What became of a trial is in the page's address."""
 
     app = pages_app()
@@ -49,7 +50,7 @@ class TrialPages(Pages):
             return await self._page(request, visitor, profile, name=form["name"], problem=str(error))
         if trial.device is not None:
             return Redirect(_at(profile, device=str(trial.device.uuid)))
-        return Redirect(_at(profile, ref=trial.ref, name=form["name"]))
+        return Redirect(_at(profile, ref=trial.ref, name=form["name"][:255]))
 
     @app.route(f"{ONE}/reveal", methods=["POST"])
     @page
@@ -79,6 +80,13 @@ class TrialPages(Pages):
         await self._admin.delete_device(visitor.operator, device.uuid)
         return Redirect(_at(profile), f"The device {device.name} is deleted.")
 
+    @app.route(f"{ONE}/<any(reveal, telemetry, delete):_action>", methods=["GET"])
+    @page
+    async def back(self, request: Any, uuid: str, _action: str) -> Shown:
+        """Whoever loads again what a form has shown, or changes how the page looks."""
+        await self.visitor(request, Act.READ)
+        return Redirect(f"{PATH}/profiles/{uuid_of(uuid)}/test")
+
     async def _chosen(self, request: Any, uuid: str, act: Act) -> tuple[Visitor, DeviceProfile, Device]:
         """Who sends the form, and the device that it is about. Raises: NotFound."""
         visitor, form = await self.sender(request, act)
@@ -101,7 +109,7 @@ class TrialPages(Pages):
             profile=profile, device=device, refusal=await self._refusal(visitor, ref), problem=problem,
             credentials=credentials, latest=await self._latest(visitor, device),
             device_name=name or query(request, "name") or _proposed(profile),
-            attempts=await self._attempts(visitor, profile),
+            attempts=await self._attempts(visitor, profile, SHOWN_ATTEMPTS),
             by_chain=strategy.value == profile_forms.CHAIN, is_disabled=strategy is ProvisionStrategy.DISABLED,
             needs_device=strategy is ProvisionStrategy.CHECK_PRE_PROVISIONED_DEVICES, values=VALUES,
         )  # fmt: skip
@@ -116,11 +124,6 @@ class TrialPages(Pages):
 
     async def _latest(self, visitor: Visitor, device: Device | None) -> dict[str, Any]:
         return {} if device is None else await self._admin.latest(visitor.operator, device.uuid, list(VALUES))
-
-    async def _attempts(self, visitor: Visitor, profile: DeviceProfile) -> list[dict[str, Any]]:
-        """The newest of this profile's keys, whichever of them was shown."""
-        rows = await self._admin.lists.newest_attempts(visitor.operator, profile.uuid, SHOWN_ATTEMPTS)
-        return [shapes.attempt_json(one) for one in rows]
 
 
 def _unknown(ref: str, error: PlatformError) -> dict[str, Any]:

@@ -274,3 +274,24 @@ def test_a_test_stands_in_the_audit(browser: Browser) -> None:
     run(browser)
     entries, _ = browser.api.store.read(lambda tx: tx.audit_entries(TENANT, AuditFilter(), Page()))
     assert [one.action for one in entries] == ["TRIED"] and entries[0].actor == somebody().username
+
+
+def test_a_page_that_a_form_has_shown_can_be_loaded_again(browser: Browser) -> None:
+    """It leads to the page without the secret; only forms do anything."""
+    for rest, to in (
+        ("/connect/reveal", "/connect"), ("/test/reveal", "/test"), ("/test/telemetry", "/test"),
+        ("/test/delete", "/test"),
+        ("/delete", ""), ("/default", ""),
+    ):  # fmt: skip
+        assert browser.open(url(browser, rest)).location == url(browser, to)
+    assert browser.open("/ui/profiles/nonsense/connect/reveal").status == 404
+    assert browser.open(url(browser, "/test/nonsense")).status == 404
+
+
+def test_what_has_come_in_stands_beside_the_commands(browser: Browser) -> None:
+    """The page with the secret fetches the list from the one without."""
+    assert "Nothing yet" in browser.open(url(browser, "/connect")).words
+    browser.api.provision(device_name="SN-001")
+    shown = browser.submit(url(browser, "/connect/reveal"), {"way": "coap", "tls": "", "name": "a&b"})
+    assert "let in SN-001" in shown.words
+    assert f'data-live-src="{url(browser, "/connect")}?way=coap&amp;tls=no&amp;name=a%26b"' in shown.text

@@ -123,6 +123,8 @@ def test_going_back_keeps_everything(browser: Browser) -> None:
         ("rules", {"until": "31.12.2030"}, "must be a date"),
         ("rules", {"until": "9999-12-31"}, "must be a date"),
         ("rules", {"name_pattern": "("}, "The rule for names cannot be used"),
+        ("rules", {"key_name": "<b>"}, "Name is malformed"),
+        ("rules", {"key_name": "x" * 256}, "255"),
         ("rules", {"reprovisioning": "SOMETIMES"}, "SOMETIMES"),
         ("access", {"strategy": CHAIN}, "The CA certificate must be"),
         ("access", {"strategy": CHAIN, "pem": "nonsense"}, "The CA certificate cannot be read"),
