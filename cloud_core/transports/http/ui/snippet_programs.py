@@ -25,6 +25,8 @@ def post(path, body):
             return json.loads(refusal.read())
         except ValueError:
             return {"reason": "UNAVAILABLE" if refusal.code in (429, 503) else f"HTTP {refusal.code}"}
+    except OSError as fault:  # no answer: the same request once more
+        return {"reason": "UNAVAILABLE", "retryAfter": 5, "fault": str(fault)}
 
 
 while True:
