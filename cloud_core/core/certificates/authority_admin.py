@@ -115,6 +115,10 @@ class AuthoritiesApi(Asking):
         )  # fmt: skip
         return issued
 
+    async def certificate(self, operator: Operator, fingerprint: bytes) -> KnownCertificate:
+        """Raises: NotFound."""
+        return await self._read(authorities.known, operator.tenant_id, fingerprint)
+
     async def revoke(self, operator: Operator, which: Which, reason: str) -> list[KnownCertificate]:
         """From now on nobody logs in with these; who is connected with one is disconnected.
 

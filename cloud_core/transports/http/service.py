@@ -23,6 +23,7 @@ from cloud_core.transports.http.rest.rpc_routes import RpcRoutes
 from cloud_core.transports.http.rest.server_method_routes import ServerMethodRoutes
 from cloud_core.transports.http.root import Root
 from cloud_core.transports.http.ui.routes import UiRoutes
+from cloud_core.transports.http.ui.uploads import with_pages
 
 
 class HttpService:
@@ -56,7 +57,7 @@ class HttpService:
         )
         self._site = BoundedSite(
             Root(routes, UiRoutes(admin)),
-            body_limit=with_uploads(packages.body_limit),
+            body_limit=with_pages(with_uploads(packages.body_limit), admin),
             parsePOSTFormSubmission=False,
             timeout=int(request_timeout_s),
             reactor=reactor,

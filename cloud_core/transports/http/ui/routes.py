@@ -6,11 +6,17 @@ from typing import Any
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.transports.http.calls import mounted
+from cloud_core.transports.http.ui.api_key_pages import ApiKeyPages
 from cloud_core.transports.http.ui.assets import Assets
+from cloud_core.transports.http.ui.certificate_pages import CertificatePages
+from cloud_core.transports.http.ui.customer_pages import CustomerPages
+from cloud_core.transports.http.ui.import_pages import ImportPages
 from cloud_core.transports.http.ui.login_pages import LoginPages
 from cloud_core.transports.http.ui.overview_pages import OverviewPages
 from cloud_core.transports.http.ui.pages import Pages, Redirect, Shared, Shown, page, pages_app
 from cloud_core.transports.http.ui.rendering import Templates
+from cloud_core.transports.http.ui.tenant_pages import TenantPages
+from cloud_core.transports.http.ui.user_pages import UserPages
 from cloud_core.transports.http.ui.visits import PATH
 from shared.errors import NotFound
 
@@ -28,6 +34,12 @@ class UiRoutes(Pages):
         super().__init__(shared)
         self._login_pages = LoginPages(shared)
         self._overview_pages = OverviewPages(shared)
+        self._user_pages = UserPages(shared)
+        self._tenant_pages = TenantPages(shared)
+        self._import_pages = ImportPages(shared)
+        self._customer_pages = CustomerPages(shared)
+        self._certificate_pages = CertificatePages(shared)
+        self._api_key_pages = ApiKeyPages(shared)
 
     @app.route("/", methods=["GET"])
     @app.route(PATH, methods=["GET"])
@@ -45,6 +57,30 @@ class UiRoutes(Pages):
     @app.route(f"{PATH}/")
     def overview_pages(self, request: Any) -> Any:
         return mounted(request, self._overview_pages)
+
+    @app.route(f"{PATH}/api-keys", branch=True)
+    def api_key_pages(self, request: Any) -> Any:
+        return mounted(request, self._api_key_pages)
+
+    @app.route(f"{PATH}/certificates", branch=True)
+    def certificate_pages(self, request: Any) -> Any:
+        return mounted(request, self._certificate_pages)
+
+    @app.route(f"{PATH}/customers", branch=True)
+    def customer_pages(self, request: Any) -> Any:
+        return mounted(request, self._customer_pages)
+
+    @app.route(f"{PATH}/imports", branch=True)
+    def import_pages(self, request: Any) -> Any:
+        return mounted(request, self._import_pages)
+
+    @app.route(f"{PATH}/tenants", branch=True)
+    def tenant_pages(self, request: Any) -> Any:
+        return mounted(request, self._tenant_pages)
+
+    @app.route(f"{PATH}/users", branch=True)
+    def user_pages(self, request: Any) -> Any:
+        return mounted(request, self._user_pages)
 
     @app.route(f"{PATH}/static/<version>/<name>", methods=["GET"])
     @page

@@ -10,7 +10,7 @@ export function startLive(dress) {
   const kinds = [...new Set(parts.flatMap((one) => one.kinds))];
   let source = null, poll = null;
   const open = () => {
-    if (source || document.hidden) return;
+    if (!kinds.length || source || document.hidden) return;
     source = new EventSource(`/ui/events?kinds=${kinds.join(",")}`);
     for (const kind of [...kinds, "gap"]) source.addEventListener(kind, () => parts.forEach((one) => one.hear(kind)));
     source.addEventListener("open", () => mark("live"));
@@ -37,7 +37,7 @@ class Part {
     this.timer = null;
     this.last = performance.now();
     const every = Number(element.dataset.liveEvery || 0);
-    if (every) setInterval(() => { if (!document.hidden) this.hear("gap"); }, every * 1000);
+    if (every) this.beat = setInterval(() => { if (!document.hidden) this.hear("gap"); }, every * 1000);
   }
 
   hear(kind) {
@@ -57,7 +57,9 @@ class Part {
       if (!response.ok) return;
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
       const fresh = page.getElementById(element.id);
-      if (!fresh || fresh.innerHTML === this.seen) return;
+      if (!fresh) return;
+      if (!fresh.dataset.liveEvery) clearInterval(this.beat);  // it rests now
+      if (fresh.innerHTML === this.seen) return;
       this.seen = fresh.innerHTML;
       const focused = element.contains(document.activeElement) ? document.activeElement.id : "";
       element.replaceChildren(...fresh.childNodes);
