@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, NamedTuple
 
 from cloud_core.core.certificates import signing
@@ -58,7 +57,8 @@ class CertificatePages(Pages):
         wanted = page_from(request, sort="notAfter", descending=False)
         within = query(request, "within")
         days = int(within) if within in {value for value, _ in _WITHIN if value.isdecimal()} else MAX_WITHIN_DAYS
-        authorities, now_ms = self._admin.authorities, now()
+        authorities = self._admin.authorities
+        now_ms = authorities.now_ms()
         found = await authorities.overview(visitor.operator, wanted, None if within == EVERY else days)
         return self.show(
             request, visitor, "certificates.html", title="Certificates", within=within, choices=_WITHIN,
@@ -90,9 +90,9 @@ class CertificatePages(Pages):
         return Redirect(f"{PATH}/certificates/authorities", f"The CA {made.name} is made.")
 
     async def _authorities(self, request: Any, visitor: Visitor, form: Form, problem: str = "") -> str:
-        found, now_ms = await self._admin.authorities.all(visitor.operator), now()
-        shaped = [authority_json(one, self._admin.authorities.public_url) for one in found]
-        warn_days = self._admin.authorities.warn_days
+        authorities = self._admin.authorities
+        found, now_ms, warn_days = await authorities.all(visitor.operator), authorities.now_ms(), authorities.warn_days
+        shaped = [authority_json(one, authorities.public_url) for one in found]
         return self.show(
             request, visitor, "authorities.html", status=400 if problem else 200, title="CAs", form=form,
             problem=problem, default_years=DEFAULT_YEARS,
@@ -106,11 +106,12 @@ class CertificatePages(Pages):
         return await self._certificate(request, visitor, fingerprint)
 
     async def _certificate(self, request: Any, visitor: Visitor, fingerprint: str, problem: str = "") -> str:
-        found = await self._admin.authorities.certificate(visitor.operator, _fingerprint(fingerprint))
+        authorities = self._admin.authorities
+        found = await authorities.certificate(visitor.operator, _fingerprint(fingerprint))
         return self.show(
             request, visitor, "certificate.html", status=400 if problem else 200, title=f"Certificate {found.serial}",
             certificate=certificate_json(found), reasons=[(one, _REASONS.get(one, one)) for one in signing.REASONS],
-            ending=ending_of(found, now(), self._admin.authorities.warn_days), problem=problem,
+            ending=ending_of(found, authorities.now_ms(), authorities.warn_days), problem=problem,
         )  # fmt: skip
 
     @app.route(f"{PATH}/certificates/<fingerprint>/revoke", methods=["POST"])
@@ -124,11 +125,6 @@ class CertificatePages(Pages):
         except InvalidArgument as error:
             return await self._certificate(request, visitor, fingerprint, problem=said(error))
         return Redirect(f"{PATH}/certificates/{fingerprint}", "The certificate is revoked.")
-
-
-def now() -> int:
-    """In ms since the epoch."""
-    return int(time.time() * 1000)
 
 
 def ending_of(one: KnownCertificate, now_ms: int, warn_days: int) -> Ending:
