@@ -64,6 +64,7 @@ function label(text) { sending.querySelector("label").textContent = text; }
 function answered(request) {
   const url = new URL(request.responseURL || location.href);
   if (request.status === 200 && url.pathname !== new URL(form.action).pathname) { location.assign(url); return; }
+  if (request.status === 401) { ended("Your login has ended; load this page again and log in."); return; }
   const page = new DOMParser().parseFromString(request.responseText, "text/html");
   const once = page.querySelector("#upload [name=once]");
   if (once) form.elements.once.value = once.value;
