@@ -198,7 +198,7 @@ class Program:
         )
         self._observing = Observing(
             api=self._api, store=self._store, mqtt=self._mqtt, http=self._http, coap=self._coap, tls=self._tls,
-            server_certificates=self._server_certificates,
+            server_certificates=self._server_certificates, data_dir=config.data_dir,
         )  # fmt: skip
         self._tracing = open_tracing(config)
         if self._tracing is not None:
