@@ -23,6 +23,7 @@ SECTIONS = (
     Section("Provisioning", f"{PATH}/provisioning", Act.READ),
     Section("Gateways", f"{PATH}/gateways", Act.READ),
     Section("Certificates", f"{PATH}/certificates", Act.READ),
+    Section("Audit", f"{PATH}/audit", Act.READ_AUDIT),
 )
 
 

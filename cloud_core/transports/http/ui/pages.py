@@ -85,9 +85,15 @@ class Pages:
         """A page within the frame. `title` is its name in the tab."""
         request.setResponseCode(status)
         return self._templates.render(
-            template, visitor=visitor, sections=sections_for(visitor), path=text_of(request.path),
+            template, visitor=visitor, sections=sections_for(visitor), badges=self._badges(visitor),
+            path=text_of(request.path),
             url=text_of(request.uri), theme=visitor.theme, **context,
         )  # fmt: skip
+
+    def _badges(self, visitor: Visitor) -> dict[str, int]:
+        """Address of a section -> how many things wait there for this visitor; what is known without waiting."""
+        waiting = self._admin.overview.waiting_known(visitor.operator) if visitor.may(Act.WRITE_DEVICES) else None
+        return {f"{PATH}/provisioning": waiting.total} if waiting is not None and waiting.total else {}
 
     def show_bare(self, request: Any, template: str, *, status: int = 200, **context: Any) -> str:
         """A page for somebody who is not logged in."""

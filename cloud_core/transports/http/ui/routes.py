@@ -7,11 +7,16 @@ from typing import Any
 from cloud_core.core.admin import AdminApi
 from cloud_core.transports.http.calls import mounted
 from cloud_core.transports.http.ui.assets import Assets
+from cloud_core.transports.http.ui.attempt_pages import AttemptPages
+from cloud_core.transports.http.ui.audit_pages import AuditPages
 from cloud_core.transports.http.ui.event_pages import EventPages
+from cloud_core.transports.http.ui.key_pages import KeyPages
 from cloud_core.transports.http.ui.login_pages import LoginPages
 from cloud_core.transports.http.ui.overview_pages import OverviewPages
 from cloud_core.transports.http.ui.pages import Pages, Redirect, Shared, Shown, page, pages_app
+from cloud_core.transports.http.ui.pending_pages import PendingPages
 from cloud_core.transports.http.ui.rendering import Templates
+from cloud_core.transports.http.ui.storm_pages import StormPages
 from cloud_core.transports.http.ui.visits import PATH
 from shared.errors import NotFound
 
@@ -30,6 +35,11 @@ class UiRoutes(Pages):
         self._login_pages = LoginPages(shared)
         self._overview_pages = OverviewPages(shared)
         self._event_pages = EventPages(shared)
+        self._attempt_pages = AttemptPages(shared)
+        self._pending_pages = PendingPages(shared)
+        self._storm_pages = StormPages(shared)
+        self._key_pages = KeyPages(shared)
+        self._audit_pages = AuditPages(shared)
 
     @app.route("/", methods=["GET"])
     @app.route(PATH, methods=["GET"])
@@ -44,6 +54,27 @@ class UiRoutes(Pages):
     def login_pages(self, request: Any) -> Any:
         return mounted(request, self._login_pages)
 
+    @app.route(f"{PATH}/provisioning", branch=True)
+    def attempt_pages(self, request: Any) -> Any:
+        return mounted(request, self._attempt_pages)
+
+    @app.route(f"{PATH}/provisioning/pending", branch=True)
+    def pending_pages(self, request: Any) -> Any:
+        return mounted(request, self._pending_pages)
+
+    @app.route(f"{PATH}/provisioning/storm", branch=True)
+    def storm_pages(self, request: Any) -> Any:
+        return mounted(request, self._storm_pages)
+
+    @app.route(f"{PATH}/profiles/<uuid>/keys", branch=True)
+    def key_pages(self, request: Any, uuid: str) -> Any:
+        return mounted(request, self._key_pages)
+
+    @app.route(f"{PATH}/audit", branch=True)
+    def audit_pages(self, request: Any) -> Any:
+        return mounted(request, self._audit_pages)
+
+    @app.route(f"{PATH}/overview/live")
     @app.route(f"{PATH}/")
     def overview_pages(self, request: Any) -> Any:
         return mounted(request, self._overview_pages)
