@@ -51,8 +51,9 @@ class KeyPages(Pages):
         except InvalidArgument as error:
             return await self._list(request, visitor, uuid, problem=str(error), overlap=form["overlap"])
         return self.show(
-            request, visitor, "key_shown.html", title="New secret", profile=rotated, name="", key=rotated.provision.key,
-            secret=rotated.provision.secret, until_ms=rotated.provision.former_until_ms, is_rotated=True,
+            request, visitor, "key_shown.html", title="New secret", profile=rotated, key_name="",
+            key=rotated.provision.key, secret=rotated.provision.secret, is_rotated=True,
+            until_ms=rotated.provision.former_until_ms,
         )  # fmt: skip
 
     @app.route(f"{KEYS}/new", methods=["GET"])
@@ -76,7 +77,7 @@ class KeyPages(Pages):
         except InvalidArgument as error:
             return self._form(request, visitor, profile, form.values, problem=str(error))
         return self.show(
-            request, visitor, "key_shown.html", title="New provision key", profile=profile, name=made.name,
+            request, visitor, "key_shown.html", title="New provision key", profile=profile, key_name=made.name,
             key=made.key, secret=made.secret, until_ms=0, is_rotated=False,
         )  # fmt: skip
 

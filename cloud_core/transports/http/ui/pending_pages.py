@@ -56,10 +56,11 @@ class PendingPages(Pages):
         kept = {name: form[name][:255] for name in FILTERS}
         try:
             status, chosen = _chosen(form)
+            why = _why(form)
             done, left = 0, ""
             for uuid in chosen:
                 try:
-                    await self._approvals.decide(visitor.operator, uuid_of(uuid), status, why=_why(form))
+                    await self._approvals.decide(visitor.operator, uuid_of(uuid), status, why=why)
                     done += 1
                 except (InvalidArgument, NotFound):  # decided, used or over since the page was shown
                     left = " Some were not there any more."
