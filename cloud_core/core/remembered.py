@@ -15,7 +15,7 @@ from shared.errors import PlatformError
 
 log = Logger()
 MAX_KEPT = 1_000  # tenants
-COST = 20  # an answer is good for so many times what it took: one reader is busy with it 5 % of the time at most
+COST = 50  # an answer is good for so many times what it took: one reader is busy with it 2 % of the time at most
 
 T = TypeVar("T")
 

@@ -6,17 +6,21 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
+from markupsafe import Markup
+
 from cloud_core.core.people.permissions import Act
 from cloud_core.storage.interface.attempts import AttemptFilter
 from cloud_core.transports.http.calls import query
 from cloud_core.transports.http.rest.attempt_queries import attempt_filter
 from cloud_core.transports.http.rest.shapes import attempt_json
+from cloud_core.transports.http.ui.fragments import Fragments
 from cloud_core.transports.http.ui.outcomes import CHOICES, said, stage_text
 from cloud_core.transports.http.ui.pages import PAGE_SIZE, Pages, Shared, Shown, page, pages_app
-from cloud_core.transports.http.ui.visits import PATH
+from cloud_core.transports.http.ui.visits import PATH, Visitor
 from shared.errors import InvalidArgument, NotFound, Reason
 
 LIST = f"{PATH}/provisioning"
+FRESH_MS = 2_000
 SINCE = {"15min": 900_000, "1h": 3_600_000, "8h": 28_800_000, "24h": 86_400_000, "7d": 604_800_000}
 _SINCE_CHOICES = [
     ("", "Any time"), ("15min", "Last 15 minutes"), ("1h", "Last hour"), ("8h", "Last 8 hours"),
@@ -33,28 +37,45 @@ class AttemptPages(Pages):
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)
         self._overview = shared.admin.overview
+        self._fragments = Fragments(self._overview.now_ms, FRESH_MS)
 
     @app.route(LIST, methods=["GET"])
     @page
     async def attempts(self, request: Any) -> Shown:
         """By FILTERS, named as over REST; `before`: number of the line from which on."""
         visitor = await self.visitor(request, Act.READ)
-        operator, problem = visitor.operator, ""
+        problem = ""
         try:
             wanted = self._wanted(request)
         except (InvalidArgument, NotFound) as error:
             wanted, problem = AttemptFilter(), f"{error}. All attempts are shown."
-        text, before = query(request, "q").strip()[:255], _number(query(request, "before"))
+        kept, places = _kept(request), await self._overview.profile_places(visitor.operator)
+        fragment = await self._render(visitor, kept, wanted, _number(query(request, "before")))
+        return self.show(
+            request, visitor, "attempts.html", status=400 if problem else 200, title="Provisioning", problem=problem,
+            fragment=Markup(fragment), wanted={name: kept.get(name, "") for name in FILTERS}, is_filtered=bool(kept),
+            profiles=[("", "Any"), *((str(one.uuid), one.name) for one in places)], outcomes=CHOICES,
+            times=_SINCE_CHOICES,
+        )  # fmt: skip
+
+    @app.route(f"{LIST}/live", methods=["GET"])
+    @page
+    async def live(self, request: Any) -> Shown:
+        """The newest ones, rendered at most once in FRESH_MS for all who filter alike."""
+        visitor, kept = await self.visitor(request, Act.READ), _kept(request)
+        key = (visitor.operator.tenant_id, visitor.operator.sees_unassigned, tuple(kept.items()))
+        wanted = self._wanted(request)
+        return await self._fragments.get(key, lambda: self._render(visitor, kept, wanted, None))
+
+    async def _render(self, visitor: Visitor, kept: dict[str, str], wanted: AttemptFilter, before: int | None) -> str:
+        operator, text = visitor.operator, kept.get("q", "").strip()
         lines = await self._overview.attempts(operator, wanted, text, before, PAGE_SIZE + 1)
         shown = lines[:PAGE_SIZE]
         places = await self._overview.profile_places(operator)
-        kept = {name: value for name in FILTERS if (value := query(request, name)[:255])}
-        return self.show(
-            request, visitor, "attempts.html", status=400 if problem else 200, title="Provisioning", problem=problem,
-            lines=shown, said=said, wanted={name: kept.get(name, "") for name in FILTERS}, is_filtered=bool(kept),
-            profiles=[("", "Any"), *((str(one.uuid), one.name) for one in places)],
-            names={one.id: one for one in places}, outcomes=CHOICES, times=_SINCE_CHOICES, is_first=before is None,
-            first=_address(kept), more=_address(kept | {"before": str(shown[-1].number)}) if lines != shown else "",
+        return self._templates.render(
+            "attempts_live.html", lines=shown, said=said, is_filtered=bool(kept), is_first=before is None,
+            names={one.id: one for one in places}, first=_address(kept), live=_address(kept, f"{LIST}/live"),
+            more=_address(kept | {"before": str(shown[-1].number)}) if lines != shown else "",
         )  # fmt: skip
 
     def _wanted(self, request: Any) -> AttemptFilter:
@@ -79,8 +100,12 @@ class AttemptPages(Pages):
         )  # fmt: skip
 
 
-def _address(kept: dict[str, str]) -> str:
-    return f"{LIST}?{urlencode(kept)}" if kept else LIST
+def _kept(request: Any) -> dict[str, str]:
+    return {name: value for name in FILTERS if (value := query(request, name)[:255])}
+
+
+def _address(kept: dict[str, str], path: str = LIST) -> str:
+    return f"{path}?{urlencode(kept)}" if kept else path
 
 
 def _number(text: str) -> int | None:

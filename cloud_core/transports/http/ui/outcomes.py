@@ -35,7 +35,7 @@ _WORDS = {
     Reason.UNAVAILABLE.value: Said("Core was busy", "bad"),
 }
 CHOICES = [
-    ("", "Any"), (REFUSED, "Every refusal"),
+    ("", "Any"), (REFUSED, "All that were not granted"),
     *((name, said.text) for name, said in _WORDS.items()),
 ]  # fmt: skip
 _STAGES = {

@@ -116,7 +116,7 @@ def test_a_rotation_shows_the_new_secret_and_who_follows(plant: Plant) -> None:
     plant.browser.api.api.adoption.flush()
     plant.store.run(lambda _tx: None)  # behind it
     shown = plant.browser.open(plant.keys)
-    assert "1 request (50 %)" in shown.words and "still show the old secret" in shown.words
+    assert "1 request (50 %)" in shown.words and "some devices have not followed" in shown.words
     again = plant.browser.submit(f"{plant.keys}/rotate", {"overlap": "604800"})
     assert again.status == 400 and "is valid until" in again.words
     assert plant.browser.submit(f"{plant.keys}/rotate", {"overlap": "17"}).status == 400

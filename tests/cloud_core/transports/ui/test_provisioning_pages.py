@@ -70,6 +70,21 @@ def test_older_attempts_follow_without_shifting(plant: Plant) -> None:
     assert plant.browser.open(f"{LIST}?before=x").status == 200
 
 
+def test_the_live_list_is_rendered_once_for_all_who_filter_alike(plant: Plant) -> None:
+    """The page itself is always of now; a live part is two seconds old at most."""
+    plant.ask("one")
+    live = f"{LIST}/live?deviceName=one"
+    assert f'data-live-src="{live}"' in plant.browser.open(f"{LIST}?deviceName=one").text
+    before = plant.browser.open(live)
+    plant.ask("one")
+    assert plant.browser.open(live).text == before.text
+    assert plant.browser.open(f"{LIST}?deviceName=one").text.count("<tr>") == 3
+    plant.later(2)
+    assert plant.browser.open(live).text.count("<tr>") == 3
+    assert plant.browser.open(f"{LIST}/live?outcome=NO").status == 400
+    assert plant.as_customer_user().open(live).status == 403
+
+
 def _links(text: str) -> list[str]:
     return [part.split('"')[0].replace("&amp;", "&") for part in text.split('href="')[1:]]
 
@@ -82,7 +97,7 @@ def test_a_refusal_is_explained(plant: Plant) -> None:
     assert "guessed-secret" not in shown.text and "dev-1" in shown.words
     plant.ask("dev-2")
     links = _links(plant.browser.open(f"{LIST}?deviceName=dev-2").text)
-    (ref,) = {one.rsplit("/", 1)[1] for one in links if one.startswith(f"{LIST}/")} - {"storm", "pending"}
+    (ref,) = {one.rsplit("/", 1)[1] for one in links if one.startswith(f"{LIST}/")} - {"storm", "pending", "live"}
     assert 'href="/ui/devices/' in plant.browser.open(f"{LIST}/{ref}").text
     assert f'href="/ui/profiles/{plant.uuids["sensor"]}"' in plant.browser.open(f"{LIST}/{ref}").text
 
