@@ -21,6 +21,7 @@ import msgspec
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.provisioning import SUCCESS, Decided
 from cloud_core.core.tokens import new_reference
+from cloud_core.core.traffic import Traffic
 from cloud_core.model import Attempt, AuditEntry, Identity, ProvisionStrategy
 from shared.errors import ApprovalPending, Reason, Unavailable
 
@@ -73,6 +74,7 @@ class Events:
     """
 
     def __init__(self, call_later: Callable[..., Any] | None = None) -> None:
+        self.traffic = Traffic()
         self.epoch = new_reference()  # numbers of another run of the program mean nothing here
         self._call_later = call_later
         self._is_flush_due = False
@@ -179,6 +181,7 @@ class Events:
     def logged(self, line: Attempt, profile_name: str | None = None, *, is_new_device: bool = False) -> None:
         """A line of the provisioning log, by whichever door. Rationed ones are in the lists alone: whoever is refused
         in masses shall not push everything else out of the buffer."""
+        self.traffic.count(line)
         if line.outcome == Reason.RATE_LIMITED.value:
             return
         device = _device_of(line, profile_name)

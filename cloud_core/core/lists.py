@@ -32,6 +32,8 @@ from shared.values import value_to_text
 
 ROWS_AT_ONCE = 500  # of a list that is read as a whole
 
+NEWEST_WITHIN = 20_000  # lines of the provisioning log
+
 
 class GatewayView(NamedTuple):
     """A device as a node of the tree, with the gateway that it is behind itself, if any."""
@@ -120,6 +122,11 @@ def attempts(
     return tx.attempt_page(tenant_id, page, wanted, with_unassigned=with_unassigned)
 
 
+def newest_attempts(tx: ReadTx, tenant_id: int, uuid: UUID, limit: int) -> list[Attempt]:
+    profile = found(tx.profile(tenant_id, uuid), "Device profile", uuid)
+    return tx.newest_attempts(profile.id, limit, NEWEST_WITHIN)
+
+
 def gateways(tx: ReadTx, tenant_id: int, page: Page) -> tuple[list[DeviceLine], int]:
     return tx.gateway_page(tenant_id, page)
 
@@ -141,6 +148,10 @@ class ListsApi(Asking):
     async def attempts(self, operator: Operator, page: Page, wanted: AttemptFilter) -> tuple[list[Attempt], int]:
         """The tenant's, and those of nobody's keys for whom `Operator.sees_unassigned`."""
         return await self._read(attempts, operator.tenant_id, operator.sees_unassigned, page, wanted)
+
+    async def newest_attempts(self, operator: Operator, profile: UUID, limit: int) -> list[Attempt]:
+        """Of this profile, newest first; none that many others have followed. Raises: NotFound."""
+        return await self._read(newest_attempts, operator.tenant_id, profile, limit)
 
     async def gateways(self, operator: Operator, page: Page) -> tuple[list[DeviceLine], int]:
         return await self._read(gateways, operator.tenant_id, page)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from cloud_core.model import Attempt, Page
@@ -18,6 +18,13 @@ class AttemptFilter:
     profile: UUID | None = None
     start_ms: int | None = None
     end_ms: int | None = None
+
+
+class AttemptLine(NamedTuple):
+    """An attempt with its number in the log, which grows with time."""
+
+    number: int
+    attempt: Attempt
 
 
 class ReadAttempts(Protocol):

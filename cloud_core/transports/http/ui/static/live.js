@@ -29,6 +29,13 @@ function mark(state) {
   for (const one of document.querySelectorAll("[data-live-state]")) one.textContent = state === "live" ? "live" : "waiting for the core";
 }
 
+/** Somebody types in it or has ticked something: what is in hand is not taken away. */
+function inHand(element) {
+  const active = document.activeElement;
+  if (element.contains(active) && active.matches("input, select, textarea")) return true;
+  return [...element.querySelectorAll("input:checked")].some((one) => !one.defaultChecked);
+}
+
 class Part {
   constructor(element, dress) {
     this.element = element;
@@ -37,7 +44,7 @@ class Part {
     this.timer = null;
     this.last = performance.now();
     const every = Number(element.dataset.liveEvery || 0);
-    if (every) setInterval(() => { if (!document.hidden) this.hear("gap"); }, every * 1000);
+    if (every) this.beat = setInterval(() => { if (!document.hidden) this.hear("gap"); }, every * 1000);
   }
 
   hear(kind) {
@@ -50,14 +57,16 @@ class Part {
     this.last = performance.now();
     this.timer = null;
     const { element } = this;
-    if (element.contains(document.activeElement) && document.activeElement.matches("input, select, textarea")) return;
+    if (inHand(element)) { this.timer = setTimeout(() => this.fetch(), POLL_MS); return; }
     try {
       const response = await fetch(element.dataset.liveSrc || location.href, { headers: { Accept: "text/html" } });
       if (response.redirected && new URL(response.url).pathname === "/ui/login") { location.reload(); return; }
       if (!response.ok) return;
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
       const fresh = page.getElementById(element.id);
-      if (!fresh || fresh.innerHTML === this.seen) return;
+      if (!fresh) return;
+      if (!fresh.dataset.liveEvery) clearInterval(this.beat);  // it rests now
+      if (fresh.innerHTML === this.seen) return;
       this.seen = fresh.innerHTML;
       const focused = element.contains(document.activeElement) ? document.activeElement.id : "";
       element.replaceChildren(...fresh.childNodes);
