@@ -36,6 +36,7 @@ from cloud_core.storage.vault import Vault
 from cloud_core.tls_service import TlsService, server_tls
 from cloud_core.tracing import Tracing, TracingFailed
 from cloud_core.transports.coap.service import CoapService
+from cloud_core.transports.endpoints import COAP, COAPS, HTTP, MQTT, Endpoints
 from cloud_core.transports.http.service import HttpService
 from cloud_core.transports.http.status_fetcher import StatusFetcher
 from cloud_core.transports.http.webhooks import Webhooks
@@ -178,6 +179,7 @@ class Program:
                 max_overrun_s=config.mqtt.disconnect_after_s_above_rate,
             ),
         )
+        self._endpoints = Endpoints(config.ca.public_url)
         self._http = HttpService(
             api=self._api,
             admin=self._admin,
@@ -185,6 +187,7 @@ class Program:
             is_fast_path_on=config.http.fast_path,
             request_timeout_s=limits.request_timeout_s,
             metrics_token=config.metrics.token,
+            endpoints=self._endpoints,
         )
         self._tls = open_tls(config, reactor)
         self._admin.authorities.server_certificates = self._server_certificates
@@ -198,7 +201,7 @@ class Program:
         )
         self._observing = Observing(
             api=self._api, store=self._store, mqtt=self._mqtt, http=self._http, coap=self._coap, tls=self._tls,
-            server_certificates=self._server_certificates,
+            server_certificates=self._server_certificates, data_dir=config.data_dir,
         )  # fmt: skip
         self._tracing = open_tracing(config)
         if self._tracing is not None:
@@ -261,10 +264,14 @@ class Program:
         self._local_url = local_token.url_on_loopback(http_bind, http.getHost().port)
         mqtt = listen_tcp(self._reactor, config.mqtt.port, self._mqtt, mqtt_bind, name="mqtt")
         self._ports.append(mqtt)
+        self._endpoints.opened(HTTP, http_bind, http.getHost().port)
+        self._endpoints.opened(MQTT, mqtt_bind, mqtt.getHost().port)
         secure = await self._listen_secure(http_bind, mqtt_bind)
         coap_port = await self._coap.start_deferred()
         coap_bind = config.coap.bind or http_bind
+        self._endpoints.opened(COAP, coap_bind, coap_port)
         if self._coap.dtls_port is not None:
+            self._endpoints.opened(COAPS, coap_bind, self._coap.dtls_port)
             secure += f" coaps={coap_bind}:{self._coap.dtls_port}"
         return (
             f"ready http={http_bind}:{http.getHost().port} mqtt={mqtt_bind}:{mqtt.getHost().port}"
@@ -284,6 +291,7 @@ class Program:
         ):
             opened = listen_tcp(self._reactor, port, self._tls.factory(wrapped, name=name), bind, name=name)
             self._ports.append(opened)
+            self._endpoints.opened(name, bind, opened.getHost().port)
             listening += f" {name}={bind}:{opened.getHost().port}"
         return listening
 

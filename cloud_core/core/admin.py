@@ -26,6 +26,7 @@ from cloud_core.core.keys.key_admin import KeysApi
 from cloud_core.core.line_ration import LineRation
 from cloud_core.core.lists import ListsApi
 from cloud_core.core.names import MAX_NAME_CHARS
+from cloud_core.core.overview import OverviewApi
 from cloud_core.core.people import audit
 from cloud_core.core.people.access import ENDED, Access, end_login
 from cloud_core.core.people.api_keys import ApiKeysApi
@@ -39,6 +40,8 @@ from cloud_core.core.people.tenants import TenantsApi, first_system_administrato
 from cloud_core.core.people.users import UsersApi, checked_password
 from cloud_core.core.relations import DeviceSearch
 from cloud_core.core.replacement import ReplacementApi
+from cloud_core.core.trials import TrialsApi
+from cloud_core.core.system_view import SystemView
 from cloud_core.core.unique_names import REFUSE, Naming
 from cloud_core.model import (
     EVERY_DEVICE,
@@ -79,6 +82,7 @@ class AdminApi(Asking):
     def __init__(self, *, store: Store, api: DeviceApi, jwt_key: bytes) -> None:
         super().__init__(store, api.audit)
         self._api = api
+        self.now_ms = api.now_ms
         self.access = Access(store=store, now_ms=api.now_ms)
         self.users = UsersApi(store=store, access=self.access, now_ms=api.now_ms, audit=api.audit)
         self.api_keys = ApiKeysApi(store=store, access=self.access, now_ms=api.now_ms, audit=api.audit)
@@ -96,8 +100,15 @@ class AdminApi(Asking):
         self.local_access = LocalAccess()
         self.lists = ListsApi(store)
         self.replacements = ReplacementApi(store=store, api=api, now_ms=api.now_ms)
+        self.trials = TrialsApi(store=store, api=api, now_ms=api.now_ms)
         self.audit = AuditApi(store)
+        self.overview = OverviewApi(
+            store=store, now_ms=api.now_ms, traffic=api.events.traffic,
+            system=SystemView(metrics=api.metrics, health=api.health, now_ms=api.now_ms),
+        )  # fmt: skip
         self.events = api.events
+        self.rpc = api.rpc
+        self.downlinks = api.downlinks
         self.keys = KeysApi(store=store, audit=api.audit, now_ms=api.now_ms)
         self.approvals = ApprovalsApi(store=store, audit=api.audit, now_ms=api.now_ms)
         self._tokens = Tokens(jwt_key)

@@ -8,6 +8,7 @@ what it has missed: the lists over REST have it all.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import msgspec
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.provisioning import SUCCESS, Decided
 from cloud_core.core.tokens import new_reference
+from cloud_core.core.traffic import Traffic
 from cloud_core.model import Attempt, AuditEntry, Identity, ProvisionStrategy
 from shared.errors import ApprovalPending, Reason, Unavailable
 
@@ -40,6 +42,7 @@ class Event:
     kind: str
     tenant_id: int | None
     data: dict[str, Any]
+    at_ms: int = 0
 
     @cached_property
     def encoded(self) -> bytes:
@@ -71,6 +74,7 @@ class Events:
     """
 
     def __init__(self, call_later: Callable[..., Any] | None = None) -> None:
+        self.traffic = Traffic()
         self.epoch = new_reference()  # numbers of another run of the program mean nothing here
         self._call_later = call_later
         self._is_flush_due = False
@@ -81,7 +85,7 @@ class Events:
     def publish(self, tenant_id: int | None, kind: str, data: dict[str, Any]) -> None:
         """`data` holds no secret."""
         self._number += 1
-        self._kept.append(Event(self._number, kind, tenant_id, data))
+        self._kept.append(Event(self._number, kind, tenant_id, data, int(time.time() * 1000)))
         if not self._listeners or self._is_flush_due:
             return
         if self._call_later is None:
@@ -121,6 +125,15 @@ class Events:
         epoch, _, text = last_id.rpartition("-")
         number = int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else -1
         return number if epoch == self.epoch and 0 <= number <= self._number else self._number - KEPT - 1
+
+    def recent(self, operator: Operator, kind: str, most: int, **members: Any) -> list[Event]:
+        """Of those that are kept, the newest whose data have these members; newest first."""
+        mine = Listener(operator, _nothing, _nothing, seen=0)
+        found = (
+            event for event in reversed(self._kept)
+            if event.kind == kind and mine.may_hear(event) and members.items() <= event.data.items()
+        )  # fmt: skip
+        return list(islice(found, most))
 
     def id_of(self, event: Event) -> str:
         return f"{self.epoch}-{event.number}"
@@ -168,6 +181,7 @@ class Events:
     def logged(self, line: Attempt, profile_name: str | None = None, *, is_new_device: bool = False) -> None:
         """A line of the provisioning log, by whichever door. Rationed ones are in the lists alone: whoever is refused
         in masses shall not push everything else out of the buffer."""
+        self.traffic.count(line)
         if line.outcome == Reason.RATE_LIMITED.value:
             return
         device = _device_of(line, profile_name)
@@ -180,6 +194,10 @@ class Events:
         """A gateway's session has begun or ended."""
         data = {"deviceName": identity.device_name, "deviceId": str(identity.device_uuid), "connected": is_open}
         self.publish(identity.tenant_id, "gateway", data)
+
+
+def _nothing() -> None:
+    """Nobody listens."""
 
 
 def _device_of(line: Attempt, profile_name: str | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from cloud_core.core import sub_devices
 from cloud_core.core.attributes import AttributesApi
 from cloud_core.core.claiming import ClaimsApi
-from cloud_core.core.downlinks import Delivery, Downlinks, Ending, Interest
+from cloud_core.core.downlinks import Delivery, Downlinks, Ending, Interest, Whereabouts
 from cloud_core.core.gateway_metrics import GatewayMetrics
 from cloud_core.core.presence import Presence
 from cloud_core.core.rpc.commands import RpcApi
@@ -93,6 +93,10 @@ class SubSession:
         self.name = name
         self.device_id = joined.device_id
         self.type_open_until_ms = joined.type_open_until_ms
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        return Whereabouts("gateway", self.session.identity.device_name)
 
     def attributes_changed(self, change: AttributesChange) -> None:
         self.session.link.attributes_changed(self.name, change)

@@ -121,15 +121,20 @@ def make_default(tx: Tx, tenant_id: int, uuid: UUID) -> DeviceProfile:
     return found(tx.profile(tenant_id, uuid), "Device profile", uuid)
 
 
-def save_profile(
-    tx: Tx, tenant_id: int, uuid: UUID | None, name: str, provision: ProvisionConfiguration,
-    document: dict[str, Any], version: int | None, now_ms: int,
-) -> DeviceProfile:  # fmt: skip
+def check_profile_name(name: str) -> None:
+    """Raises: InvalidArgument."""
     if not name.strip():
         raise InvalidArgument("Device profile name should be specified!")
     fault = fault_of("name", name)
     if fault:
         raise InvalidArgument(f"Validation error: {fault}")
+
+
+def save_profile(
+    tx: Tx, tenant_id: int, uuid: UUID | None, name: str, provision: ProvisionConfiguration,
+    document: dict[str, Any], version: int | None, now_ms: int,
+) -> DeviceProfile:  # fmt: skip
+    check_profile_name(name)
     stored = found(tx.profile(tenant_id, uuid), "Device profile", uuid) if uuid else None
     if chain_profiles.is_by_chain(provision) and provision.approval is not Approval.NONE:
         raise InvalidArgument("Validation error: approval is for devices that send provision requests")

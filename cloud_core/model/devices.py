@@ -283,6 +283,17 @@ class Page:
     descending: bool = False
 
 
+class DeviceStage(StrEnum):
+    """How far a device has come, by its credentials."""
+
+    CREATED = "CREATED"
+    """By an operator, an import or a gateway; nobody has asked for its credentials."""
+    ISSUED = "ISSUED"
+    """Its credentials were handed out in a provision response, and were not used yet."""
+    CONFIRMED = "CONFIRMED"
+    """It has logged in with them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFilter:
     """Which devices a list is to show; what is empty or None asks for nothing."""
@@ -290,6 +301,8 @@ class DeviceFilter:
     profile_name: str = ""
     profile_uuid: UUID | None = None
     is_active: bool | None = None
+    is_gateway: bool | None = None
+    stage: DeviceStage | None = None
 
 
 EVERY_DEVICE = DeviceFilter()

@@ -111,13 +111,15 @@ class ReadsCertificates(Connected):
     def certificates(
         self, tenant_id: int, page: Page, *, ends_before_ms: int | None = None, authority_id: int | None = None
     ) -> tuple[list[KnownCertificate], int]:
-        wanted = _ROWS.where(_c.tenant_id == tenant_id)
+        wanted = [_c.tenant_id == tenant_id]
         if ends_before_ms is not None:
-            wanted = wanted.where(_c.not_after_ms < ends_before_ms, *_IN_USE)
+            wanted += [_c.not_after_ms < ends_before_ms, *_IN_USE]
         if authority_id is not None:
-            wanted = wanted.where(_c.authority_id == authority_id)
+            wanted.append(_c.authority_id == authority_id)
         columns = {"createdTime": _c.not_after_ms, "notAfter": _c.not_after_ms, "subject": _c.subject}
-        rows, total = self._page(wanted, page, columns, [_c.subject, _c.serial, device.c.name])
+        without_devices = select(_c.id).where(*wanted)
+        search = [_c.subject, _c.serial, device.c.name]
+        rows, total = self._page(_ROWS.where(*wanted), page, columns, search, without_devices)
         return [one for row in rows if (one := _known(row))], total
 
     def revoked_certificates(self, authority_id: int, *, now_ms: int) -> list[KnownCertificate]:

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import BigInteger, LargeBinary, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import BigInteger, LargeBinary, bindparam, delete, exists, func, insert, or_, select, update
 
 from cloud_core.model import DeviceProfile, KeyRules, ProvisionKey, SecretUse
 from cloud_core.storage.connected import Connected
@@ -63,6 +63,12 @@ class ReadsKeys(Connected):
 
     def provision_keys(self, profile_id: int) -> list[ProvisionKey]:
         return [self._key(row) for row in self._rows(self._once(_OF_PROFILE), profile_id=profile_id)]
+
+    def provision_key_counts(self, profile_ids: Sequence[int]) -> dict[int, int]:
+        if not profile_ids:
+            return {}
+        counted = select(_k.profile_id, func.count()).where(or_(*(_k.profile_id == one for one in profile_ids)))
+        return {int(row[0]): int(row[1]) for row in self._query(counted.group_by(_k.profile_id))}
 
     def provision_key_by_uuid(self, profile_id: int, uuid: UUID) -> ProvisionKey | None:
         row = self._row(self._once(_BY_UUID), profile_id=profile_id, uuid=uuid.bytes)

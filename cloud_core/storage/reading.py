@@ -47,6 +47,7 @@ from cloud_core.storage.gateway_lists import ReadsGatewayLists
 from cloud_core.storage.gateways import ReadsGateways
 from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.storage.keys import ReadsKeys
+from cloud_core.storage.overview import ReadsOverview
 from cloud_core.storage.packages import ReadsPackages
 from cloud_core.storage.pending import ReadsPending
 from cloud_core.storage.people import ReadsPeople
@@ -96,6 +97,7 @@ class SqlReadTx(
     ReadsAudit,
     ReadsKeys,
     ReadsPending,
+    ReadsOverview,
 ):
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 

@@ -358,6 +358,19 @@ device_by_creation = Index("device_by_creation", device.c.tenant_id, device.c.cr
 # A search in the order of labels reads this index alone.
 device_by_label = Index("device_by_label", device.c.tenant_id, device.c.label, device.c.name, device.c.profile_id)
 
+# Gateways are few among many devices: they cost this index alone something.
+device_gateways = Index(
+    "device_gateways", device.c.tenant_id, device.c.created_ms,
+    sqlite_where=device.c.is_gateway.is_(True), postgresql_where=device.c.is_gateway.is_(True),
+)  # fmt: skip
+# What a device has asked for, by its name.
+attempt_by_name = Index("attempt_by_name", provisioning_log.c.device_name)
+# Devices that have not logged in yet.
+credentials_unconfirmed = Index(
+    "credentials_unconfirmed", credentials.c.device_id, credentials.c.issued_ms,
+    sqlite_where=credentials.c.confirmed_ms.is_(None), postgresql_where=credentials.c.confirmed_ms.is_(None),
+)  # fmt: skip
+
 # Logins that have ended before their tokens do. Nodes read what is new every few seconds.
 ended_login = _numbered(
     "ended_login",

@@ -60,7 +60,7 @@ class AuthoritiesApi(Asking):
         on_new_authority: Callable[[], None] = _nobody_minds, public_url: str = "", audit: Audit | None = None,
     ) -> None:  # fmt: skip
         super().__init__(store, audit)
-        self._now_ms = now_ms
+        self.now_ms = now_ms
         self._device_changed = device_changed
         self._on_new_authority = on_new_authority
         self.public_url = public_url
@@ -82,17 +82,17 @@ class AuthoritiesApi(Asking):
 
     async def create(self, operator: Operator, name: str, curve: str, years: int) -> Authority:
         """A new self-signed CA. Raises: InvalidArgument."""
-        return await self._add(operator, "CREATED", name, *authorities.make(name, curve, years, self._now_ms()))
+        return await self._add(operator, "CREATED", name, *authorities.make(name, curve, years, self.now_ms()))
 
     async def take_over(self, operator: Operator, name: str, chain_pem: str, key_pem: str) -> Authority:
         """A CA that exists. Raises: InvalidArgument."""
-        made = await deferToThread(authorities.take_over, chain_pem, key_pem, self._now_ms())
+        made = await deferToThread(authorities.take_over, chain_pem, key_pem, self.now_ms())
         return await self._add(operator, "IMPORTED", name, *made)
 
     async def _add(self, operator: Operator, action: str, name: str, chain: tuple[bytes, ...], key: bytes) -> Authority:
         deed = Deed(action, "CERTIFICATE_AUTHORITY", lambda one: Subject(one.uuid, one.name))
         added = await self._decide_by(
-            operator, deed, authorities.add, operator.tenant_id, name, chain, key, self._now_ms()
+            operator, deed, authorities.add, operator.tenant_id, name, chain, key, self.now_ms()
         )
         log.info("{who} added the CA {name}", who=operator.username, name=added.name)
         self._on_new_authority()
@@ -107,13 +107,17 @@ class AuthoritiesApi(Asking):
         )
         issued = await self._decide_by(
             operator, deed, authorities.issue_for_operator, operator.tenant_id, which, csr_text, name, days,
-            self._now_ms(), self.public_url,
+            self.now_ms(), self.public_url,
         )  # fmt: skip
         log.info(
             "{who} had the CA {ca} issue certificate {serial} to {name}",
             who=operator.username, ca=issued.authority_name, serial=issued.serial, name=name,
         )  # fmt: skip
         return issued
+
+    async def certificate(self, operator: Operator, fingerprint: bytes) -> KnownCertificate:
+        """Raises: NotFound."""
+        return await self._read(authorities.known, operator.tenant_id, fingerprint)
 
     async def revoke(self, operator: Operator, which: Which, reason: str) -> list[KnownCertificate]:
         """From now on nobody logs in with these; who is connected with one is disconnected.
@@ -122,7 +126,7 @@ class AuthoritiesApi(Asking):
         """
         deed = Deed("REVOKED", "CERTIFICATE", lambda them: _of_revoked(them, reason))
         revoked = await self._decide_by(
-            operator, deed, authorities.revoke, operator.tenant_id, which, reason, self._now_ms()
+            operator, deed, authorities.revoke, operator.tenant_id, which, reason, self.now_ms()
         )
         self._generation += 1
         self._crls.clear()
@@ -145,7 +149,7 @@ class AuthoritiesApi(Asking):
     async def crl(self, uuid: UUID) -> Crl:
         """The CA's current revocation list; one is made for all who ask at a time. Raises: NotFound."""
         kept = self._crls.get(uuid)
-        if kept is not None and 0 <= self._now_ms() - kept.made_ms < CRL_FRESH_MS:
+        if kept is not None and 0 <= self.now_ms() - kept.made_ms < CRL_FRESH_MS:
             return kept
         place = (uuid, self._generation)
         waiting = self._making.get(place)
@@ -172,7 +176,7 @@ class AuthoritiesApi(Asking):
             one.callback(outcome)
 
     async def _make_crl(self, uuid: UUID) -> Crl:
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         await self._read(authorities.authority_by_uuid, uuid)  # a uuid of nobody shall cost no write
         authority, number = await self._decide(authorities.count_crl, uuid)
         return Crl(await self._read(authorities.make_crl, authority, number, now_ms), now_ms)
@@ -182,7 +186,7 @@ class AuthoritiesApi(Asking):
     async def overview(self, operator: Operator, page: Page, within_days: int | None) -> Overview:
         """Every certificate that is known: a page of the devices', and all others. `within_days`: those alone that
         are in use and end in that time, or have ended."""
-        before_ms = None if within_days is None else self._now_ms() + within_days * DAY_MS
+        before_ms = None if within_days is None else self.now_ms() + within_days * DAY_MS
         found = await self._read(expiry.overview, operator.tenant_id, page, before_ms)
         own = [
             OtherCertificate(kind=expiry.Kind.SERVER, name=name, not_after_ms=end_ms)
@@ -193,7 +197,7 @@ class AuthoritiesApi(Asking):
 
     def warn_of_expiry(self) -> None:
         """Once a day a line for each kind of certificate that ends soon; called every minute."""
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         if self._warned_ms is not None and now_ms - self._warned_ms < DAY_MS:
             return
         self._warned_ms = now_ms

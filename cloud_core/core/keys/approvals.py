@@ -7,6 +7,7 @@ accepted or rejected holds for a request with the same key, secret, name and cre
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from uuid import UUID
 
 from cloud_core.core.asking import Asking
@@ -88,18 +89,22 @@ class ApprovalsApi(Asking):
     async def page(self, operator: Operator, wanted: PendingFilter, page: Page) -> tuple[list[PendingRequest], int]:
         return await self._read(_page, operator.tenant_id, wanted, page)
 
-    async def decide(self, operator: Operator, uuid: UUID, status: RequestStatus) -> PendingRequest:
+    async def decide(
+        self, operator: Operator, uuid: UUID, status: RequestStatus, *, why: str = ""
+    ) -> PendingRequest:  # fmt: skip
         """What was decided before may be decided otherwise until the device has come in. NotFound; InvalidArgument
-        for one that is over."""
+        for one that is over. `why` stands in the audit; the device is not told."""
         args = (operator.tenant_id, uuid, status, self._now_ms())
-        return await self._decide_by(operator, Deed(status.value, "PROVISION_REQUEST", _subject), _decide_one, *args)
+        deed = Deed(status.value, "PROVISION_REQUEST", lambda one: _with(_subject(one), why))
+        return await self._decide_by(operator, deed, _decide_one, *args)
 
     async def decide_all(
-        self, operator: Operator, wanted: PendingFilter, text_search: str, status: RequestStatus
+        self, operator: Operator, wanted: PendingFilter, text_search: str, status: RequestStatus, *, why: str = ""
     ) -> list[str]:
-        """All that wait and match, some at once: call again while it gives any. The names of those decided."""
+        """All that wait and match, some at once: call again while it gives any. The names of those decided. `why`: as
+        in `decide`."""
         args = (operator.tenant_id, wanted, text_search, status, self._now_ms())
-        deed = Deed(status.value, "PROVISION_REQUEST", _of_names)
+        deed = Deed(status.value, "PROVISION_REQUEST", lambda names: _with(_of_names(names), why))
         return await self._decide_by(operator, deed, _decide_all, *args)
 
     def maintain(self) -> None:
@@ -131,6 +136,11 @@ def _decide_all(
 
 def _subject(request: PendingRequest) -> Subject:
     return Subject(request.uuid, request.name, f"profile '{request.profile_name}', from {request.source}")
+
+
+def _with(subject: Subject | None, why: str) -> Subject | None:
+    """The reason first: a long list of names may be cut short behind it."""
+    return subject if subject is None or not why else replace(subject, detail=f"{why}; {subject.detail}")
 
 
 def _of_names(names: list[str]) -> Subject | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -68,6 +68,10 @@ class KeysApi(Asking):
     async def all(self, operator: Operator, profile: UUID) -> list[ProvisionKey]:
         return await self._read(provision_keys.all_of, operator.tenant_id, profile)
 
+    async def counts(self, profile_ids: Sequence[int]) -> dict[int, int]:
+        """How many keys these profiles have, which the caller may see; those without any are missing."""
+        return await self._read(_counts, profile_ids)
+
     async def find(self, operator: Operator, profile: UUID, uuid: UUID) -> ProvisionKey:
         return await self._read(provision_keys.one_of, operator.tenant_id, profile, uuid)
 
@@ -120,6 +124,10 @@ def _profile(tx: ReadTx, tenant_id: int, uuid: UUID) -> DeviceProfile | None:
 def _uses(tx: ReadTx, tenant_id: int, uuid: UUID) -> tuple[DeviceProfile, dict[bytes, SecretUse]]:
     profile = found(tx.profile(tenant_id, uuid), "Device profile", uuid)
     return profile, tx.secret_uses(profile.id)
+
+
+def _counts(tx: ReadTx, profile_ids: Sequence[int]) -> dict[int, int]:
+    return tx.provision_key_counts(profile_ids)
 
 
 def _deed(action: str) -> Deed:

@@ -111,6 +111,13 @@ def check_rules(rules: KeyRules) -> KeyRules:
     return replace(rules, networks=tuple(networks))
 
 
+def check_name(name: str) -> None:
+    """Raises: InvalidArgument."""
+    fault = fault_of("name", name) if name.strip() else "name must not be empty"
+    if fault:
+        raise InvalidArgument(f"Validation error: {fault}")
+
+
 def add(
     tx: Tx, tenant_id: int, profile_uuid: UUID, name: str, key: str, secret: str, rules: KeyRules, now_ms: int
 ) -> ProvisionKey:
@@ -118,9 +125,7 @@ def add(
     profile = _profile(tx, tenant_id, profile_uuid)
     if profile.provision.strategy is ProvisionStrategy.X509_CERTIFICATE_CHAIN:
         raise InvalidArgument("Devices of this profile come in by certificates, and not by provision keys")
-    fault = fault_of("name", name) if name.strip() else "name must not be empty"
-    if fault:
-        raise InvalidArgument(f"Validation error: {fault}")
+    check_name(name)
     there = tx.provision_keys(profile.id)
     if any(one.name == name for one in there):
         raise InvalidArgument(f"The profile has a provision key '{name}' already")

@@ -36,6 +36,7 @@ from cloud_core.storage.interface.device_lists import ReadDeviceLists
 from cloud_core.storage.interface.gateway_lists import ReadGatewayLists
 from cloud_core.storage.interface.gateways import ReadGateways, WriteGateways
 from cloud_core.storage.interface.keys import ReadKeys, WriteKeys
+from cloud_core.storage.interface.overview import ReadOverview
 from cloud_core.storage.interface.packages import ReadPackages, WritePackages
 from cloud_core.storage.interface.pending import ReadPending, WritePending
 from cloud_core.storage.interface.people import ReadPeople, WritePeople
@@ -110,6 +111,7 @@ class ReadTx(
     ReadAudit,
     ReadKeys,
     ReadPending,
+    ReadOverview,
     Protocol,
 ):
     """Look-ups, in a consistent state of the database."""

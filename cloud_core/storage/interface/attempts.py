@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from cloud_core.model import Attempt, Page
@@ -20,7 +20,17 @@ class AttemptFilter:
     end_ms: int | None = None
 
 
+class AttemptLine(NamedTuple):
+    """An attempt with its number in the log, which grows with time."""
+
+    number: int
+    attempt: Attempt
+
+
 class ReadAttempts(Protocol):
+    def attempts_of(self, tenant_id: int, device_name: str, limit: int) -> list[Attempt]:
+        """The newest attempts of a device of this name, newest first."""
+
     def attempt_page(
         self, tenant_id: int, page: Page, wanted: AttemptFilter, *, with_unassigned: bool
     ) -> tuple[list[Attempt], int]:

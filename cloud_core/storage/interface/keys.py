@@ -14,6 +14,9 @@ class ReadKeys(Protocol):
         """By the key that devices show, over all tenants; with its profile."""
 
     def provision_keys(self, profile_id: int) -> list[ProvisionKey]: ...
+    def provision_key_counts(self, profile_ids: Sequence[int]) -> dict[int, int]:
+        """How many keys each profile has; those without any are missing."""
+
     def provision_key_by_uuid(self, profile_id: int, uuid: UUID) -> ProvisionKey | None: ...
     def secret_uses(self, profile_id: int) -> dict[bytes, SecretUse]:
         """By the tag of the secret."""

@@ -63,6 +63,18 @@ def test_who_comes_back_goes_on_behind_the_last_event_it_saw() -> None:
     assert kinds(events, listen(events)) == []
 
 
+def test_the_newest_of_a_kind_can_be_asked_for() -> None:
+    """Of one's own tenant, with what they are about, newest first, no more than wanted."""
+    events = Events()
+    for number in range(4):
+        events.publish(TENANT, "gateway", {"deviceId": "a" if number else "b", "number": number})
+    events.publish(TENANT, "other", {"deviceId": "a"})
+    events.publish(TENANT + 1, "gateway", {"deviceId": "a", "number": 9})
+    found = events.recent(ADMINISTRATOR, "gateway", 2, deviceId="a")
+    assert [one.data["number"] for one in found] == [3, 2] and all(one.at_ms for one in found)
+    assert [one.data["number"] for one in events.recent(OTHER, "gateway", 9)] == [9]
+
+
 @pytest.mark.parametrize("last_id", ["OTHER-1", "nonsense", "-5", "²-²"])
 def test_an_id_of_another_run_gives_a_gap(last_id: str) -> None:
     """What cannot be known to be complete is marked so."""

@@ -95,7 +95,7 @@ class AuthorityRoutes(CallSupport):
         """One of `serial` (with `authority`, where there are several), `fingerprint` and `deviceName`; `reason`."""
         operator, body = self.operator(request, Act.ADMINISTER_CA), json_object(request)
         which = Which(
-            serial=_text(body, "serial"), fingerprint=_fingerprint(_text(body, "fingerprint")),
+            serial=_text(body, "serial"), fingerprint=fingerprint_of(_text(body, "fingerprint")),
             device_name=_text(body, "deviceName"), authority=_text(body, "authority"),
         )  # fmt: skip
         reason = _text(body, "reason") or x509.ReasonFlags.unspecified.value
@@ -184,8 +184,8 @@ def _number(body: dict[str, Any], name: str, default: int) -> int:
     return value
 
 
-def _fingerprint(text: str) -> bytes:
-    """SHA-256 in hexadecimal, with or without colons."""
+def fingerprint_of(text: str) -> bytes:
+    """SHA-256 in hexadecimal, with or without colons. Raises: InvalidArgument."""
     try:
         digest = bytes.fromhex(text.replace(":", ""))
     except ValueError as error:
