@@ -40,8 +40,8 @@ from cloud_core.core.people.tenants import TenantsApi, first_system_administrato
 from cloud_core.core.people.users import UsersApi, checked_password
 from cloud_core.core.relations import DeviceSearch
 from cloud_core.core.replacement import ReplacementApi
-from cloud_core.core.trials import TrialsApi
 from cloud_core.core.system_view import SystemView
+from cloud_core.core.trials import TrialsApi
 from cloud_core.core.unique_names import REFUSE, Naming
 from cloud_core.model import (
     EVERY_DEVICE,

@@ -17,8 +17,7 @@ from cloud_core.core.people import users
 from cloud_core.core.people.logins import Operator, Tokens
 from cloud_core.model import DEFAULT_TENANT
 from cloud_core.transports.http.rest import bulk_routes, docs_routes, package_routes
-from cloud_core.transports.http.ui import import_pages
-from cloud_core.transports.http.ui import profile_wizard_pages
+from cloud_core.transports.http.ui import import_pages, profile_wizard_pages
 from tests.support.api import ApiUnderTest
 from tests.support.http import HttpPeer
 from tests.support.stores import TENANT, StoreUnderTest

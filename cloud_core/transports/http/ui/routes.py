@@ -11,10 +11,9 @@ from cloud_core.transports.http.ui.api_key_pages import ApiKeyPages
 from cloud_core.transports.http.ui.assets import Assets
 from cloud_core.transports.http.ui.attempt_pages import AttemptPages
 from cloud_core.transports.http.ui.audit_pages import AuditPages
-from cloud_core.transports.http.ui.event_pages import EventPages
 from cloud_core.transports.http.ui.certificate_pages import CertificatePages
+from cloud_core.transports.http.ui.connect_pages import ConnectPages
 from cloud_core.transports.http.ui.customer_pages import CustomerPages
-from cloud_core.transports.http.ui.import_pages import ImportPages
 from cloud_core.transports.http.ui.device_command_pages import DeviceCommandPages
 from cloud_core.transports.http.ui.device_data_pages import DeviceDataPages
 from cloud_core.transports.http.ui.device_identity_pages import DeviceIdentityPages
@@ -22,23 +21,19 @@ from cloud_core.transports.http.ui.device_pages import DevicePages
 from cloud_core.transports.http.ui.devices_pages import DevicesPages
 from cloud_core.transports.http.ui.event_pages import EventPages
 from cloud_core.transports.http.ui.gateway_pages import GatewayPages
-from cloud_core.transports.http.ui.connect_pages import ConnectPages
-from cloud_core.transports.http.ui.login_pages import LoginPages
-from cloud_core.transports.http.ui.overview_pages import OverviewPages
-from cloud_core.transports.http.ui.pages import Pages, Redirect, Shared, Shown, page, pages_app
-from cloud_core.transports.http.ui.profile_pages import ProfilePages
-from cloud_core.transports.http.ui.profile_wizard_pages import ProfileWizardPages
-from cloud_core.transports.http.ui.rendering import Templates
-from cloud_core.transports.http.ui.tenant_pages import TenantPages
-from cloud_core.transports.http.ui.user_pages import UserPages
-from cloud_core.transports.http.ui.trial_pages import TrialPages
+from cloud_core.transports.http.ui.import_pages import ImportPages
 from cloud_core.transports.http.ui.key_pages import KeyPages
 from cloud_core.transports.http.ui.login_pages import LoginPages
 from cloud_core.transports.http.ui.overview_pages import OverviewPages
 from cloud_core.transports.http.ui.pages import Pages, Redirect, Shared, Shown, page, pages_app
 from cloud_core.transports.http.ui.pending_pages import PendingPages
+from cloud_core.transports.http.ui.profile_pages import ProfilePages
+from cloud_core.transports.http.ui.profile_wizard_pages import ProfileWizardPages
 from cloud_core.transports.http.ui.rendering import Templates
 from cloud_core.transports.http.ui.storm_pages import StormPages
+from cloud_core.transports.http.ui.tenant_pages import TenantPages
+from cloud_core.transports.http.ui.trial_pages import TrialPages
+from cloud_core.transports.http.ui.user_pages import UserPages
 from cloud_core.transports.http.ui.visits import PATH
 from shared.errors import NotFound
 
@@ -121,6 +116,7 @@ class UiRoutes(Pages):
     @app.route(f"{PATH}/events")
     def event_pages(self, request: Any) -> Any:
         return mounted(request, self._event_pages)
+
     @app.route(f"{PATH}/api-keys", branch=True)
     def api_key_pages(self, request: Any) -> Any:
         return mounted(request, self._api_key_pages)
@@ -144,6 +140,7 @@ class UiRoutes(Pages):
     @app.route(f"{PATH}/users", branch=True)
     def user_pages(self, request: Any) -> Any:
         return mounted(request, self._user_pages)
+
     @app.route(f"{PATH}/devices")
     @app.route(f"{PATH}/devices/new")
     @app.route(f"{PATH}/devices/export")
@@ -171,6 +168,7 @@ class UiRoutes(Pages):
     @app.route(f"{PATH}/gateways", branch=True)
     def gateway_pages(self, request: Any) -> Any:
         return mounted(request, self._gateway_pages)
+
     @app.route(f"{PATH}/profiles", branch=True)
     def profile_pages(self, request: Any) -> Any:
         return mounted(request, self._profile_pages)
