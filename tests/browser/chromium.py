@@ -1,0 +1,165 @@
+"""Debian's Chromium, driven from a thread of its own: the test's own thread has a running loop."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page, Playwright
+
+T = TypeVar("T")
+
+_TOO_WIDE = """() => {
+  const root = document.documentElement;
+  if (root.scrollWidth <= innerWidth) return [];
+  const wide = [...document.querySelectorAll("body *")].filter((one) => one.getBoundingClientRect().right > innerWidth + 1);
+  return [`${root.scrollWidth} px`, ...wide.slice(0, 5).map((one) => one.outerHTML.slice(0, 150))];
+}"""
+
+WAIT_MS = 10_000
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def artefacts() -> Path:
+    """Where screenshots and traces go: never into the repository."""
+    given = os.environ.get("MUSTER_ARTEFACTS") or str(Path(tempfile.gettempdir()) / "muster-artefacts")
+    folder = Path(given)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class Chromium:
+    """One browser for all tests. Everything of playwright is called within `call`."""
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="chromium")
+        self._playwright: Playwright
+        self._browser: Browser
+        self.windows: list[Window] = []
+        self.logins: dict[tuple[str, str], Any] = {}
+
+    def call(self, work: Callable[..., T], *args: Any, **options: Any) -> T:
+        """Runs `work` in the browser's thread and waits for it."""
+        return self._thread.submit(work, *args, **options).result()
+
+    def start(self) -> None:
+        from playwright.sync_api import expect, sync_playwright
+
+        expect.set_options(timeout=WAIT_MS)
+        self._playwright = sync_playwright().start()
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        self._browser = self._playwright.chromium.launch(executable_path=self._program, args=sandbox)
+
+    def stop(self) -> None:
+        self._browser.close()
+        self._playwright.stop()
+
+    def open(self, base_url: str, *, has_scripts: bool = True, **options: Any) -> Window:
+        """A window without cookies of others."""
+        context = self._browser.new_context(
+            base_url=base_url, java_script_enabled=has_scripts, locale="en-GB", timezone_id="UTC",
+            reduced_motion="reduce", **{"viewport": DESKTOP, "color_scheme": "light", **options},
+        )  # fmt: skip
+        window = Window(context)
+        self.windows.append(window)
+        return window
+
+    def open_as(self, base_url: str, username: str, password: str, **options: Any) -> Window:
+        """Logged in; the form is filled in once for each user."""
+        known = self.logins.get((base_url, username))
+        if known is None:
+            window = self.open(base_url)
+            window.log_in(username, password)
+            known = self.logins[base_url, username] = window.context.storage_state()
+            window.close()
+        return self.open(base_url, storage_state=known, **options)
+
+    def close_windows(self) -> None:
+        for window in self.windows:
+            window.close()
+        self.windows.clear()
+
+
+class Window:
+    """A tab in a context of its own, which remembers what went wrong in it and how much was transferred."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.context = context
+        context.set_default_timeout(WAIT_MS)
+        self.page: Page = context.new_page()
+        self.problems: list[str] = []
+        self.transferred_bytes = 0
+        self.page.on("console", lambda one: self._hear(one.type, one.text))
+        self.page.on("pageerror", lambda error: self._hear("error", str(error)))
+        self._expected: list[str] = []
+        self._is_counting = False
+
+    def _hear(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning") and not any(re.search(one, text) for one in self._expected):
+            self.problems.append(f"{kind}: {text}")
+
+    def expect_status(self, status: int) -> None:
+        """A refused form's status is on the console, which is right."""
+        self._expected.append(rf"Failed to load resource.* status of {status} ")
+
+    def log_in(self, username: str, password: str) -> None:
+        self.page.goto("/ui/login")
+        self.page.get_by_label("User name").fill(username)
+        self.page.get_by_label("Password").fill(password)
+        self.page.get_by_role("button", name="Log in").click()
+        self.page.wait_for_url(re.compile(r"/ui/(?!login)"))
+
+    def count_bytes(self) -> None:
+        """From now on, and without the cache: what a page costs somebody who opens it for the first time."""
+        if self._is_counting:
+            self.transferred_bytes = 0
+            return
+        self._is_counting = True
+        wire = self.context.new_cdp_session(self.page)
+        wire.send("Network.enable")
+        wire.send("Network.setCacheDisabled", {"cacheDisabled": True})
+
+        def arrived(event: dict[str, Any]) -> None:
+            self.transferred_bytes += int(event["encodedDataLength"])
+
+        wire.on("Network.loadingFinished", arrived)
+
+    def picture(self, name: str) -> None:
+        self.page.screenshot(path=artefacts() / f"{name}.png", full_page=True)
+
+    def violations(self, *rules: str) -> list[str]:
+        """What axe finds, one line each; by these rules alone where some are given."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        if not self.page.evaluate("'axe' in window"):
+            self.page.evaluate(Axe().axe_script)
+        options: dict[str, Any] = {"resultTypes": ["violations"]}
+        if rules:
+            options["runOnly"] = {"type": "rule", "values": list(rules)}
+        found = self.page.evaluate("options => axe.run(options).then(found => found.violations)", options)
+        return [f"{one['id']}: {one['help']}: {node['html'][:200]}" for one in found for node in one["nodes"]]
+
+    def too_wide(self) -> list[str]:
+        """What makes the page wider than the window."""
+        found: list[str] = self.page.evaluate(_TOO_WIDE)
+        return found
+
+    def check(self, name: str, *rules: str) -> None:
+        """Nothing for axe to find, nothing too wide, nothing on the console; a picture is kept."""
+        self.picture(name)
+        for found in (self.violations(*rules), self.too_wide(), self.problems):
+            assert not found, "\n".join([name, *found])
+
+    def close(self) -> None:
+        with suppress(Exception):
+            self.context.close()
