@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,16 +9,14 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.browser.chromium")
-
-from tests.browser.chromium import PROGRAMS, Chromium, Window, artefacts
+from tests.browser.chromium import IS_INSTALLED, PROGRAMS, Chromium, Window, artefacts
 from tests.browser.fleet import Fleet
 from tests.conftest import REQUIRE_ALL
 from tests.support.server import PASSWORD, USERNAME, CoreProcess
 
 
 def _missing() -> str:
-    if importlib.util.find_spec("playwright") is None or importlib.util.find_spec("axe_playwright_python") is None:
+    if not IS_INSTALLED:
         return "playwright or axe-playwright-python is not installed (extra test)"
     if not any(shutil.which(one) for one in PROGRAMS):
         return "chromium is not installed (Debian package chromium)"

@@ -157,7 +157,7 @@ class Fleet:
         for name in ("WM-000777", "WM-000778"):
             self._ask_with(name, wrong)
         self._ask_with("WM-000779", wrong | {"provisionDeviceKey": "no-such-key-of-ours"})
-        self.ask("LS-000001", "listed-sensor")
+        self.ids["reference"] = self.ask("LS-000001", "listed-sensor")["ref"]
 
     def _ask_with(self, name: str, members: dict[str, str]) -> None:
         requests.post(f"{self.core.http}/api/v1/provision", json={"deviceName": name, **members}, timeout=WAIT_S)
