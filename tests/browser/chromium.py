@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -124,6 +124,18 @@ class Window:
         self.page.get_by_label("Password").fill(password)
         self.page.get_by_role("button", name="Log in").click()
         self.page.wait_for_url(re.compile(r"/ui/(?!login)"))
+
+    def open_live(self, path: str) -> None:
+        """Opens a page and waits until it hears what happens."""
+        with self.page.expect_response(lambda answer: "/ui/events" in answer.url):
+            self.page.goto(path)
+
+    @contextmanager
+    def without_loading_again(self) -> Iterator[None]:
+        """The document is the same before and after."""
+        self.page.evaluate("() => { window.isTheSame = true; }")
+        yield
+        assert self.page.evaluate("() => window.isTheSame === true"), "the page was loaded again"
 
     def count_bytes(self) -> None:
         """From now on, and without the cache: what a page costs somebody who opens it for the first time."""

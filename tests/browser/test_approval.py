@@ -10,7 +10,6 @@ import paho.mqtt.client as paho
 from tests.browser.chromium import expect
 from tests.browser.conftest import Opens
 from tests.browser.fleet import OPERATOR, PEOPLE_PASSWORD, Fleet
-from tests.browser.test_live import without_loading_again
 
 WAIT_S = 10.0
 
@@ -44,11 +43,10 @@ def test_accepted_over_mqtt(open_as: Opens, fleet: Fleet) -> None:
     """It appears by itself in the inbox of an operator, who lets it in; the next time it asks it has what it needs."""
     window = open_as(OPERATOR, PEOPLE_PASSWORD)
     page = window.page
-    page.goto("/ui/provisioning")
-    page.get_by_role("navigation", name="Provisioning").get_by_role("link", name="Approvals").click()
+    window.open_live("/ui/provisioning/pending")
     device = Asking(fleet, "HM-100001")
     try:
-        with without_loading_again(page):
+        with window.without_loading_again():
             assert device.ask()["reason"] == "APPROVAL_PENDING"
             expect(page.get_by_text("HM-100001")).to_be_visible()
         window.check("approvals")

@@ -63,7 +63,7 @@ def test_live_page_whose_login_ends(open_as: Opens, core: CoreProcess, fleet: Fl
     window = open_as()
     page = window.page
     window.expect_status(401)
-    page.goto("/ui/devices")
+    window.open_live("/ui/devices")
     window.context.clear_cookies()
     fleet.ask("WM-100001", "water-meter")
     expect(page.get_by_label("User name")).to_be_visible()
