@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Callable
@@ -11,15 +13,19 @@ from pathlib import Path
 
 from tests.browser.chromium import PROGRAMS, Chromium, Page
 from tests.browser.fleet import Fleet
-from tests.support.server import PASSWORD, USERNAME, CoreProcess
+from tests.support.server import CoreProcess
 
 MAX_BYTES = 80 * 1024
 COLOURS = 128
+COUNTED_MS = 120_000
+USERNAME, PASSWORD = "kim@example.com", "correct-horse-battery"
+USUAL_PORT = 8080
 
 
 def overview(page: Page, fleet: Fleet) -> None:
     page.goto("/ui/")
-    page.locator("ol#funnel").wait_for()  # the devices are counted some at a time
+    counted = page.get_by_role("link", name=re.compile("^Active: [1-9]"))
+    counted.wait_for(timeout=COUNTED_MS)  # the devices are counted now and then, some at a time
 
 
 def connect(page: Page, fleet: Fleet) -> None:
@@ -64,6 +70,17 @@ def smaller(picture: bytes) -> bytes:
     return made.getvalue()
 
 
+def usual_port() -> int:
+    """The port of the README, where it is free; 0, for any, where it is not."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", USUAL_PORT))
+        except OSError:
+            return 0
+    return USUAL_PORT
+
+
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("Usage: python -m tests.browser.screenshots OUT_DIR")
@@ -71,10 +88,14 @@ def main() -> None:
     if program is None:
         sys.exit("chromium is not installed (Debian package chromium)")
     with tempfile.TemporaryDirectory(prefix="muster-pictures-") as folder:
-        core = CoreProcess(Path(folder) / "data").start()
+        core = CoreProcess(Path(folder) / "data")
+        core.http_port = usual_port()
+        core.start()
         fleet, browser = Fleet(core), Chromium(program)
         try:
             fleet.fill()
+            user = {"email": USERNAME, "authority": "TENANT_ADMIN", "role": "ADMINISTRATOR", "password": PASSWORD}
+            core.rest.post("/api/user", user)
             browser.call(browser.start)
             try:
                 browser.call(take, Path(sys.argv[1]), browser, fleet)
