@@ -95,6 +95,11 @@ class Chromium:
             window.close()
         self.windows.clear()
 
+    def keep(self, window: Window) -> Window:
+        """For several tests: it stays open when a test ends."""
+        self.windows.remove(window)
+        return window
+
 
 class Window:
     """A tab in a context of its own, which remembers what went wrong in it and how much was transferred."""

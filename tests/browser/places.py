@@ -41,6 +41,7 @@ def _rules() -> list[str]:
         rule.rule for one in _classes() if one is not routes.UiRoutes and hasattr(one, "app")
         for rule in one.app.url_map.iter_rules() if rule.methods and "GET" in rule.methods
     }  # fmt: skip
+    found = {rule for rule in found if "<any(" not in rule}  # where a form's answer is loaded again: a redirect
     return sorted(found - set(NOT_PAGES) - set(FOR_NOBODY_YET) - set(FOR_SYSTEM_ADMINISTRATORS))
 
 
