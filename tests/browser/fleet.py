@@ -18,6 +18,7 @@ from tests.support.pki import Pki, generate, request_pem
 from tests.support.server import CoreProcess
 
 VIEWER, OPERATOR, CUSTOMER_USER = "viewer@example.com", "line-2@example.com", "anna@rivertown.example"
+SYSTEM_USERNAME = "system@example.com"
 PEOPLE_PASSWORD = "correct-horse-battery"
 PLACES = ("Riverside 4", "Hill Street 12", "Mill Lane 3", "Station Road 28", "Harbour 7")
 METERS = 30

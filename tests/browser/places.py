@@ -16,6 +16,7 @@ NOT_PAGES = (
 
 FOR_NOBODY_YET = ("/ui/login",)
 FOR_SYSTEM_ADMINISTRATORS = ("/ui/tenants", "/ui/tenants/<uuid>")
+"""Tested where they are made: a tenant is needed."""
 
 _WHOSE: dict[str, Callable[[Fleet], str]] = {
     "/ui/devices/": lambda fleet: fleet.ids["device"],
@@ -24,7 +25,6 @@ _WHOSE: dict[str, Callable[[Fleet], str]] = {
     "/ui/imports/": lambda fleet: fleet.ids["import"],
     "/ui/customers/": lambda fleet: fleet.ids["customer"],
     "/ui/users/": lambda fleet: fleet.ids[OPERATOR],
-    "/ui/tenants/": lambda fleet: fleet.ids["tenant"],
     "/ui/certificates/": lambda fleet: fleet.ids["certificate"],
 }
 _MORE = {"key": lambda fleet: fleet.ids["key"], "ref": lambda fleet: fleet.ids["reference"]}
@@ -41,7 +41,7 @@ def _rules() -> list[str]:
         rule.rule for one in _classes() if one is not routes.UiRoutes and hasattr(one, "app")
         for rule in one.app.url_map.iter_rules() if rule.methods and "GET" in rule.methods
     }  # fmt: skip
-    found = {rule for rule in found if "<any(" not in rule}  # where a form's answer is loaded again: a redirect
+    found = {rule for rule in found if "<any(" not in rule and "<_" not in rule}  # ways back from a form's answer
     return sorted(found - set(NOT_PAGES) - set(FOR_NOBODY_YET) - set(FOR_SYSTEM_ADMINISTRATORS))
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.browser.chromium import DESKTOP, PHONE, Chromium, Window, artefacts
+from tests.browser.chromium import DESKTOP, PHONE, Chromium, Window, artefacts, expect
 from tests.browser.conftest import Opens
-from tests.browser.fleet import Fleet
+from tests.browser.fleet import PEOPLE_PASSWORD, SYSTEM_USERNAME, Fleet
 from tests.browser.places import RULES, address, name_of
 from tests.support.server import PASSWORD, USERNAME
 
@@ -23,6 +25,9 @@ def look_at(window: Window, path: str, name: str) -> None:
     window.count_bytes()
     opened = page.goto(path)
     assert opened is not None and opened.status == 200, path
+    if urlsplit(page.url).path != path:  # the way back from a form's answer
+        assert "login" not in page.url
+        return
     weight = window.transferred_bytes
     window.check(f"{name}-light")
     page.emulate_media(color_scheme="dark")
@@ -53,3 +58,19 @@ def test_page(tab: Window, fleet: Fleet, rule: str) -> None:
 def test_login_page(open_window: Opens) -> None:
     """Somebody who is not logged in sees the login as it should be."""
     look_at(open_window(), "/ui/login", "login")
+
+
+def test_pages_of_system_administrators(open_as: Opens) -> None:
+    """Whoever makes tenants sees the pages for that, and no others."""
+    window = open_as(SYSTEM_USERNAME, PEOPLE_PASSWORD)
+    page = window.page
+    page.goto("/ui/")
+    expect(page.get_by_role("heading", level=1, name="Tenants")).to_be_visible()
+    page.get_by_label(re.compile("^(Title|Name)")).fill("North branch")
+    page.get_by_role("button", name=re.compile("^(Add|Make)")).click()
+    if urlsplit(page.url).path == "/ui/tenants":
+        page.get_by_role("link", name="North branch").click()
+    expect(page.get_by_role("heading", level=1, name="North branch")).to_be_visible()
+    look_at(window, urlsplit(page.url).path, "tenants-uuid")
+    look_at(window, "/ui/tenants", "tenants")
+    look_at(window, "/ui/users", "users-of-the-system")

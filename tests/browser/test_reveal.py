@@ -31,6 +31,17 @@ def test_credentials(open_as: Opens, fleet: Fleet) -> None:
     assert not is_in(page, token)
 
 
+def test_another_theme_while_a_secret_is_shown(open_as: Opens, fleet: Fleet) -> None:
+    """The page is shown in the dark, and the secret has to be asked for once more."""
+    page = open_as().page
+    page.goto(f"/ui/devices/{fleet.id_of('WM-000002')}/credentials")
+    page.get_by_role("button", name="Reveal").click()
+    page.get_by_role("link", name="Hide").wait_for()
+    page.get_by_role("button", name="Dark").click()
+    expect(page.get_by_role("button", name="Reveal")).to_be_visible()
+    assert not is_in(page, fleet.tokens["WM-000002"])
+
+
 def test_provision_secret(open_as: Opens, fleet: Fleet) -> None:
     """A profile's secret comes into the page by Reveal alone, and the page is not kept by the browser."""
     window = open_as()

@@ -45,5 +45,12 @@ def test_import(open_as: Opens, fleet: Fleet) -> None:
     page.get_by_label(re.compile("^File")).set_input_files(file)  # type: ignore[arg-type]
     page.get_by_role("button", name="Show the plan").click()
     page.get_by_role("button", name="Apply 1 row").click()
-    expect(page.get_by_role("link", name="Go to the devices")).to_be_visible()
+    progress, end = (
+        page.get_by_role("link", name="See how far it is"),
+        page.get_by_role("link", name="Go to the devices"),
+    )
+    expect(progress.or_(end)).to_be_visible()
+    while progress.count():
+        progress.click()
+    expect(end).to_be_visible()
     assert fleet.id_of("NS-0101")
