@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.browser.chromium import expect
 from tests.browser.conftest import Opens
 from tests.browser.fleet import Fleet
+
+COUNTED_MS = 20_000  # numbers of the overview may be some seconds old
 
 
 def test_device_in_the_list(open_as: Opens, fleet: Fleet) -> None:
@@ -51,3 +55,23 @@ def test_name_that_is_code(open_as: Opens, fleet: Fleet) -> None:
         fleet.ask(name, "water-meter")
         expect(page.get_by_role("listitem").filter(has_text=name)).to_be_visible()
     assert page.locator("main img").count() == 0
+
+
+def test_overview(open_as: Opens, fleet: Fleet) -> None:
+    """A request that waits for approval is counted on the overview, and so is one that is granted."""
+    window = open_as()
+    page = window.page
+    waiting = page.get_by_role("region", name="Waiting for approval")
+    granted = page.get_by_role("listitem").filter(has_text=re.compile(r"^granted \d+$"))
+    window.open_live("/ui/")
+    before, granted_before = first_number(waiting.inner_text()), first_number(granted.inner_text())
+    with window.without_loading_again():
+        fleet.ask("HM-300001", "heat-meter")
+        fleet.ask("LV-0004", "water-meter")
+        expect(granted).to_have_text(f"granted {granted_before + 1}")
+        expect(waiting).to_contain_text(re.compile(rf"\b{before + 1} requests?"), timeout=COUNTED_MS)
+
+
+def first_number(text: str) -> int:
+    found = re.search(r"\d+", text)
+    return int(found[0]) if found else 0
