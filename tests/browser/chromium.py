@@ -36,6 +36,26 @@ DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
+_OVERLAPPING = """() => {
+  const found = [], seen = [];
+  for (const one of document.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea, summary")) {
+    if (!one.checkVisibility()) continue;
+    const edge = one.closest(".scroll")?.getBoundingClientRect();
+    for (const box of one.getClientRects()) {
+      const left = Math.max(box.left, edge?.left ?? 0), right = Math.min(box.right, edge?.right ?? innerWidth);
+      if (right - left < 4 || box.height < 4) continue;
+      for (const [other, otherLeft, otherRight, otherBox] of seen) {
+        if (other === one || other.contains(one) || one.contains(other)) continue;
+        const across = Math.min(right, otherRight) - Math.max(left, otherLeft);
+        const down = Math.min(box.bottom, otherBox.bottom) - Math.max(box.top, otherBox.top);
+        if (across > 3 && down > 3) found.push(`${other.outerHTML.slice(0, 90)} under ${one.outerHTML.slice(0, 90)}`);
+      }
+      seen.push([one, left, right, box]);
+    }
+  }
+  return found.slice(0, 5);
+}"""
+
 
 def artefacts() -> Path:
     """Where screenshots and traces go: never into the repository."""
@@ -175,10 +195,15 @@ class Window:
         found: list[str] = self.page.evaluate(_TOO_WIDE)
         return found
 
+    def overlapping(self) -> list[str]:
+        """What people operate, and something else of that kind lies over it."""
+        found: list[str] = self.page.evaluate(_OVERLAPPING)
+        return found
+
     def check(self, name: str, *rules: str) -> None:
-        """Nothing for axe to find, nothing too wide, nothing on the console; a picture is kept."""
+        """Nothing for axe to find, nothing too wide or over another, nothing on the console; a picture is kept."""
         self.picture(name)
-        for found in (self.violations(*rules), self.too_wide(), self.problems):
+        for found in (self.violations(*rules), self.too_wide(), self.overlapping(), self.problems):
             assert not found, "\n".join([name, *found])
 
     def close(self) -> None:

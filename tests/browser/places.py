@@ -9,8 +9,8 @@ from cloud_core.transports.http.ui.pages import Pages
 from tests.browser.fleet import OPERATOR, Fleet
 
 NOT_PAGES = (
-    "/ui/events", "/ui/overview/live", "/ui/provisioning/storm/live", "/ui/devices/export", "/ui/imports/example.csv",
-    "/ui/imports/<uuid>/errors.csv",
+    "/ui/events", "/ui/overview/live", "/ui/provisioning/live", "/ui/provisioning/storm/live", "/ui/devices/export",
+    "/ui/imports/example.csv", "/ui/imports/<uuid>/errors.csv",
 )  # fmt: skip
 """Streams, parts of pages, and files."""
 

@@ -29,6 +29,13 @@ function mark(state) {
   for (const one of document.querySelectorAll("[data-live-state]")) one.textContent = state === "live" ? "live" : "waiting for the core";
 }
 
+/** Somebody types in it or has ticked something: what is in hand is not taken away. */
+function inHand(element) {
+  const active = document.activeElement;
+  if (element.contains(active) && active.matches("input, select, textarea")) return true;
+  return [...element.querySelectorAll("input:checked")].some((one) => !one.defaultChecked);
+}
+
 class Part {
   constructor(element, dress) {
     this.element = element;
@@ -50,7 +57,7 @@ class Part {
     this.last = performance.now();
     this.timer = null;
     const { element } = this;
-    if (element.contains(document.activeElement) && document.activeElement.matches("input, select, textarea")) return;
+    if (inHand(element)) { this.timer = setTimeout(() => this.fetch(), POLL_MS); return; }
     try {
       const response = await fetch(element.dataset.liveSrc || location.href, { headers: { Accept: "text/html" } });
       if (response.redirected && new URL(response.url).pathname === "/ui/login") { location.reload(); return; }
