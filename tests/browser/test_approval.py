@@ -13,6 +13,12 @@ from tests.browser.fleet import OPERATOR, PEOPLE_PASSWORD, Fleet
 
 WAIT_S = 10.0
 
+_LISTEN = """() => new Promise((open) => {
+  const source = new EventSource("/ui/events?kinds=approval");
+  source.addEventListener("approval", () => { window.isHeard = true; });
+  source.addEventListener("open", open);
+})"""
+
 
 class Asking:
     """A device without credentials on an open MQTT connection, which asks again as it is told."""
@@ -84,3 +90,23 @@ def test_refusal_is_explained(open_as: Opens, fleet: Fleet) -> None:
     page.get_by_role("link", name=answer["ref"]).click()
     expect(page.get_by_role("main")).to_contain_text("WM-200001")
     window.check("attempt")
+
+
+def test_ticks_are_kept(open_as: Opens, fleet: Fleet) -> None:
+    """What somebody has ticked stays ticked while others ask, and all that is ticked is let in together."""
+    window = open_as()
+    page = window.page
+    for number in (1, 2):
+        fleet.ask(f"HM-40000{number}", "heat-meter")
+    page.clock.install()
+    window.open_live("/ui/provisioning/pending?q=HM-40000")
+    page.get_by_role("checkbox", name="Choose HM-400001").check()
+    page.get_by_role("checkbox", name="Choose HM-400002").check()
+    page.evaluate(_LISTEN)
+    fleet.ask("HM-400003", "heat-meter")
+    page.wait_for_function("() => window.isHeard")
+    page.clock.run_for(5_000)  # longer than a part waits between two fetches
+    page.get_by_role("button", name="Accept ticked").click()
+    expect(page.get_by_role("status").filter(has_text="2 requests are accepted")).to_be_visible()
+    assert fleet.ask("HM-400001", "heat-meter")["status"] == "SUCCESS"
+    assert fleet.ask("HM-400003", "heat-meter")["reason"] == "APPROVAL_PENDING"
