@@ -36,3 +36,13 @@ class ReadAttempts(Protocol):
     ) -> tuple[list[Attempt], int]:
         """A page of a tenant's attempts, and with `with_unassigned` those that no tenant is known of; and the number
         of all that match."""
+
+    def newest_attempts(self, profile_id: int, limit: int, within: int) -> list[Attempt]:
+        """A profile's, newest first, of the newest `within` lines of the whole log: so it takes no longer however
+        long the log is."""
+
+    def attempt_lines(
+        self, tenant_id: int, wanted: AttemptFilter, text: str, before: int | None, limit: int, *,
+        with_unassigned: bool,
+    ) -> list[AttemptLine]:  # fmt: skip
+        """As `attempt_page`, newest first and uncounted; those with numbers below `before`."""

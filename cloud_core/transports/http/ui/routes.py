@@ -113,10 +113,6 @@ class UiRoutes(Pages):
     def overview_pages(self, request: Any) -> Any:
         return mounted(request, self._overview_pages)
 
-    @app.route(f"{PATH}/events")
-    def event_pages(self, request: Any) -> Any:
-        return mounted(request, self._event_pages)
-
     @app.route(f"{PATH}/api-keys", branch=True)
     def api_key_pages(self, request: Any) -> Any:
         return mounted(request, self._api_key_pages)
