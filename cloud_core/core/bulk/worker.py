@@ -23,7 +23,7 @@ _WORK = {
 
 
 class ImportWorker(Asking):
-    """One batch after another. A failure ends the run; `wake` begins another, and maintenance wakes it every minute."""
+    """One batch after another. One that fails is left for the next run; maintenance wakes it every minute."""
 
     def __init__(self, *, store: Store, now_ms: Callable[[], int], tell: Callable[[Piece], None]) -> None:
         super().__init__(store)
@@ -59,12 +59,23 @@ class ImportWorker(Asking):
             while self._is_woken and not self._is_stopped:
                 self._is_woken = False
                 for batch in await self._decide(_under_way):
-                    await self._go_through(batch)
+                    await self._try(batch)
         except PlatformError as error:
             log.error("Imports wait for the next try in a minute: {error}", error=str(error))
             self._answer_all(error)
         finally:
             self._is_running = False
+
+    async def _try(self, batch: Batch) -> None:
+        """What is wrong with one, maybe for good, keeps no other waiting."""
+        try:
+            await self._go_through(batch)
+        except PlatformError as error:
+            log.error(
+                "The import {uuid} waits for the next try in a minute: {error}", uuid=str(batch.uuid), error=str(error)
+            )
+            for waiting in self._waiting.pop(batch.uuid, ()):
+                waiting.callback(error)
 
     async def _go_through(self, batch: Batch) -> None:
         while not self._is_stopped:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from cloud_core.core.bulk import applying, imports
-from cloud_core.model import Scope
+from cloud_core.core.bulk import applying, imports, worker
+from cloud_core.model import DEFAULT_TENANT, Scope
 from cloud_core.storage.interface.batches import BatchState
 from shared.credentials import AccessToken, MqttBasic, X509Certificate
 from shared.errors import InvalidArgument, NotFound, Unavailable
@@ -191,6 +192,95 @@ def test_an_atomic_import_stops_before_a_piece_that_somebody_else_has_spoilt(
     assert (stopped.state, under_test.statuses(batch)) == (BatchState.STOPPED, ["CREATED", "CONFLICT", "CREATE"])
     assert "Row 3" in stopped.problem
     assert (under_test.undone(batch).state, under_test.device("a")) == (BatchState.UNDONE, None)
+
+
+def limit_devices(store: StoreUnderTest, most: int) -> None:
+    def limit(tx: Any) -> None:
+        tx.update_tenant(replace(tx.tenant(DEFAULT_TENANT), max_devices=most))
+
+    store.run(limit)
+
+
+def test_an_atomic_import_that_the_tenant_has_no_room_for_is_refused(under_test: ImportsUnderTest) -> None:
+    """The plan says so already; with more room the same batch is applied."""
+    limit_devices(under_test.store, 2)
+    batch = under_test.sent("name\na\nb\nc\n", is_plan=True)
+    assert "room for 2 more devices" in under_test.stored(batch).problem
+    under_test.ran(under_test.imports.apply(ADMINISTRATOR, batch.uuid, is_atomic=True))
+    refused = under_test.done(batch)
+    assert (refused.state, under_test.device_count()) == (BatchState.REFUSED, 0)
+    assert "room for 2 more devices" in refused.problem
+    limit_devices(under_test.store, 3)
+    under_test.ran(under_test.imports.apply(ADMINISTRATOR, batch.uuid, is_atomic=True))
+    assert (under_test.done(batch).state, under_test.device_count()) == (BatchState.APPLIED, 3)
+
+
+def test_a_partial_import_fills_what_room_the_tenant_has(under_test: ImportsUnderTest) -> None:
+    """Rows above the limit are errors that say it; updates need no room."""
+    under_test.imported("name\nold\n")
+    limit_devices(under_test.store, 2)
+    batch = under_test.imported("name,label\na,\nb,\nold,L\n", is_atomic=False)
+    rows = under_test.rows(batch)
+    assert [(row.status, row.code) for row in rows] == [
+        ("CREATED", ""), ("ERROR", "QUOTA_EXCEEDED"), ("UPDATED", ""),
+    ]  # fmt: skip
+    assert "2 devices" in rows[1].detail
+    assert under_test.device_count() == 2
+
+
+def test_an_atomic_import_stops_where_the_tenant_has_filled_up_meanwhile(
+    under_test: ImportsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(applying, "APPLIED_AT_ONCE", 1)
+    batch = under_test.sent("name\na\nb\n", is_plan=True)
+    under_test.ran(under_test.imports.apply(ADMINISTRATOR, batch.uuid, is_atomic=True))
+    limit_devices(under_test.store, 1)
+    stopped = under_test.done(batch)
+    assert (stopped.state, under_test.device_count()) == (BatchState.STOPPED, 1)
+    assert "Row 3" in stopped.problem
+
+
+def test_an_atomic_import_stops_at_an_update_that_is_refused(
+    under_test: ImportsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not end as applied; the rows behind it are left alone."""
+    under_test.imported("name,label\na,1\nb,1\nc,1\n")
+    real = applying.inventory.write_device
+
+    def write_device(tx: Any, tenant_id: int, members: dict[str, Any], *rest: Any) -> Any:
+        if members["name"] == "b":
+            raise InvalidArgument("Can't assign firmware with different deviceProfile!")
+        return real(tx, tenant_id, members, *rest)
+
+    monkeypatch.setattr(applying.inventory, "write_device", write_device)
+    batch = under_test.imported("name,label\na,2\nb,2\nc,2\n")
+    assert (batch.state, under_test.statuses(batch)) == (BatchState.STOPPED, ["UPDATED", "ERROR", "UPDATE"])
+    assert "Row 3: Can't assign firmware" in batch.problem
+    assert [under_test.device(one).label for one in "abc"] == ["2", "1", "1"]
+    assert batch.counts == {"UPDATE": 1, "UPDATED": 1, "ERROR": 1}
+
+
+def test_an_import_that_fails_does_not_keep_the_others_waiting(
+    under_test: ImportsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again later, and who waits for it hears of it."""
+    spoilt = under_test.sent("name\na\n", is_plan=True)
+    good = under_test.sent("name\nb\n", is_plan=True)
+    real = applying.apply_piece
+
+    def apply_piece(tx: Any, batch_id: int, now_ms: int) -> Any:
+        if batch_id == spoilt.id:
+            raise Unavailable("something is wrong with it")
+        return real(tx, batch_id, now_ms)
+
+    monkeypatch.setitem(worker._WORK, BatchState.APPLYING, apply_piece)
+    for one in (spoilt, good):
+        under_test.store.run(applying.start_batch, TENANT, one.uuid, True, 5)
+    with pytest.raises(Unavailable, match="something is wrong"):
+        under_test.ran(under_test.imports.worker.ended(spoilt.uuid))
+    under_test.until(lambda: under_test.stored(good).state is BatchState.APPLIED)
+    monkeypatch.undo()
+    assert under_test.done(spoilt).counts["CREATED"] == 1
 
 
 # -- idempotency and restarts ---------------------------------------------------------------------
