@@ -16,7 +16,7 @@ from cloud_core.console.options import configuration, effective, given, server_o
 from cloud_core.console.output import HIDDEN, fitted, show_json, terminal_columns, text_of
 
 DEFAULT = "default"
-_SECRETS = {("database", "key"), ("admin", "password")}
+_SECRETS = {("database", "key"), ("admin", "password"), ("admin", "system_password"), ("metrics", "token")}
 
 
 @click.group(epilog=POINTER)

@@ -96,12 +96,19 @@ class AdminApi(Asking):
     async def ensure_admin(self, username: str, password: str, *, is_password_given: bool) -> bool:
         """Makes the first administrator and the default profile; a password given anew replaces the old.
 
-        Returns whether the administrator was made.
+        Without a password of the configuration's nobody is made where the tenant has administrators: whoever was
+        deleted or renamed would come back. Returns whether the administrator was made. Raises: InvalidArgument.
         """
-        known = await self._read(inventory.user, username)
+        known, is_in_place, has_any = await self._read(inventory.first_administrator, username)
+        if known is not None and not is_in_place and is_password_given:
+            raise InvalidArgument(
+                f"[admin] username: '{username}' is no user of the installation's own; choose another name."
+            )
         if known is not None:
             if is_password_given and not await deferToThread(is_password_right, known, password):
                 await self.users.replace_password(known, await deferToThread(hash_password, password))
+            return False
+        if has_any and not is_password_given:
             return False
         hashed = await deferToThread(hash_password, password)
         await self._decide(inventory.first_start, username, hashed, self._api.now_ms())

@@ -74,6 +74,13 @@ def default_tenant_id(tx: ReadTx) -> int:
     return tenant_id
 
 
+def first_administrator(tx: ReadTx, username: str) -> tuple[User | None, bool, bool]:
+    """The user of this name, whether that is one of the first tenant's own, and whether that has administrators."""
+    known, tenant_id = tx.user_by_name(username), default_tenant_id(tx)
+    is_in_place = known is not None and known.tenant_id == tenant_id and known.authority == "TENANT_ADMIN"
+    return known, is_in_place, tx.administrator_count(tenant_id) > 0
+
+
 def first_start(tx: Tx, username: str, hashed: str, now_ms: int) -> None:
     tenant_id = default_tenant_id(tx)
     tx.insert_user(

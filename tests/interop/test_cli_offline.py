@@ -67,6 +67,8 @@ def test_effective_values_are_shown_with_their_source(console: Console, tmp_path
     console.environment |= {
         "CLOUD_CORE__MQTT__PORT": "1884", "CLOUD_CORE__DATABASE__KEY": SECRET,
         "CLOUD_CORE__DATABASE__URL": f"postgresql+psycopg://u:{SECRET}@h/d?sslpassword={SECRET}",
+        "CLOUD_CORE__ADMIN__SYSTEM_USERNAME": "sys@x", "CLOUD_CORE__ADMIN__SYSTEM_PASSWORD": SECRET,
+        "CLOUD_CORE__METRICS__TOKEN": SECRET,
     }  # fmt: skip
     arguments = ("config", "show", "--config", file, "--http-port", "8082")
     rows = {(one["section"], one["key"]): one for one in console.json(*arguments)}
@@ -76,7 +78,7 @@ def test_effective_values_are_shown_with_their_source(console: Console, tmp_path
     assert rows["coap", "port"]["source"] == "default"
     for shown in (console.out(*arguments), console.run(*arguments, "--json").output):
         assert SECRET not in shown
-    assert console.out(*arguments, "--reveal").count(SECRET) == 4
+    assert console.out(*arguments, "--reveal").count(SECRET) == 6
     assert "[coap]" not in console.out(*arguments, "--changed")
 
 
