@@ -393,6 +393,8 @@ def _touched(tx: ReadTx, device: Device) -> str:
     entries = [entry for scope in Scope for entry in tx.attributes(device.id, scope) if entry.key not in PRESENCE_KEYS]
     if any(entry.updated_ms > device.created_ms for entry in entries):
         return "The device got attributes since the import"
+    if any(ts_ms != device.created_ms for ts_ms, _ in tx.latest(device.id).values()):
+        return "The device got telemetry since the import"
     return ""
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from cloud_core.core.bulk import applying, imports, worker
 from cloud_core.model import DEFAULT_TENANT, Scope
@@ -338,6 +340,22 @@ def test_what_nobody_sends_any_more_is_forgotten(under_test: ImportsUnderTest, m
     assert under_test.device_count() == 2
 
 
+def test_an_upload_whose_sender_is_gone_is_given_up_at_once(
+    under_test: ImportsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key is free for the next try."""
+    monkeypatch.setattr(imports, "PLANNED_AT_ONCE", 1)
+    lines = "name\n" + "".join(f"d{n}\n" for n in range(50))
+    options = imports.ImportOptions(idempotency_key="k")
+    sending = Deferred.fromCoroutine(under_test.imports.receive(ADMINISTRATOR, io.BytesIO(lines.encode()), options))
+    under_test.until(lambda: under_test.store.read(lambda tx: bool(tx.batch_rows(1, after=0, limit=1))))
+    sending.addErrback(lambda failure: None)
+    sending.cancel()
+    for _ in range(3):
+        under_test.store.run(lambda tx: None)
+    assert under_test.imported(lines, idempotency_key="k").counts["CREATED"] == 50
+
+
 # -- undoing --------------------------------------------------------------------------------------
 
 
@@ -345,20 +363,21 @@ def test_an_undo_deletes_what_the_import_created_and_says_what_it_left(under_tes
     """Devices that were changed, logged in or got attributes since are left, and so are updates."""
     under_test.imported("name,label\nold,before\n")
     batch = under_test.imported(
-        "name,label,access_token\nold,after,\nfresh,,\nused,,t-used\nchanged,,\ntagged,,t-tagged\n"
+        "name,label,access_token\nold,after,\nfresh,,\nused,,t-used\nchanged,,\ntagged,,t-tagged\nshown,,\n"
     )
     under_test.api.log_in(username="t-used")
     under_test.imported("name,label\nchanged,now\n")
-    number = under_test.device("tagged").id
+    number, shown = under_test.device("tagged").id, under_test.device("shown").id
+    under_test.store.run(lambda tx: tx.append_samples(shown, [(1_800_000_000_000, {"t": 1})]))
     under_test.store.run(
         lambda tx: tx.put_attributes(number, Scope.SERVER, {"x": 1}, now_ms=under_test.api.api.now_ms() + 1)
     )
     undone = under_test.undone(batch)
     assert undone.state is BatchState.UNDONE
-    assert under_test.statuses(batch) == ["UPDATED", "UNDONE", "KEPT", "KEPT", "KEPT"]
+    assert under_test.statuses(batch) == ["UPDATED", "UNDONE", "KEPT", "KEPT", "KEPT", "KEPT"]
     assert under_test.device("fresh") is None
     assert under_test.device("old").label == "after"
-    assert "3 devices were left" in undone.problem
+    assert "4 devices were left" in undone.problem
     assert "1 devices that were updated" in undone.problem
     with pytest.raises(InvalidArgument, match="UNDONE"):
         under_test.undone(batch)
@@ -388,13 +407,35 @@ def test_the_error_file_holds_the_bad_rows_and_their_reasons(under_test: Imports
 
     text = under_test.ran(content()).decode()
     assert text == (
-        "name,access_token,server:x,error\r\n"
+        "\ufeffname,access_token,server:x,error\r\n"
         "<b>,t-b,\"x,y\",name is malformed; correct the column 'name'\r\n"
         "a,t-c,3,The name 'a' is in row 2 already; remove one of the two\r\n"
     )
     assert under_test.rows(batch)[0].cells == {}
     again = under_test.imported(text.replace("<b>", "b").replace("\na,", "\nc,"))
     assert again.counts["CREATED"] == 2
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_an_error_file_opens_in_the_spreadsheet_that_the_file_came_from(
+    under_test: ImportsUnderTest, delimiter: str, encoding: str
+) -> None:
+    """With the file's delimiter and a mark of its encoding; formulas are texts there, and come back as they were."""
+    lines = ["name,label,server:x", "a,Größe,", "a,=1+1,'=2", "<b>,-5,x"]
+    batch = under_test.imported("\r\n".join(lines).replace(",", delimiter).encode(encoding), is_atomic=False)
+    pieces = under_test.ran(under_test.imports.error_file(ADMINISTRATOR, batch.uuid))
+
+    async def content() -> bytes:
+        return b"".join([piece async for piece in pieces])
+
+    file = under_test.ran(content())
+    assert file.startswith(f"\ufeffname{delimiter}label{delimiter}server:x{delimiter}error\r\n".encode())
+    assert f"a{delimiter}'=1+1{delimiter}''=2{delimiter}".encode() in file
+    again = under_test.imported(file.replace(b"\na", b"\nc").replace(b"<b>", b"b"))
+    assert again.state is BatchState.APPLIED
+    assert (under_test.device("c").label, under_test.device("b").label) == ("=1+1", "-5")
+    assert attributes(under_test, "c", Scope.SERVER)["x"] == "'=2"
 
 
 def test_an_import_of_another_tenant_is_not_there(under_test: ImportsUnderTest) -> None:
