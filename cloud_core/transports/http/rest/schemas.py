@@ -195,7 +195,6 @@ WITHOUT_LOGIN = {
 }  # fmt: skip
 
 DESCRIPTIONS: dict[str, str] = {
-    "logout": "Ends the login: the client forgets its tokens, which end by themselves.",
     "provision": "Provisions a device by the key and secret of its profile.",
     "commands": "Waits for a command (a device), or lists a device's persistent commands (an operator).",
 }
