@@ -10,7 +10,7 @@ from uuid import UUID
 
 from twisted.internet.threads import deferToThread
 
-from cloud_core.core import device_credentials, histories, inventory, relations
+from cloud_core.core import device_credentials, device_rows, histories, inventory, relations
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.asking import Asking
 from cloud_core.core.asking import answered as answered  # others find it here
@@ -257,18 +257,32 @@ class AdminApi(Asking):
         saved = await self._decide(
             inventory.write_device, operator.tenant_id, members, brought, self._api.now_ms(), naming
         )
+        self._tell(operator, saved)
+        return saved.device
+
+    def _tell(self, operator: Operator, saved: inventory.SavedDevice) -> None:
+        """Sessions and gateways hear of what is on disk now."""
         self._api.attributes.changed(saved.device.id, saved.news)
         if saved.ends_sessions:
             self._api.device_changed(saved.device.id, Ending.DEVICE_CHANGED)
         if saved.gateway_id:
             self._api.gateways.renamed(operator.tenant_id, saved.gateway_id, saved.former_name, saved.device.name)
-        return saved.device
 
     async def save_devices(self, operator: Operator, rows: Sequence[Any], *, is_plan: bool) -> list[dict[str, Any]]:
         """One outcome per row: `{index, name, status, id, error}` (product.md section 5, REST)."""
         if len(rows) > MAX_BULK_ROWS:
             raise InvalidArgument(f"At most {MAX_BULK_ROWS} devices at once; split the list")
-        return await self._decide(inventory.save_devices, operator.tenant_id, list(rows), is_plan, self._api.now_ms())
+        told: list[dict[str, Any]] = []
+        wanted, at_once = device_rows.rows_of(rows), device_rows.SAVED_AT_ONCE
+        for start in range(0, len(wanted), at_once):
+            some = wanted[start : start + at_once]
+            for outcome in await self._decide(
+                device_rows.save_rows, operator.tenant_id, some, is_plan, self._api.now_ms()
+            ):
+                told.append(outcome.told)
+                if outcome.saved is not None:
+                    self._tell(operator, outcome.saved)
+        return told
 
     async def device(self, operator: Operator, uuid: UUID) -> Device:
         """NotFound; NotAuthorized for the user of a customer that it does not belong to."""

@@ -260,6 +260,42 @@ def test_a_list_of_devices_has_one_outcome_per_row(one: AdminUnderTest) -> None:
     assert [row["status"] for row in one.save_devices({"name": "b", "label": "new"})] == ["UPDATED"]
 
 
+def test_a_list_of_devices_tells_the_sessions_of_those_it_changes(one: AdminUnderTest) -> None:
+    """As the call for a single device does; a row that says what is so already is unchanged, else it is written."""
+    (made,) = one.save_devices({"name": "a", "type": "t", "additionalInfo": {"gateway": True}})
+    number = one.run(one.admin.device_by_name(OPERATOR, "a")).id
+    one.ended.clear()
+    again = {"name": "a", "additionalInfo": {"gateway": True}}
+    assert [row["status"] for row in one.save_devices(again)] == ["UNCHANGED"]
+    assert one.ended == []
+    for row in ({"name": "a", "type": "other"}, {"name": "a", "additionalInfo": {"gateway": False}}):
+        assert [row["status"] for row in one.save_devices(row, is_plan=True)] == ["UPDATED"]
+        assert one.ended == []
+        (outcome,) = one.save_devices(row)
+        assert (outcome["status"], outcome["id"]) == ("UPDATED", made["id"])
+        assert one.ended == [(number, Ending.DEVICE_CHANGED)]
+        one.ended.clear()
+    assert one.run(one.admin.device_by_name(OPERATOR, "a")).is_gateway is False
+
+
+def test_a_long_list_of_devices_lets_others_have_their_turn(
+    one: AdminUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few rows are written at a time; repeated names are found over all of them."""
+    store, turns = one.devices.store.store, []
+    real = store.submit
+
+    def submit(work: Any, args: Any, done: Any) -> None:
+        turns.append(len(args[1]))
+        real(work, args, done)
+
+    monkeypatch.setattr(store, "submit", submit)
+    told = one.save_devices(*({"name": f"d{number % 120}"} for number in range(130)))
+    assert turns == [50, 50, 30]
+    assert [row["status"] for row in told] == ["CREATED"] * 120 + ["CONFLICT"] * 10
+    assert [row["index"] for row in told] == list(range(130))
+
+
 # -- provisioning ---------------------------------------------------------------------------------
 
 
