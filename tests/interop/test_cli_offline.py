@@ -215,6 +215,21 @@ def test_a_backup_overwrites_nothing(core: CoreProcess, console: Console, tmp_pa
     assert console.refused("backup", "--data-dir", "none", "--out", "d.db")[0] == 3
 
 
+def test_a_backup_goes_onto_a_disk_without_hard_links(
+    core: CoreProcess, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those for every computer are made (FAT, exFAT); nothing is overwritten there either."""
+
+    def link(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted", "f.db")
+
+    monkeypatch.setattr(os, "link", link)
+    console.out("backup", "--data-dir", str(core.data_dir), "--out", "f.db")
+    assert console.run("backup", "--verify", "f.db", "--data-dir", str(core.data_dir)).exit_code == 0
+    assert console.refused("backup", "--data-dir", str(core.data_dir), "--out", "f.db")[0] == 7
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["f.db"]
+
+
 def test_a_damaged_backup_is_found(core: CoreProcess, console: Console, tmp_path: Path) -> None:
     """Exit code 1; a file that is none is 7, and a key that does not fit is said."""
     console.out("backup", "--data-dir", str(core.data_dir), "--out", "b.db")

@@ -19,6 +19,8 @@ from tests.support.imports import ImportsUnderTest
 from tests.support.rest import ADMINISTRATOR
 from tests.support.stores import TENANT, StoreUnderTest
 
+PARTIAL = imports.ImportOptions(is_atomic=False)
+
 
 @pytest.fixture
 def under_test(store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> ImportsUnderTest:
@@ -320,6 +322,39 @@ def test_who_waits_for_an_import_hears_that_the_core_is_stopping(under_test: Imp
     under_test.imports.stop()
     with pytest.raises(Unavailable):
         waiting.send(None)
+
+
+def test_who_waits_for_an_import_that_is_discarded_hears_of_it(under_test: ImportsUnderTest) -> None:
+    """Its tenant was deleted, for instance; nobody waits for ever."""
+    batch = under_test.sent("name\na\n", is_plan=True)
+    under_test.store.run(applying.start_batch, TENANT, batch.uuid, True, 5)
+    waiting = Deferred.fromCoroutine(under_test.imports.worker.ended(batch.uuid))
+    under_test.store.run(lambda tx: tx.discard_batches_of(TENANT))
+    failures: list[Any] = []
+    waiting.addErrback(failures.append)
+    for _ in range(5):
+        under_test.store.run(lambda tx: None)
+        under_test.imports.worker.wake()
+    assert [failure.check(NotFound) for failure in failures] == [NotFound]
+
+
+def test_a_mistake_while_telling_of_an_import_ends_no_other(
+    under_test: ImportsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits is answered, and it is gone on with later."""
+    real, told = under_test.imports.worker._tell, []
+
+    def tell(piece: Any) -> None:
+        told.append(piece)
+        if len(told) == 1:
+            raise RuntimeError("a mistake")
+        real(piece)
+
+    monkeypatch.setattr(under_test.imports.worker, "_tell", tell)
+    with pytest.raises(Unavailable):
+        under_test.ran(under_test.imports.receive_and_wait(ADMINISTRATOR, io.BytesIO(b"name\na\n"), PARTIAL))
+    assert under_test.imported("name\nb\n").counts["CREATED"] == 1
+    assert under_test.device_count() == 2
 
 
 def test_what_nobody_sends_any_more_is_forgotten(under_test: ImportsUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
