@@ -59,6 +59,9 @@ def test_values_that_clash_are_said(console: Console, tmp_path: Path) -> None:
     assert "[mqtt] port: port 1883 is that of [http] port, too" in result.stdout
     assert result.stdout.count("there is no file a.") == 2
     assert "is right" in console.out("config", "check", "--http-port", "0", "--mqtt-port", "0")
+    console.environment["CLOUD_CORE__DATABASE__KEY"] = "no key at all"
+    code, said = console.refused("config", "check")
+    assert (code, "64 hexadecimal digits" in said, "no key at all" in said) == (2, True, False)
 
 
 def test_effective_values_are_shown_with_their_source(console: Console, tmp_path: Path) -> None:
