@@ -93,7 +93,9 @@ class AdminApi(Asking):
 
     # -- logins -----------------------------------------------------------------------------------
 
-    async def ensure_admin(self, username: str, password: str, *, is_password_given: bool) -> bool:
+    async def ensure_admin(
+        self, username: str, password: str, *, is_password_given: bool, is_password_anew: bool = True
+    ) -> bool:
         """Makes the first administrator and the default profile; a password given anew replaces the old.
 
         Without a password of the configuration's nobody is made where the tenant has administrators: whoever was
@@ -105,7 +107,7 @@ class AdminApi(Asking):
                 f"[admin] username: '{username}' is no user of the installation's own; choose another name."
             )
         if known is not None:
-            if is_password_given and not await deferToThread(is_password_right, known, password):
+            if is_password_given and is_password_anew and not await deferToThread(is_password_right, known, password):
                 await self.users.replace_password(known, await deferToThread(hash_password, password))
             return False
         if has_any and not is_password_given:
@@ -114,7 +116,7 @@ class AdminApi(Asking):
         await self._decide(inventory.first_start, username, hashed, self._api.now_ms())
         return True
 
-    async def ensure_system_admin(self, username: str, password: str) -> None:
+    async def ensure_system_admin(self, username: str, password: str, *, is_password_anew: bool = True) -> None:
         """Makes the system administrator; a password given anew replaces the old. Raises: InvalidArgument."""
         known = await self._read(inventory.user, username)
         if known is None:
@@ -122,7 +124,7 @@ class AdminApi(Asking):
             await self._decide(first_system_administrator, username, hashed, self._api.now_ms())
         elif known.authority != SYS_ADMIN:
             raise InvalidArgument(f"[admin] system_username: '{username}' is a user of a tenant; choose another name.")
-        elif not await deferToThread(is_password_right, known, password):
+        elif is_password_anew and not await deferToThread(is_password_right, known, password):
             await self.users.replace_password(known, await deferToThread(hash_password, checked_password(password)))
 
     def _tenant_deleted(self) -> None:
