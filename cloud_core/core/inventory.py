@@ -288,6 +288,7 @@ def write_device(
     gateway_id = sub_devices.keep_former_name(tx, stored) if is_renamed else 0
     tx.update_device(changed)
     if owner != stored.customer_id:
+        tx.delete_claim_offer(stored.id)  # it was made to whoever claims a device without an owner
         tx.assign_device(stored.id, owner)
     if credentials is not None:
         tx.put_credentials(stored.id, credentials, now_ms=now_ms)

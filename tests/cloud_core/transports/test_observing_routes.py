@@ -24,7 +24,7 @@ def peer(store: StoreUnderTest) -> Iterator[HttpPeer]:
 
 
 def routes(peer: HttpPeer) -> Any:
-    return peer.service._site.resource._app._instance._observing_routes
+    return peer.service._site.resource._routes._observing_routes
 
 
 def get(

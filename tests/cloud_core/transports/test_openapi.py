@@ -49,7 +49,7 @@ def test_every_route_is_described(rest: Rest, description: dict[str, Any]) -> No
     mounts = ("", "/api/v1", "/api/rpc", "/api/plugins/rpc", "/api/serverMethods")
     ends = {(method, path.removeprefix(mount)) for method, path in described for mount in mounts}
     count = 0
-    for one in classes(rest.service._site.resource._app._instance):
+    for one in classes(rest.service._site.resource._routes):
         for rule in one.app.url_map.iter_rules():
             for method in set(rule.methods or ()) - {"HEAD", "OPTIONS"}:
                 assert (method, re.sub(r"<[^>]+>", "{}", str(rule))) in ends, rule
@@ -121,7 +121,7 @@ def test_the_page_comes_whole_and_from_here_alone(rest: Rest) -> None:
 
 def test_every_route_that_reads_a_body_says_which(rest: Rest, description: dict[str, Any]) -> None:
     """Else the page has no place to write it, and the call cannot be tried."""
-    routes = rest.service._site.resource._app._instance
+    routes = rest.service._site.resource._routes
     silent = []
     for method, path, function in openapi.operations(routes):
         source = inspect.getsource(inspect.unwrap(function.__func__))

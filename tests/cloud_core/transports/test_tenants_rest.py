@@ -30,7 +30,7 @@ class Tenants(Rest):
 
     def __init__(self, store: StoreUnderTest, **options: Any) -> None:
         super().__init__(store, **options)
-        self.admin = self.service._site.resource._app._instance._admin
+        self.admin = self.service._site.resource._routes._admin
         self.wait(self.admin.ensure_system_admin(SYSTEM, PASSWORD))
         self.system = self.log_in(SYSTEM)
 
