@@ -18,6 +18,10 @@ import msgspec
 ENVIRONMENT_PREFIX = "CLOUD_CORE__"
 _PORTS = ("port", "tls_port", "dtls_port")
 _URL = re.compile(r"(https?://[!-~]{1,500})?")
+# As SQLAlchemy takes it apart: a password may hold all but @.
+_DATABASE = re.compile(
+    r"sqlite://.*|postgresql\+psycopg://([^:/]*(:[^@]*)?@)?(\[[^/?]+\]|[^/:?]+)?(:[0-9]*)?(/[^?]*)?(\?.*)?", re.DOTALL
+)
 _RATE = re.compile(r"[1-9][0-9]{0,8}:[1-9][0-9]{0,8}(,[1-9][0-9]{0,8}:[1-9][0-9]{0,8}){0,9}")
 
 
@@ -304,6 +308,11 @@ def _check_range(section: str, key: str, value: object, problems: list[str]) -> 
         problems.append(f"[tracing] endpoint: '{value}' is no address; write http://host:4318/v1/traces.")
     elif (section, key) == ("tracing", "sampled") and isinstance(value, float) and value > 1:
         problems.append(f"[tracing] sampled: {value} is no share; use 0 to 1.")
+    elif (section, key) == ("database", "url") and isinstance(value, str) and value and not _DATABASE.fullmatch(value):
+        problems.append(
+            "[database] url: is no address of a database; write postgresql+psycopg://user:password@host:5432/name,"
+            " or leave it out for SQLite in the data directory."
+        )
     elif section == "cluster" and key == "workers" and value != 1:
         problems.append("[cluster] workers: this release runs one process; leave it at 1.")
 

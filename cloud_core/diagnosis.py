@@ -28,6 +28,7 @@ from cloud_core.storage.vault import Vault
 from cloud_core.transports.tls import ServerTls, TlsFailed
 from shared.findings import Finding, good, hint, wrong
 
+CONFIGURED = ("admin-configured", "system-admin-configured")
 LOW_BYTES, FULL_BYTES = 1 << 30, 100 << 20
 FEW_FILES = 8_192
 SKEW_MS = 5_000
@@ -65,7 +66,7 @@ def data_directory(data_dir: Path) -> Finding:
     exposed = sorted(
         one.name
         for one in data_dir.iterdir()
-        if one.name in ("master.key", "admin-password", local_token.FILE) and one.stat().st_mode & 0o077
+        if one.name in ("master.key", "admin-password", local_token.FILE, *CONFIGURED) and one.stat().st_mode & 0o077
     )
     if exposed:
         files = " ".join(str(data_dir / name) for name in exposed)

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from cloud_core import local_token
 from cloud_core.config import Audit as AuditSection
 from cloud_core.config import Config, Gateway, Rpc
+from cloud_core.configured_passwords import ConfiguredPassword
 from cloud_core.core import health
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi, Options
@@ -313,7 +314,13 @@ class Program:
         admin = self._config.admin
         username = admin.username or DEFAULT_ADMIN
         password = admin.password or new_secret()
-        was_made = await self._admin.ensure_admin(username, password, is_password_given=bool(admin.password))
+        given = ConfiguredPassword(Path(self._config.data_dir) / "admin-configured", username, password)
+        is_anew = bool(admin.password) and not await deferToThread(given.is_known)
+        was_made = await self._admin.ensure_admin(
+            username, password, is_password_given=bool(admin.password), is_password_anew=is_anew
+        )
+        if is_anew:
+            await deferToThread(given.keep)
         if was_made and not admin.password:
             file = Path(self._config.data_dir) / "admin-password"
             write_private(file, f"{username}\n{password}\n".encode())
@@ -322,7 +329,14 @@ class Program:
     async def _system_administrator(self) -> None:
         admin = self._config.admin
         if admin.system_username:
-            await self._admin.ensure_system_admin(admin.system_username, admin.system_password)
+            file = Path(self._config.data_dir) / "system-admin-configured"
+            given = ConfiguredPassword(file, admin.system_username, admin.system_password)
+            is_anew = not await deferToThread(given.is_known)
+            await self._admin.ensure_system_admin(
+                admin.system_username, admin.system_password, is_password_anew=is_anew
+            )
+            if is_anew:
+                await deferToThread(given.keep)
 
     async def _open_local_access(self) -> None:
         """Lets in who may read the data directory (`core.local_access`)."""

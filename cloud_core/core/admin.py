@@ -11,7 +11,7 @@ from uuid import UUID
 
 from twisted.internet.threads import deferToThread
 
-from cloud_core.core import device_credentials, histories, inventory, relations
+from cloud_core.core import device_credentials, device_rows, histories, inventory, relations
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.asking import Asking
 from cloud_core.core.asking import answered as answered  # others find it here
@@ -117,21 +117,30 @@ class AdminApi(Asking):
 
     # -- logins -----------------------------------------------------------------------------------
 
-    async def ensure_admin(self, username: str, password: str, *, is_password_given: bool) -> bool:
+    async def ensure_admin(
+        self, username: str, password: str, *, is_password_given: bool, is_password_anew: bool = True
+    ) -> bool:
         """Makes the first administrator and the default profile; a password given anew replaces the old.
 
-        Returns whether the administrator was made.
+        Without a password of the configuration's nobody is made where the tenant has administrators: whoever was
+        deleted or renamed would come back. Returns whether the administrator was made. Raises: InvalidArgument.
         """
-        known = await self._read(inventory.user, username)
+        known, is_in_place, has_any = await self._read(inventory.first_administrator, username)
+        if known is not None and not is_in_place and is_password_given:
+            raise InvalidArgument(
+                f"[admin] username: '{username}' is no user of the installation's own; choose another name."
+            )
         if known is not None:
-            if is_password_given and not await deferToThread(is_password_right, known, password):
+            if is_password_given and is_password_anew and not await deferToThread(is_password_right, known, password):
                 await self.users.replace_password(known, await deferToThread(hash_password, password), by=None)
+            return False
+        if has_any and not is_password_given:
             return False
         hashed = await deferToThread(hash_password, password)
         await self._decide(inventory.first_start, username, hashed, self._api.now_ms())
         return True
 
-    async def ensure_system_admin(self, username: str, password: str) -> None:
+    async def ensure_system_admin(self, username: str, password: str, *, is_password_anew: bool = True) -> None:
         """Makes the system administrator; a password given anew replaces the old. Raises: InvalidArgument."""
         known = await self._read(inventory.user, username)
         if known is None:
@@ -139,7 +148,7 @@ class AdminApi(Asking):
             await self._decide(first_system_administrator, username, hashed, self._api.now_ms())
         elif known.authority != SYS_ADMIN:
             raise InvalidArgument(f"[admin] system_username: '{username}' is a user of a tenant; choose another name.")
-        elif not await deferToThread(is_password_right, known, password):
+        elif is_password_anew and not await deferToThread(is_password_right, known, password):
             hashed = await deferToThread(hash_password, checked_password(password))
             await self.users.replace_password(known, hashed, by=None)
 
@@ -287,21 +296,35 @@ class AdminApi(Asking):
         saved = await self._decide_by(
             operator, deed, inventory.write_device, operator.tenant_id, members, brought, self._api.now_ms(), naming
         )
+        self._tell(operator, saved)
+        return saved.device
+
+    def _tell(self, operator: Operator, saved: inventory.SavedDevice) -> None:
+        """Sessions and gateways hear of what is on disk now."""
         self._api.attributes.changed(saved.device.id, saved.news)
         if saved.ends_sessions:
             self._api.device_changed(saved.device.id, Ending.DEVICE_CHANGED)
         if saved.gateway_id:
             self._api.gateways.renamed(operator.tenant_id, saved.gateway_id, saved.former_name, saved.device.name)
-        return saved.device
 
     async def save_devices(self, operator: Operator, rows: Sequence[Any], *, is_plan: bool) -> list[dict[str, Any]]:
         """One outcome per row: `{index, name, status, id, error}` (product.md section 5, REST)."""
         if len(rows) > MAX_BULK_ROWS:
             raise InvalidArgument(f"At most {MAX_BULK_ROWS} devices at once; split the list")
-        args = (operator.tenant_id, list(rows), is_plan, self._api.now_ms())
-        if is_plan:
-            return await self._decide(inventory.save_devices, *args)
-        return await self._decide_by(operator, Deed("SAVED", "DEVICE", _of_rows), inventory.save_devices, *args)
+        told: list[dict[str, Any]] = []
+        wanted, at_once = device_rows.rows_of(rows), device_rows.SAVED_AT_ONCE
+        for start in range(0, len(wanted), at_once):
+            args = (operator.tenant_id, wanted[start : start + at_once], is_plan, self._api.now_ms())
+            if is_plan:
+                outcomes = await self._decide(device_rows.save_rows, *args)
+            else:
+                deed = Deed("SAVED", "DEVICE", _of_rows)
+                outcomes = await self._decide_by(operator, deed, device_rows.save_rows, *args)
+            for outcome in outcomes:
+                told.append(outcome.told)
+                if outcome.saved is not None:
+                    self._tell(operator, outcome.saved)
+        return told
 
     async def device(self, operator: Operator, uuid: UUID) -> Device:
         """NotFound; NotAuthorized for the user of a customer that it does not belong to."""
@@ -466,8 +489,8 @@ def _of_device(saved: inventory.SavedDevice, brought: Credentials | None) -> Sub
     return Subject(saved.device.uuid, saved.device.name, detail)
 
 
-def _of_rows(outcomes: list[dict[str, Any]]) -> Subject:
-    counts = Counter(one["status"] for one in outcomes)
+def _of_rows(outcomes: list[device_rows.Outcome]) -> Subject:
+    counts = Counter(one.told["status"] for one in outcomes)
     said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     return Subject(None, f"{len(outcomes)} devices", said)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
 import json
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import BinaryIO
 from uuid import UUID
@@ -20,7 +21,7 @@ from cloud_core.core.bulk import applying
 from cloud_core.core.bulk.applying import Piece
 from cloud_core.core.bulk.columns import ERROR, PLAIN
 from cloud_core.core.bulk.planning import Seen
-from cloud_core.core.bulk.reading import CSV, Format, Record, records
+from cloud_core.core.bulk.reading import CSV, Format, Record, guarded, records, with_delimiter
 from cloud_core.core.bulk.rows import RowFault, Wish, text_of, wish_of
 from cloud_core.core.bulk.worker import ImportWorker
 from cloud_core.core.downlinks import Ending
@@ -32,7 +33,7 @@ from cloud_core.core.tokens import new_uuid
 from cloud_core.model import Page
 from cloud_core.storage.interface import ReadTx, Store, Tx
 from cloud_core.storage.interface.batches import BAD, Batch, BatchRow, BatchState, RowStatus
-from shared.errors import InvalidArgument, PlatformError, Unavailable
+from shared.errors import InvalidArgument, Unavailable
 
 MAX_RECEIVING = 4  # files being read at once
 MAX_KEY_CHARS = 255
@@ -90,6 +91,7 @@ class ImportsApi(Asking):
         self._receiving += 1
         try:
             digest = await deferToThread(_digest, file, options)
+            options = replace(options, format=await deferToThread(with_delimiter, file, options.format))
             batch, is_new = await self._decide(applying.open_batch, self._new_batch(operator, digest, options))
             if is_new:
                 batch = await self._fill(operator, batch, file, options)
@@ -107,7 +109,7 @@ class ImportsApi(Asking):
             idempotency_key=options.idempotency_key or None,
             options={
                 "file": options.file_name[:MAX_NAME_CHARS].replace("\0", ""), "casts": options.format.kind == CSV,
-                "updates": options.updates,
+                "updates": options.updates, "delimiter": options.format.delimiter or ",",
             },
         )  # fmt: skip
 
@@ -122,10 +124,8 @@ class ImportsApi(Asking):
             order = [one for one in PLAIN if one in columns] + sorted(set(columns) - set(PLAIN))
             args = (batch.id, order, options.is_plan, self._now_ms())
             return await self._decide_by(operator, Deed("IMPORTED", "IMPORT", _of_batch), applying.close_batch, *args)
-        except PlatformError:
-            pieces.close()
-            await self._decide(applying.give_up, batch.id)
-            self.worker.wake()
+        except Exception:  # also where the sender is gone, and with it the file: then nothing is waited for
+            self._store.submit(applying.give_up, (batch.id,), lambda _outcome: self.worker.wake())
             raise
 
     async def receive_and_wait(self, operator: Operator, file: BinaryIO, options: ImportOptions) -> Batch:
@@ -158,12 +158,13 @@ class ImportsApi(Asking):
     async def error_file(self, operator: Operator, uuid: UUID) -> AsyncIterator[bytes]:
         """CSV of the bad rows, their reason in the last column: to be corrected and loaded again. Raises: NotFound."""
         batch = await self.find(operator, uuid)
-        columns = batch.options.get("columns", [])
+        columns, delimiter = batch.options.get("columns", []), batch.options.get("delimiter", ",")
 
         async def pieces() -> AsyncIterator[bytes]:
-            yield _csv_of([*columns, ERROR])
+            yield codecs.BOM_UTF8 + _csv_of([*columns, ERROR], delimiter)  # else spreadsheets guess the encoding
             async for row in self.bad_rows(batch):
-                yield _csv_of([*(text_of(row.cells.get(column, "")) for column in columns), row.detail])
+                cells = (text_of(row.cells.get(column, "")) for column in columns)
+                yield _csv_of([*map(guarded, cells), guarded(row.detail)], delimiter)
 
         return pieces()
 
@@ -245,9 +246,9 @@ def _read_row(record: Record, seen: Seen, *, casts: bool) -> tuple[BatchRow, Wis
     return row, wish
 
 
-def _csv_of(cells: list[str]) -> bytes:
+def _csv_of(cells: list[str], delimiter: str) -> bytes:
     line = io.StringIO()
-    csv.writer(line).writerow(cells)
+    csv.writer(line, delimiter=delimiter).writerow(cells)
     return line.getvalue().encode()
 
 

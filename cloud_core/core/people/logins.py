@@ -31,11 +31,16 @@ def hash_password(password: str) -> str:
 
 def is_password_right(user: User | None, password: str) -> bool:
     """Takes as long for an unknown user as for a known one."""
+    return is_hash_of(user.password_hash if user else _NOBODY, password) and user is not None
+
+
+def is_hash_of(hashed: str, password: str) -> bool:
+    """Whether `hash_password` may have made this of it."""
     try:
-        _hasher.verify(user.password_hash if user else _NOBODY, password)
+        _hasher.verify(hashed, password)
     except (VerificationError, InvalidHashError):
         return False
-    return user is not None
+    return True
 
 
 @dataclass(frozen=True, slots=True)

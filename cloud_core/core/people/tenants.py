@@ -13,6 +13,7 @@ from uuid import UUID
 from cloud_core.core import inventory
 from cloud_core.core.asking import Asking
 from cloud_core.core.assignments import entity_uuid
+from cloud_core.core.bulk.applying import discard_piece
 from cloud_core.core.inventory import found
 from cloud_core.core.names import fault_of
 from cloud_core.core.people.access import Access, end_login
@@ -75,11 +76,13 @@ class TenantsApi(Asking):
         closed = Deed("CLOSED", "TENANT", lambda done: _of_tenant(done[0]))
         _, ended = await self._decide_by(operator, closed, close, uuid, with_devices, self._now_ms())
         self._access.end(*ended)
+        while await self._decide(forget_some_imports, uuid, self._now_ms()):
+            pass
         is_deleted = False
         while not is_deleted:
             for device_id in await self._decide(delete_some_devices, uuid, self._now_ms()):
                 self._device_deleted(device_id)
-            is_deleted = (await self._decide_by(operator, _DELETED, delete_empty, uuid)).is_gone
+            is_deleted = (await self._decide_by(operator, _DELETED, delete_empty, uuid, self._now_ms())).is_gone
         self._tenant_deleted()
 
 
@@ -167,9 +170,21 @@ def close(tx: Tx, uuid: UUID, with_devices: bool, now_ms: int) -> tuple[Tenant, 
     for key in tx.all_api_keys(stored.id):
         tx.delete_api_key(key.id)
         ended.append(end_login(tx, key.uuid, now_ms))
+    tx.discard_batches_of(stored.id)
     for profile in tx.all_profiles(stored.id):
         tx.update_profile(replace(profile, provision=ProvisionConfiguration()))
     return stored, ended
+
+
+def forget_some_imports(tx: Tx, uuid: UUID, now_ms: int) -> bool:
+    """Whether there is more to forget: files hold credentials, and one being applied would make devices."""
+    stored = tx.tenant(uuid)
+    batch = tx.first_batch(stored.id) if stored is not None else None
+    if batch is None:
+        return False
+    tx.discard_batches_of(batch.tenant_id)
+    discard_piece(tx, batch.id, now_ms)
+    return True
 
 
 def delete_some_devices(tx: Tx, uuid: UUID, now_ms: int) -> list[int]:
@@ -181,12 +196,12 @@ def delete_some_devices(tx: Tx, uuid: UUID, now_ms: int) -> list[int]:
     return [device.id for device in devices]
 
 
-def delete_empty(tx: Tx, uuid: UUID) -> DeletedTenant:
-    """STILL_THERE as long as it has devices; GONE where somebody else has deleted it."""
+def delete_empty(tx: Tx, uuid: UUID, now_ms: int) -> DeletedTenant:
+    """STILL_THERE as long as it has devices or imports; GONE where somebody else has deleted it."""
     stored = tx.tenant(uuid)
     if stored is None:
         return GONE
-    if tx.some_devices(stored.id, 1):
+    if tx.some_devices(stored.id, 1) or forget_some_imports(tx, uuid, now_ms):
         return STILL_THERE
     last = tx.lock_audit_head(stored.id)
     tx.delete_tenant(stored.id)

@@ -135,7 +135,7 @@ def test_bad_rows_come_back_as_a_file(rest: Rest) -> None:
     rest.send(head.encode())
     ((status, headers, content),) = rest.responses()
     assert (status, headers["content-type"]) == (200, "text/csv; charset=utf-8")
-    rows = list(csv.reader(io.StringIO(content.decode())))
+    rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"))))
     assert rows[0] == ["name", "type", "label", "error"]
     assert rows[1][:3] == ["<x>", "sensor", "l"]
 

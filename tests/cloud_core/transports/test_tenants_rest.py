@@ -8,11 +8,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import func, select
 from twisted.internet.defer import Deferred
 
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.people.permissions import ACTS
 from cloud_core.model import DEFAULT_TENANT, SYSTEM_TENANT
+from cloud_core.storage.schema import batch, batch_row
 from shared.errors import InvalidArgument, QuotaExceeded
 from tests.cloud_core.transports.test_roles_rest import ROUTES, filled, status_of
 from tests.support.rest import Rest, id_of, without_threads
@@ -140,6 +142,26 @@ def test_a_tenant_is_deleted_with_all_that_it_has(rest: Tenants) -> None:
     assert rest.get("/api/auth/user", f"X-Authorization: ApiKey {key}\r\n")[0] == 401
     assert rest.ok("GET", f"/api/device/{id_of(kept)}") == kept
     rest.administrator(rest.tenant())  # name and address are free again
+
+
+def test_a_tenants_imports_end_with_it(rest: Tenants) -> None:
+    """One under way makes no more devices; nothing of what the files held is kept."""
+    tenant = rest.tenant()
+    token = rest.administrator(tenant)
+    lines = "".join(f"d{number},token-{number}\n" for number in range(120))
+    body = f"name,access_token\n{lines}".encode()
+    head = f"POST /api/imports HTTP/1.1\r\nHost: h\r\n{rest.headers(token)}Content-Type: text/csv\r\n"
+    rest.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    rest.ask(f"/api/tenant/{id_of(tenant)}?withDevices=true", rest.headers(rest.system), "DELETE")
+    for _ in range(60):
+        rest.settle()
+    assert [status for status, _, _ in rest.received()][-1] == 200
+    assert rest.call("GET", f"/api/tenant/{id_of(tenant)}", by=rest.system)[0] == 404
+
+    def left(tx: Any) -> tuple[int, int]:
+        return tuple(tx._query(select(func.count()).select_from(table))[0][0] for table in (batch, batch_row))
+
+    assert rest.api.store.read(left) == (0, 0)
 
 
 def test_the_first_tenant_stays(rest: Tenants) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+import msgspec
+from twisted.internet.threads import deferToThread
 from twisted.web.http import Request
 
 from cloud_core.core.histories import EVERYTHING, AggregateQuery, Aggregation, Removal
@@ -30,6 +32,7 @@ from shared.messages import Value
 
 SCOPES = {"CLIENT_SCOPE": Scope.CLIENT, "SHARED_SCOPE": Scope.SHARED, "SERVER_SCOPE": Scope.SERVER}
 MAX_POINTS = 1_000_000
+SHAPED_AT_ONCE = 5_000  # points; more take long, and are shaped in a thread while devices are served
 
 
 class DataRoutes(CallSupport):
@@ -52,7 +55,11 @@ class DataRoutes(CallSupport):
         if request.path.endswith(b"/history") or query(request, "startTs") or query(request, "endTs"):
             found = await self._history(request, operator, uuid_of(uuid), keys)
             shape = _value_shape(request)
-            return {key: [_point(ts, shape(value)) for ts, value in points] for key, points in found.items()}
+            if sum(map(len, found.values())) <= SHAPED_AT_ONCE:
+                return _history_json(found, shape)
+            content: bytes = await deferToThread(lambda: msgspec.json.encode(_history_json(found, shape)))
+            request.setHeader("Content-Type", "application/json")
+            return content
         shape = _value_shape(request)
         latest = await self._admin.latest(operator, uuid_of(uuid), keys)
         answer = {key: [_point(ts, shape(value))] for key, (ts, value) in latest.items()}
@@ -173,6 +180,10 @@ class DataRoutes(CallSupport):
 
 def _value_shape(request: Request) -> Callable[[Value], Any]:
     return payloads.value_to_json if query(request, "useStrictDataTypes") == "true" else payloads.value_to_text
+
+
+def _history_json(found: dict[str, list[tuple[int, Value]]], shape: Callable[[Value], Any]) -> dict[str, Any]:
+    return {key: [_point(ts, shape(value)) for ts, value in points] for key, points in found.items()}
 
 
 def _point(ts: int, value: Any) -> dict[str, Any]:

@@ -16,10 +16,8 @@ from twisted.web.http import Request
 from cloud_core.core.health import Health
 from cloud_core.core.metrics import Metrics
 from cloud_core.measures import CONTENT_TYPE
-from cloud_core.transports.http.calls import address_of, answers, rest_app
+from cloud_core.transports.http.calls import address_of, answers, is_handed_on, rest_app
 from shared.errors import NotAuthenticated, NotAuthorized
-
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 
 class ObservingRoutes:
@@ -71,7 +69,7 @@ class ObservingRoutes:
 
 def _is_local(request: Request) -> bool:
     """From this machine, and not by way of a proxy on it."""
-    if any(request.getHeader(name) is not None for name in _FORWARDED):
+    if is_handed_on(request):
         return False
     try:
         address = ip_address(address_of(request).partition("%")[0])

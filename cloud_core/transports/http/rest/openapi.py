@@ -13,7 +13,15 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from cloud_core.transports.http.rest.schemas import ANSWERS, BODIES, DESCRIPTIONS, PARAMETERS, SCHEMAS, WITHOUT_LOGIN
+from cloud_core.transports.http.rest.schemas import (
+    ANSWERS,
+    BODIES,
+    DESCRIPTIONS,
+    MEDIA_TYPES,
+    PARAMETERS,
+    SCHEMAS,
+    WITHOUT_LOGIN,
+)
 
 TITLE = "Muster: REST for operators, HTTP for devices"
 _PARAMETER = re.compile(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>")
@@ -89,7 +97,10 @@ def _operation(method: str, path: str, function: Any, used: set[str]) -> dict[st
     }
     body = BODIES.get((method, _template(path)))
     if body is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {MEDIA_TYPES.get((method, _template(path)), "application/json"): {"schema": body}},
+        }
     if is_open:
         operation["security"] = []
     return operation

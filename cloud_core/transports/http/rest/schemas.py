@@ -11,6 +11,8 @@ _FLAG: Schema = {"type": "boolean"}
 _NUMBER: Schema = {"type": "integer"}
 _MAYBE_TEXT: Schema = {"type": ["string", "null"]}
 _MAYBE_NUMBER: Schema = {"type": ["integer", "null"]}
+_PASSWORD: Schema = {"type": "string", "minLength": 8, "maxLength": 200}
+_ROLE: Schema = {"enum": ["ADMINISTRATOR", "OPERATOR", "VIEWER"]}
 _ANY_OBJECT: Schema = {"type": "object"}
 _MAYBE_OBJECT: Schema = {"type": ["object", "null"]}
 
@@ -66,7 +68,8 @@ SCHEMAS: dict[str, Schema] = {
     "DeviceProfileInfo": _object(("id", "name"), id=_ENTITY, name=_TEXT, type=_TEXT, transportType=_TEXT),
     "Customer": _object(("title",), id=_ENTITY, title=_TEXT, email=_MAYBE_TEXT, version=_MAYBE_NUMBER),
     "User": _object(
-        ("email", "authority"), id=_ENTITY, email=_TEXT, authority={"enum": ["TENANT_ADMIN", "CUSTOMER_USER"]},
+        ("email", "authority"), id=_ENTITY, email=_TEXT,
+        authority={"enum": ["TENANT_ADMIN", "CUSTOMER_USER", "SYS_ADMIN"]}, role={"enum": [*_ROLE["enum"], None]},
         customerId=_ENTITY, firstName=_MAYBE_TEXT, lastName=_MAYBE_TEXT, phone=_MAYBE_TEXT,
     ),
     "Relation": {
@@ -136,6 +139,21 @@ BODIES: dict[tuple[str, str], Schema] = {
         ("title", "version", "type", "deviceProfileId"), title=_TEXT, version=_TEXT,
         type={"enum": ["FIRMWARE", "SOFTWARE"]}, deviceProfileId=_ENTITY, url=_MAYBE_TEXT, tag=_MAYBE_TEXT,
     ),
+    ("POST", "/api/auth/changePassword"): _object(
+        ("currentPassword", "newPassword"), currentPassword=_TEXT, newPassword=_PASSWORD
+    ),
+    ("POST", "/api/user/{uuid}/password"): _object(password=_PASSWORD),
+    ("POST", "/api/apiKey"): _object(("name", "role"), name=_TEXT, role=_ROLE, expirationTime=_MAYBE_NUMBER),
+    ("POST", "/api/tenant"): _object(("title",), id=_ENTITY, title=_TEXT, maxDevices=_NUMBER),
+    ("POST", "/api/device/{uuid}/replace"): _object(("by",), by=_ENTITY),
+    ("POST", "/api/device/{uuid}/resetProvisioning"): _object(newCredentials=_FLAG),
+    ("POST", "/api/device/bulk_import"): _object(
+        ("file", "mapping"), file=_TEXT,
+        mapping=_object(columns=_array(_object(("type",), type=_TEXT, key=_TEXT)), delimiter=_TEXT, update=_FLAG,
+                        header=_FLAG),
+    ),
+    ("POST", "/api/imports"): {**_TEXT, "examples": ["name,type,label\nSN-1,sensor,Hall 3\n"]},
+    ("POST", "/api/otaPackage/{uuid}"): _object(("file",), file={"type": "string", "format": "binary"}),
     ("POST", "/api/ca"): _object(("name",), name=_TEXT),
     ("POST", "/api/ca/import"): _object(name=_TEXT),
     ("POST", "/api/ca/{which}/issue"): _object(csr=_TEXT),
@@ -149,6 +167,11 @@ BODIES: dict[tuple[str, str], Schema] = {
         ("POST", f"/api/v1/{token}{feature}"): _named("Values")
         for token in ("{token}/", "") for feature in ("telemetry", "attributes", "claim", "rpc", "rpc/{request_id}")
     },
+}  # fmt: skip
+
+# What bodies are written in, where that is not JSON.
+MEDIA_TYPES: dict[tuple[str, str], str] = {
+    ("POST", "/api/imports"): "text/csv", ("POST", "/api/otaPackage/{uuid}"): "multipart/form-data",
 }  # fmt: skip
 
 ANSWERS: dict[tuple[str, str], Schema] = {
@@ -195,7 +218,6 @@ WITHOUT_LOGIN = {
 }  # fmt: skip
 
 DESCRIPTIONS: dict[str, str] = {
-    "logout": "Ends the login: the client forgets its tokens, which end by themselves.",
     "provision": "Provisions a device by the key and secret of its profile.",
     "commands": "Waits for a command (a device), or lists a device's persistent commands (an operator).",
 }
