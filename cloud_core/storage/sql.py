@@ -18,6 +18,7 @@ from cloud_core.storage.customers import WritesCustomers
 from cloud_core.storage.documents import decode_document, decode_value, encode_document, encode_value, merge_documents
 from cloud_core.storage.gateways import WritesGateways
 from cloud_core.storage.interface import NewDevice, NewProfile
+from cloud_core.storage.manifests import WritesManifests
 from cloud_core.storage.packages import WritesPackages
 from cloud_core.storage.people import WritesPeople
 from cloud_core.storage.presence import WritesPresence
@@ -49,7 +50,7 @@ def seal_credentials(vault: Vault, credentials: Credentials) -> bytes:
 
 class SqlTx(
     SqlReadTx, WritesTimeSeries, WritesCustomers, WritesCommands, WritesClaims, WritesPackages, WritesGateways,
-    WritesPresence, WritesCertificates, WritesPeople, WritesTenants, WritesBatches,
+    WritesPresence, WritesCertificates, WritesPeople, WritesTenants, WritesBatches, WritesManifests,
 ):  # fmt: skip
     """A decision's view of the database, and the batch of samples that goes with it."""
 

@@ -8,11 +8,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from twisted.internet.defer import succeed
+from twisted.internet.defer import maybeDeferred, succeed
 
 from cloud_core.core import admin, packages
 from cloud_core.core.bulk import imports
 from cloud_core.core.certificates import authority_admin
+from cloud_core.core.labels import labels
 from cloud_core.core.people import users
 from cloud_core.core.people.logins import Operator, Tokens
 from cloud_core.model import DEFAULT_TENANT
@@ -28,6 +29,7 @@ def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """What goes to a thread is done at once: the tests have no reactor for it to come back to."""
     for module in (admin, authority_admin, packages, users, imports, package_routes, docs_routes, bulk_routes):
         monkeypatch.setattr(module, "deferToThread", lambda work, *args: succeed(work(*args)))
+    monkeypatch.setattr(labels, "deferToThread", lambda work, *args, **named: maybeDeferred(work, *args, **named))
 
 
 class Rest(HttpPeer):

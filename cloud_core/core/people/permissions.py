@@ -63,6 +63,8 @@ class Act(Enum):
     """Tenants and their first administrators; nothing of what they have."""
     IMPORT_DEVICES = auto()
     """Load files of devices, see what became of them, undo them."""
+    RELEASE_MANIFESTS = auto()
+    """Let the secrets of an import be shown once more, which somebody has taken."""
     CLAIM = auto()
     """Become the owner of a device by its claim secret."""
     GIVE_BACK = auto()

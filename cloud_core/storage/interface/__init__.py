@@ -34,6 +34,7 @@ from cloud_core.storage.interface.customers import ReadCustomers, WriteCustomers
 from cloud_core.storage.interface.device_lists import ReadDeviceLists
 from cloud_core.storage.interface.gateway_lists import ReadGatewayLists
 from cloud_core.storage.interface.gateways import ReadGateways, WriteGateways
+from cloud_core.storage.interface.manifests import ReadManifests, WriteManifests
 from cloud_core.storage.interface.packages import ReadPackages, WritePackages
 from cloud_core.storage.interface.people import ReadPeople, WritePeople
 from cloud_core.storage.interface.presence import ReadPresence, WritePresence
@@ -102,6 +103,7 @@ class ReadTx(
     ReadPeople,
     ReadTenants,
     ReadBatches,
+    ReadManifests,
     ReadAttempts,
     ReadGatewayLists,
     Protocol,
@@ -157,7 +159,8 @@ class ReadTx(
 
 class Tx(
     ReadTx, WriteTimeSeries, WriteCustomers, WriteCommands, WriteClaims, WritePackages, WriteGateways, WritePresence,
-    WriteCertificates, WritePeople, WriteTenants, WriteBatches, Protocol,
+    WriteCertificates, WritePeople, WriteTenants, WriteBatches, WriteManifests,
+    Protocol,
 ):  # fmt: skip
     """Everything a decision may do. Constraint violations surface when the batch is replayed."""
 

@@ -53,7 +53,11 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
         ("GET", f"{TELEMETRY}/DEVICE/<uuid>/values/attributes"),
         ("GET", f"{TELEMETRY}/DEVICE/<uuid>/values/attributes/<scope>"),
     },
-    Act.READ_CREDENTIALS: {("GET", "/api/device/<uuid>/credentials")},
+    Act.READ_CREDENTIALS: {
+        ("GET", "/api/device/<uuid>/credentials"), ("POST", "/api/imports/<uuid>/manifest"),
+        ("POST", "/api/imports/<uuid>/labels.pdf"),
+    },
+    Act.RELEASE_MANIFESTS: {("POST", "/api/imports/<uuid>/manifest/release")},
     Act.WRITE_DEVICES: {
         ("POST", "/api/device/<uuid>/resetProvisioning"), ("POST", "/api/device/<uuid>/replace"),
         ("POST", "/api/device"), ("POST", "/api/device-with-credentials"), ("DELETE", "/api/device/<uuid>"),
@@ -65,6 +69,7 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
         ("POST", "/api/device/bulk_import"), ("POST", "/api/imports"), ("GET", "/api/imports"),
         ("GET", "/api/imports/<uuid>"), ("GET", "/api/imports/<uuid>/rows"), ("GET", "/api/imports/<uuid>/errors.csv"),
         ("POST", "/api/imports/<uuid>/apply"), ("POST", "/api/imports/<uuid>/undo"),
+        ("GET", "/api/imports/<uuid>/manifest"), ("GET", "/api/imports/<uuid>/labels.pdf"),
     },
     Act.WRITE_DATA: {
         ("POST", f"{TELEMETRY}/DEVICE/<uuid>/timeseries/<_scope>/<ttl>"),

@@ -1,0 +1,123 @@
+"""What a factory takes home of an import, over REST: the manifest, which is shown once, and sheets of labels."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from klein import Klein
+from twisted.python.failure import Failure
+from twisted.web.http import Request
+from werkzeug.exceptions import MethodNotAllowed, NotFound
+
+from cloud_core.core.admin import AdminApi
+from cloud_core.core.bulk.manifest import CSV, NDJSON, ManifestState
+from cloud_core.core.labels.labels import LabelOptions
+from cloud_core.core.people.permissions import Act
+from cloud_core.transports.http.calls import CallSupport, answers, integer, no_route, query, uuid_of
+from cloud_core.transports.http.one_time import send_once
+from shared.errors import InvalidArgument
+
+PDF = "application/pdf"
+_TYPES = {CSV: "text/csv; charset=utf-8", NDJSON: "application/x-ndjson"}
+
+
+class ManifestRoutes(CallSupport):
+    """Routes by their whole paths; `AdminRoutes` mounts them."""
+
+    app = Klein()
+
+    def __init__(self, admin: AdminApi) -> None:
+        super().__init__(admin)
+        self._manifests = admin.manifests
+        self._labels = admin.labels
+
+    @app.handle_errors(NotFound, MethodNotAllowed)
+    def no_route(self, request: Request, failure: Failure) -> bytes:
+        return no_route(request, failure)
+
+    @app.route("/api/imports/<uuid>/manifest", methods=["GET"])
+    @answers
+    async def manifest_state(self, request: Request, uuid: str) -> Any:
+        """Whether the manifest was taken, by whom and when. Shows no secrets."""
+        operator = self.operator(request, Act.IMPORT_DEVICES)
+        return manifest_json(await self._manifests.state(operator, uuid_of(uuid)))
+
+    @app.route("/api/imports/<uuid>/manifest", methods=["POST"])
+    @answers
+    async def take_manifest(self, request: Request, uuid: str) -> Any:
+        """The credentials of all devices of the import, as CSV or NDJSON. Shown once: a complete answer ends it."""
+        operator, import_id = self.operator(request, Act.READ_CREDENTIALS), uuid_of(uuid)
+        kind = query(request, "format", CSV).lower()
+        download = await self._manifests.open(operator, import_id, kind)
+        await send_once(request, download, _headers(_TYPES[kind], f"import-{import_id}-manifest.{kind}"))
+
+    @app.route("/api/imports/<uuid>/manifest/release", methods=["POST"])
+    @answers
+    async def release_manifest(self, request: Request, uuid: str) -> Any:
+        """Lets a manifest that was taken be taken once more."""
+        operator = self.operator(request, Act.RELEASE_MANIFESTS)
+        return manifest_json(await self._manifests.release(operator, uuid_of(uuid)))
+
+    @app.route("/api/imports/<uuid>/labels.pdf", methods=["GET"])
+    @answers
+    async def labels(self, request: Request, uuid: str) -> Any:
+        """A sheet of labels as PDF, 5,000 at most, without secrets; `from` and `to` are rows of the file."""
+        operator, import_id = self.operator(request, Act.IMPORT_DEVICES), uuid_of(uuid)
+        if query(request, "secret", "false").lower() != "false":
+            raise InvalidArgument(
+                "Labels with secrets are shown once: ask for them with POST, which takes the manifest"
+            )
+        made = await self._labels.sheet(operator, import_id, _options(request))
+        for name, value in _label_headers(import_id).items():
+            request.setHeader(name, value)
+        return made.content
+
+    @app.route("/api/imports/<uuid>/labels.pdf", methods=["POST"])
+    @answers
+    async def secret_labels(self, request: Request, uuid: str) -> Any:
+        """Labels with the credentials in their codes, as PDF. Shown once: a complete answer takes the manifest."""
+        operator, import_id = self.operator(request, Act.READ_CREDENTIALS), uuid_of(uuid)
+        download = await self._labels.secret_sheet(operator, import_id, _options(request))
+        await send_once(request, download, _label_headers(import_id))
+
+
+def manifest_json(state: ManifestState) -> dict[str, Any]:
+    """`takenBy` and the rest are null as long as nobody has the secrets; `heldBy` names whoever is receiving them."""
+    claim, is_taken = state.claim, state.is_taken
+    return {
+        "importId": str(state.batch.uuid), "devices": state.devices, "taken": is_taken,
+        "takenBy": claim.holder if claim is not None and is_taken else None,
+        "takenTime": claim.taken_ms if claim is not None else None,
+        "takenAs": claim.content if claim is not None and is_taken else None,
+        "heldBy": claim.holder if claim is not None and not is_taken else None,
+    }  # fmt: skip
+
+
+def _options(request: Request) -> LabelOptions:
+    """Raises: InvalidArgument."""
+    plain = LabelOptions()
+    return LabelOptions(
+        sheet=query(request, "sheet", plain.sheet).lower(), code=query(request, "code", plain.code).lower(),
+        content=query(request, "content", plain.content).lower(), start=integer(request, "start", plain.start),
+        first_row=integer(request, "from", plain.first_row), last_row=integer(request, "to", plain.last_row),
+        has_short_id=_flag(request, "shortId"),
+    )  # fmt: skip
+
+
+def _flag(request: Request, name: str) -> bool:
+    text = query(request, name, "false").lower()
+    if text not in ("true", "false"):
+        raise InvalidArgument(f"The parameter '{name}' must be true or false")
+    return text == "true"
+
+
+def _label_headers(import_id: UUID) -> dict[str, str]:
+    return _headers(PDF, f"import-{import_id}-labels.pdf")
+
+
+def _headers(content_type: str, file_name: str) -> dict[str, str]:
+    return {
+        "Content-Type": content_type, "Content-Disposition": f'attachment; filename="{file_name}"',
+        "Cache-Control": "no-store",
+    }  # fmt: skip
