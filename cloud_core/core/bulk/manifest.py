@@ -1,10 +1,10 @@
 """The decisions on an import's manifest, and its lines.
 
-It is shown once. A download holds a ticket; the manifest counts as taken in the same commit in which the ticket may
-still be shown to be the newest, and the last piece leaves only behind that commit. So a download that breaks before its
-last piece has taken nothing, of two at once one wins, and none is complete without being on record. A download that
-gives no sign of life for `HELD_MS` (a client that does not read, a core that was killed) loses its ticket to the next
-one that asks.
+It is shown once. A download holds a ticket, and its last piece is kept back until the commit that records it as taken.
+So a download that breaks before that has taken nothing, of two at once one wins, and none is complete without being on
+record. A ticket without a sign of life for `HELD_MS` (a client that does not read, a core that was killed) is lost to
+the next one who asks. What has left for the connection counts as received: no server can know better, which is what
+`release` is for.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+import zxingcpp
+from PIL import Image
 
 from cloud_core.core.labels import datamatrix, texts
 from cloud_core.core.labels.codes import DATA_MATRIX, PROVISIONING, QR, content_of, encoder_of
@@ -15,9 +17,6 @@ from cloud_core.core.labels.sheets import SHEETS, Sheet, sheet_of
 from shared.credentials import AccessToken, MqttBasic, X509Certificate
 from shared.errors import InvalidArgument
 from tests.support.labels import codes_of, pages_of, sizes_mm, texts_of
-
-zxingcpp = pytest.importorskip("zxingcpp")
-Image = pytest.importorskip("PIL.Image")
 
 
 def labels_of(*names: str, content: str | None = None) -> list[Label]:
