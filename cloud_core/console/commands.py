@@ -1,4 +1,4 @@
-"""Administration on the command line: talks REST to a running core. Its other topics have files of their own beside it."""
+"""Administration on the command line: talks REST to a running core. Other topics have files of their own beside it."""
 
 from __future__ import annotations
 

@@ -101,6 +101,10 @@ class Access(Asking):
         if ended is not None and operator.generation < ended.generation:
             raise NotAuthenticated(ENDED)
 
+    def form_token(self, operator: Operator) -> str:
+        """What the forms on this login's pages carry; nobody else can make it."""
+        return self._store.digest("form", str(operator.session or operator.user_uuid)).hex()[:32]
+
     # -- API keys ---------------------------------------------------------------------------------
 
     def hash_of(self, key: str) -> bytes:

@@ -21,6 +21,8 @@ from cloud_core.transports.http.rest.observing_routes import ObservingRoutes
 from cloud_core.transports.http.rest.package_routes import PackageRoutes
 from cloud_core.transports.http.rest.rpc_routes import RpcRoutes
 from cloud_core.transports.http.rest.server_method_routes import ServerMethodRoutes
+from cloud_core.transports.http.root import Root
+from cloud_core.transports.http.ui.routes import UiRoutes
 
 
 class HttpService:
@@ -53,7 +55,7 @@ class HttpService:
             observing=ObservingRoutes(metrics=api.metrics, health=api.health, token=metrics_token),
         )
         self._site = BoundedSite(
-            routes.app.resource(),
+            Root(routes, UiRoutes(admin)),
             body_limit=with_uploads(packages.body_limit),
             parsePOSTFormSubmission=False,
             timeout=int(request_timeout_s),

@@ -1,0 +1,1 @@
+"""The web UI: pages for operators, rendered here; they ask `AdminApi` as REST does."""

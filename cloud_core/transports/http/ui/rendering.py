@@ -1,0 +1,68 @@
+"""Templates: Jinja2, compiled when they are first shown, everything escaped; and how times and numbers read."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from cloud_core.transports.http.ui.assets import Assets
+
+_FOLDER = Path(__file__).parent / "templates"
+_SPANS_S = ((86_400 * 365, "y"), (86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+class Templates:
+    """Renders `templates/*.html`."""
+
+    def __init__(self, assets: Assets) -> None:
+        self._environment = Environment(
+            loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, auto_reload=False,
+            trim_blocks=True, lstrip_blocks=True,
+        )  # fmt: skip
+        self._environment.globals["static"] = assets.url
+        self._environment.filters |= {"when": when, "ago": ago, "number": number}
+
+    def render(self, name: str, **context: Any) -> str:
+        return self._environment.get_template(name).render(**context)
+
+
+def when(ms: int | None) -> Markup:
+    """A time since the epoch in ms, in UTC; a script puts it into the reader's own time zone."""
+    if not ms:
+        return Markup('<span class="quiet">never</span>')
+    at = datetime.fromtimestamp(ms / 1000, UTC)
+    text = at.strftime("%Y-%m-%d %H:%M:%S UTC")
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(at.isoformat(timespec="milliseconds"), text, text)
+
+
+def ago(ms: int | None) -> Markup:
+    """As `when`, told as a distance from now; the time itself is in its title."""
+    if not ms:
+        return Markup('<span class="quiet">never</span>')
+    at = datetime.fromtimestamp(ms / 1000, UTC)
+    title = at.strftime("%Y-%m-%d %H:%M:%S UTC")
+    return Markup('<time datetime="{}" data-ago title="{}">{}</time>').format(
+        at.isoformat(timespec="milliseconds"), title, distance(ms / 1000 - time.time())
+    )
+
+
+def distance(seconds: float) -> str:
+    """`3 min ago`, `in 2 d`, `now`."""
+    size = abs(seconds)
+    for span, unit in _SPANS_S:
+        if size >= span:
+            text = f"{int(size // span)} {unit}"
+            return f"in {text}" if seconds > 0 else f"{text} ago"
+    return "now"
+
+
+def number(value: float | None) -> Markup:
+    """With thin spaces between thousands."""
+    if value is None:
+        return Markup("–")
+    return escape(f"{value:,.10g}".replace(",", "\u202f"))
