@@ -1,9 +1,10 @@
-"""`LabelsApi`: the labels of an import's devices as a PDF."""
+"""`LabelsApi`: labels of devices, an import's or any, as a PDF."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from twisted.internet.threads import deferToThread
@@ -12,6 +13,7 @@ from cloud_core.core.asking import Asking
 from cloud_core.core.bulk import manifest
 from cloud_core.core.bulk.manifest import LABELS, LAST_ROW
 from cloud_core.core.bulk.manifests import ManifestsApi, OneTime
+from cloud_core.core.inventory import found
 from cloud_core.core.labels.codes import DATA_MATRIX, NAME, PROVISIONING, QR, content_of
 from cloud_core.core.labels.drawing import Label, drawn
 from cloud_core.core.labels.sheets import DEFAULT_SHEET, Sheet, sheet_of
@@ -62,7 +64,6 @@ class LabelOptions:
 class LabelSheet:
     """A PDF of so many labels and pages."""
 
-    batch: Batch
     content: bytes
     labels: int
     pages: int
@@ -80,7 +81,16 @@ class LabelsApi(Asking):
         """Labels without secrets. Raises: NotFound, InvalidArgument, Unavailable."""
         options.checked_sheet()
         batch = await self._read(manifest.ready, operator.tenant_id, uuid)
-        return await self._drawn(batch, options, has_secrets=False)
+        return await self._drawn(options, _title(batch), _labels, batch, options)
+
+    async def sheet_of(self, operator: Operator, uuids: Sequence[UUID], options: LabelOptions) -> LabelSheet:
+        """Labels of these devices, in their order, without secrets. Raises: NotFound, InvalidArgument, Unavailable."""
+        options.checked_sheet()
+        if not 0 < len(uuids) <= MAX_LABELS:
+            raise InvalidArgument(f"Labels are made of 1 to {MAX_LABELS} devices at once; split the list")
+        if options.is_part:
+            raise InvalidArgument("from and to are rows of an import; name the devices alone that are to have labels")
+        return await self._drawn(options, "Labels", _labels_of, operator.tenant_id, uuids, options)
 
     async def secret_sheet(self, operator: Operator, uuid: UUID, options: LabelOptions) -> OneTime:
         """Labels of the whole import, in whose codes the credentials are.
@@ -101,26 +111,32 @@ class LabelsApi(Asking):
             )
         batch, claim = await self._manifests.claim(operator, uuid, LABELS)
         try:
-            made = await self._drawn(batch, options, has_secrets=True)
+            made = await self._drawn(options, _title(batch), _labels, batch, options, True)
         except BaseException:
             self._manifests.one_time(claim, batch, _pieces(b"")).give_back()
             raise
         return self._manifests.one_time(claim, batch, _pieces(made.content))
 
-    async def _drawn(self, batch: Batch, options: LabelOptions, *, has_secrets: bool) -> LabelSheet:
+    async def _drawn(
+        self, options: LabelOptions, title: str, query: Callable[..., list[Label]], *args: Any
+    ) -> LabelSheet:
+        """The labels that a look-up finds, drawn."""
         if self._drawing >= MAX_DRAWING:
             raise Unavailable(
                 f"{MAX_DRAWING} sheets of labels are being made; try again in a moment", retry_after_s=5.0
             )
         self._drawing += 1
         try:
-            labels = await self._read(_labels, batch, options, has_secrets)
+            labels = await self._read(query, *args)
             sheet = options.checked_sheet()
-            title = f"Labels of import {batch.uuid}"
             content = await deferToThread(drawn, labels, sheet, code=options.code, start=options.start, title=title)
         finally:
             self._drawing -= 1
-        return LabelSheet(batch, content, len(labels), sheet.pages(len(labels), options.start))
+        return LabelSheet(content, len(labels), sheet.pages(len(labels), options.start))
+
+
+def _title(batch: Batch) -> str:
+    return f"Labels of import {batch.uuid}"
 
 
 async def _pieces(content: bytes) -> AsyncIterator[bytes]:
@@ -128,7 +144,7 @@ async def _pieces(content: bytes) -> AsyncIterator[bytes]:
         yield content[start : start + _PIECE_BYTES]
 
 
-def _labels(tx: ReadTx, batch: Batch, options: LabelOptions, has_secrets: bool) -> list[Label]:
+def _labels(tx: ReadTx, batch: Batch, options: LabelOptions, has_secrets: bool = False) -> list[Label]:
     """Raises: InvalidArgument for too many, for none, and where a provision key is wanted that is not there."""
     rows = tx.batch_devices(
         batch.id, after=options.first_row - 1, up_to=options.last_row or LAST_ROW, limit=MAX_LABELS + 1,
@@ -142,6 +158,19 @@ def _labels(tx: ReadTx, batch: Batch, options: LabelOptions, has_secrets: bool) 
         )
     if not rows:
         raise InvalidArgument("There are no devices in these rows, or they were deleted since")
+    return _labelled(tx, rows, options)
+
+
+def _labels_of(tx: ReadTx, tenant_id: int, uuids: Sequence[UUID], options: LabelOptions) -> list[Label]:
+    """Raises: NotFound; InvalidArgument as `_labels`."""
+    rows = [
+        BatchDevice(number, found(tx.device(tenant_id, uuid), "Device", uuid))
+        for number, uuid in enumerate(uuids, start=1)
+    ]
+    return _labelled(tx, rows, options)
+
+
+def _labelled(tx: ReadTx, rows: Sequence[BatchDevice], options: LabelOptions) -> list[Label]:
     keys: dict[UUID, str] = {}
     if options.content == PROVISIONING:
         for row in rows:

@@ -273,6 +273,30 @@ def test_labels_with_secrets_take_the_manifest(rest: Rest, path: str) -> None:
         assert "taken as labels with secrets by admin@test" in message(rest, f"{path}/{what}")[1]
 
 
+def labels_for(rest: Rest, body: Any, options: str = "", by: str | None = None) -> tuple[int, bytes]:
+    content = json.dumps(body).encode()
+    head = f"POST /api/devices/labels.pdf{options} HTTP/1.1\r\nHost: h\r\n{rest.headers(by)}"
+    rest.send(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+    status, _, found = answer(rest)
+    return status, found
+
+
+def test_labels_of_any_devices_in_the_order_given(rest: Rest, path: str) -> None:
+    """Also for viewers, who see the names anyway; without a secret, whatever is asked."""
+    ids = [id_of(rest.call("GET", f"/api/tenant/devices?deviceName=SN-{number}")[1]) for number in (2, 1)]
+    viewer = token_of(UserRole.VIEWER)
+    status, pdf = labels_for(rest, {"deviceIds": ids}, "?sheet=roll-50x25&secret=true", viewer)
+    assert (status, codes_of(pdf)) == (200, ["SN-2", "SN-1"])
+    assert labels_for(rest, {"deviceIds": ids})[0] == 200
+    for body, refused in (
+        ({"deviceIds": []}, 400), ({"deviceIds": ids[0]}, 400), ({"deviceIds": ["x"]}, 404),
+        ({"deviceIds": [str(uuid4())]}, 404), ({}, 400),
+    ):  # fmt: skip
+        assert labels_for(rest, body)[0] == refused
+    stranger = Rest.token_of(Operator("s@test", "TENANT_ADMIN", TENANT + 1, uuid4(), uuid4()))
+    assert labels_for(rest, {"deviceIds": ids}, by=stranger)[0] == 404
+
+
 def test_labels_that_cannot_be_drawn_leave_the_manifest(rest: Rest, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A code too dense for the sheet; too many sheets at once."""
     made = ended(rest, send(rest, "/api/imports", f"name,access_token\nSN-3,{'t' * 900}\n")[1])

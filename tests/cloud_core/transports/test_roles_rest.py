@@ -30,6 +30,7 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
         ("GET", "/api/deviceProfile/<uuid>"), ("GET", "/api/deviceProfiles"), ("GET", "/api/deviceProfileInfos"),
         ("GET", "/api/deviceProfileInfo/default"), ("GET", "/api/deviceProfileInfo/<uuid>"),
         ("GET", "/api/tenant/device"), ("GET", "/api/tenant/devices"),
+        ("POST", "/api/devices/labels.pdf"),
         ("POST", "/api/devices"),  # the search; the list names WRITE_DEVICES too
         ("GET", "/api/provisioning/attempts"), ("GET", "/api/provisioning/attempts/<ref>"),
         ("GET", "/api/customer/<uuid>"), ("GET", "/api/customers"),

@@ -191,7 +191,8 @@ class AdminRoutes(CallSupport):
     @app.route("/api/imports/<_uuid>/manifest")
     @app.route("/api/imports/<_uuid>/manifest/release")
     @app.route("/api/imports/<_uuid>/labels.pdf")
-    def manifest_routes(self, request: Request, _uuid: str) -> Any:
+    @app.route("/api/devices/labels.pdf")
+    def manifest_routes(self, request: Request, _uuid: str = "") -> Any:
         return mounted(request, self._manifest_routes)
 
     @app.route("/api/device/<_uuid>/resetProvisioning")

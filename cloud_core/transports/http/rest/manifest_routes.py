@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
-from uuid import UUID
 
 from klein import Klein
 from twisted.python.failure import Failure
@@ -14,7 +14,7 @@ from cloud_core.core.admin import AdminApi
 from cloud_core.core.bulk.manifest import CSV, NDJSON, ManifestState
 from cloud_core.core.labels.labels import LabelOptions
 from cloud_core.core.people.permissions import Act
-from cloud_core.transports.http.calls import CallSupport, answers, integer, no_route, query, uuid_of
+from cloud_core.transports.http.calls import CallSupport, answers, integer, json_object, no_route, query, uuid_of
 from cloud_core.transports.http.one_time import send_once
 from shared.errors import InvalidArgument
 
@@ -68,18 +68,31 @@ class ManifestRoutes(CallSupport):
             raise InvalidArgument(
                 "Labels with secrets are shown once: ask for them with POST, which takes the manifest"
             )
-        made = await self._labels.sheet(operator, import_id, _options(request))
-        for name, value in _label_headers(import_id).items():
-            request.setHeader(name, value)
-        return made.content
+        first, last = integer(request, "from", 1), integer(request, "to", 0)
+        options = replace(_options(request), first_row=first, last_row=last)
+        made = await self._labels.sheet(operator, import_id, options)
+        return _pdf(request, made.content, f"import-{import_id}-labels.pdf")
 
     @app.route("/api/imports/<uuid>/labels.pdf", methods=["POST"])
     @answers
     async def secret_labels(self, request: Request, uuid: str) -> Any:
         """Labels with the credentials in their codes, as PDF. Shown once: a complete answer takes the manifest."""
         operator, import_id = self.operator(request, Act.READ_CREDENTIALS), uuid_of(uuid)
-        download = await self._labels.secret_sheet(operator, import_id, _options(request))
-        await send_once(request, download, _label_headers(import_id))
+        first, last = integer(request, "from", 1), integer(request, "to", 0)
+        options = replace(_options(request), first_row=first, last_row=last)
+        download = await self._labels.secret_sheet(operator, import_id, options)
+        await send_once(request, download, _headers(PDF, f"import-{import_id}-labels.pdf"))
+
+    @app.route("/api/devices/labels.pdf", methods=["POST"])
+    @answers
+    async def device_labels(self, request: Request) -> Any:
+        """Labels of any devices, `{"deviceIds": ["…"]}`, in this order, as PDF, without secrets."""
+        operator = self.operator(request, Act.READ)
+        ids = json_object(request).get("deviceIds")
+        if not isinstance(ids, list):
+            raise InvalidArgument("deviceIds must be an array of ids")
+        made = await self._labels.sheet_of(operator, [uuid_of(str(one)) for one in ids], _options(request))
+        return _pdf(request, made.content, "labels.pdf")
 
 
 def manifest_json(state: ManifestState) -> dict[str, Any]:
@@ -100,7 +113,6 @@ def _options(request: Request) -> LabelOptions:
     return LabelOptions(
         sheet=query(request, "sheet", plain.sheet).lower(), code=query(request, "code", plain.code).lower(),
         content=query(request, "content", plain.content).lower(), start=integer(request, "start", plain.start),
-        first_row=integer(request, "from", plain.first_row), last_row=integer(request, "to", plain.last_row),
         has_short_id=_flag(request, "shortId"),
     )  # fmt: skip
 
@@ -112,8 +124,10 @@ def _flag(request: Request, name: str) -> bool:
     return text == "true"
 
 
-def _label_headers(import_id: UUID) -> dict[str, str]:
-    return _headers(PDF, f"import-{import_id}-labels.pdf")
+def _pdf(request: Request, content: bytes, file_name: str) -> bytes:
+    for name, value in _headers(PDF, file_name).items():
+        request.setHeader(name, value)
+    return content
 
 
 def _headers(content_type: str, file_name: str) -> dict[str, str]:

@@ -130,6 +130,9 @@ BODIES: dict[tuple[str, str], Schema] = {
     ("POST", "/api/relation"): _named("Relation"),
     ("POST", "/api/v2/relation"): _named("Relation"),
     ("POST", "/api/customer/device/{name}/claim"): _object(secretKey=_TEXT),
+    ("POST", "/api/devices/labels.pdf"): _object(
+        ("deviceIds",), deviceIds=_array({"type": "string", "format": "uuid"})
+    ),
     ("POST", "/api/devices/attributes/{scope}"): _object(
         ("deviceIds", "values"), deviceIds=_array({"type": "string", "format": "uuid"}), values=_named("Values")
     ),
@@ -209,6 +212,7 @@ ANSWERS |= {
 FILES: dict[tuple[str, str], tuple[str, ...]] = {
     ("POST", "/api/imports/{uuid}/manifest"): ("text/csv", "application/x-ndjson"),
     **dict.fromkeys(((method, "/api/imports/{uuid}/labels.pdf") for method in ("GET", "POST")), ("application/pdf",)),
+    ("POST", "/api/devices/labels.pdf"): ("application/pdf",),
 }
 
 WITHOUT_LOGIN = {
