@@ -54,9 +54,9 @@ class RestClient:
         given = {"Content-Type": kind, **headers}
         return self._call("POST", path, data=content, headers=given, params=query, timeout=UPLOAD_TIMEOUT_S)
 
-    def download(self, method: str, path: str, write: Callable[[bytes], Any], **query: Any) -> None:
+    def download(self, method: str, path: str, write: Callable[[bytes], Any], body: Any = None, **query: Any) -> None:
         """Hands an answer over as it comes; making it may take as long as a file takes."""
-        response = self._response(method, path, params=query, timeout=UPLOAD_TIMEOUT_S, stream=True)
+        response = self._response(method, path, json=body, params=query, timeout=UPLOAD_TIMEOUT_S, stream=True)
         with response:
             try:
                 for piece in response.iter_content(_PIECE_BYTES):

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import click
 
-from cloud_core.console.calls import call, common, connect, dry_run, fail
+from cloud_core.console.calls import call, common, connect, device_named, dry_run, fail
 from cloud_core.console.exits import EXIT_FILE
 from cloud_core.console.output import at, show_json, tell_plan
 from cloud_core.rest_client import RestClient, RestError
@@ -63,7 +63,10 @@ def device_manifest_release(batch_id: str, dry_run: bool, url: str | None, as_js
 
 
 @click.command("labels")
-@click.argument("batch_id")
+@click.argument("batch_id", required=False)
+@click.option(
+    "--device", "devices", multiple=True, metavar="NAME", help="This device, in place of an import's; again for more."
+)
 @_output
 @click.option(
     "--sheet", default="a4-24", show_default=True, help="a4-24, a4-21, letter-30, or roll-50x25: one a page, in mm."
@@ -80,17 +83,30 @@ def device_manifest_release(batch_id: str, dry_run: bool, url: str | None, as_js
 @click.option("--secret", is_flag=True, help="Put the credentials into the codes. This takes the manifest: shown once.")
 @common
 def device_labels(
-    batch_id: str, file: Path, sheet: str, code: str, content: str, start: int, first: int, last: int, short_id: bool,
-    secret: bool, url: str | None, as_json: bool,
+    batch_id: str | None, devices: tuple[str, ...], file: Path, sheet: str, code: str, content: str, start: int,
+    first: int, last: int, short_id: bool, secret: bool, url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Write labels for an import's devices to a file, as PDF: code, name, label and profile."""
+    """Write labels of an import's devices, or of those that are named, to a file, as PDF.
+
+    Each has a code, the name, the label and the profile.
+    """
+    if (batch_id is None) is not bool(devices):
+        raise click.UsageError("Say BATCH_ID for the labels of an import, or --device NAME.")
+    if devices and (secret or first != 1 or last):
+        raise click.UsageError("--from, --to and --secret go with the labels of an import.")
     if secret:
         check_new(file)
-    query = {
-        "sheet": sheet, "code": code, "content": content, "start": start, "from": first, "to": last,
-        "shortId": "true" if short_id else "false",
+    query: dict[str, Any] = {
+        "sheet": sheet, "code": code, "content": content, "start": start, "shortId": "true" if short_id else "false",
     }  # fmt: skip
-    written = save_labels(connect(url), batch_id, file, query, has_secrets=secret, is_shown=not as_json)
+    client, is_shown = connect(url), not as_json
+    if batch_id is not None:
+        query |= {"from": first, "to": last}
+        written = save_labels(client, batch_id, file, query, has_secrets=secret, is_shown=is_shown)
+    else:
+        ids = call(lambda: [device_named(client, name)["id"]["id"] for name in devices])
+        size_bytes = _save(client, "POST", "/api/devices/labels.pdf", file, query, body={"deviceIds": ids})
+        written = _told(file, size_bytes, ".", is_shown=is_shown)
     if as_json:
         show_json(written)
 
@@ -113,7 +129,10 @@ def save_manifest(
     with click.progressbar(
         length=max(devices, 1), label="Manifest", file=sys.stderr, hidden=not (is_shown and sys.stderr.isatty())
     ) as bar:
-        _save(client, "POST", path, file, {"format": chosen}, lambda piece: bar.update(piece.count(b"\n")))
+        _save(
+            client, "POST", path, file, {"format": chosen}, once=batch_id,
+            seen=lambda piece: bar.update(piece.count(b"\n")),
+        )  # fmt: skip
     if is_shown:
         click.echo(f"The credentials of {devices} devices are in {file}; they are not shown again.")
     return {"file": str(file), "format": chosen, "devices": devices}
@@ -125,19 +144,31 @@ def save_labels(
     """What was written."""
     if is_shown and sys.stderr.isatty():
         click.echo("Drawing the labels …", err=True)
-    size_bytes = _save(client, "POST" if has_secrets else "GET", f"{_path(batch_id)}/labels.pdf", file, query)
+    path = f"{_path(batch_id)}/labels.pdf"
+    size_bytes = _save(
+        client, "POST" if has_secrets else "GET", path, file, query, once=batch_id if has_secrets else ""
+    )
+    return _told(
+        file, size_bytes, "; their credentials are not shown again." if has_secrets else ".", is_shown=is_shown
+    )
+
+
+def _told(file: Path, size_bytes: int, end: str, *, is_shown: bool) -> dict[str, Any]:
     if is_shown:
-        end = "; their credentials are not shown again." if has_secrets else "."
         click.echo(f"The labels are in {file}{end}")
     return {"file": str(file), "bytes": size_bytes}
 
 
 def _save(
-    client: RestClient, method: str, path: str, file: Path, query: dict[str, Any],
+    client: RestClient, method: str, path: str, file: Path, query: dict[str, Any], *, body: Any = None, once: str = "",
     seen: Callable[[bytes], None] = lambda piece: None,
 ) -> int:  # fmt: skip
-    """The size. The file is made before anything is asked for: what is shown once must have a place."""
+    """The size. The file is made before anything is asked for: what is shown once must have a place.
+
+    `once`: the import whose secrets are shown once. What was on the way when this end fails may count as taken.
+    """
     size_bytes = 0
+    hint = f" If the core counts the manifest as taken by now: cloud-core device manifest-release {once}"
     try:
         with private_file(file) as content:
 
@@ -147,21 +178,13 @@ def _save(
                 size_bytes += len(piece)
                 seen(piece)
 
-            client.download(method, path, write, **query)
+            client.download(method, path, write, body, **query)
     except OSError as error:
-        fail(f"Cannot write {file}: {error.strerror}.{_hint(method, path)}", EXIT_FILE)
+        fail(f"Cannot write {file}: {error.strerror}.{hint if once and size_bytes else ''}", EXIT_FILE)
     except RestError as error:
-        refused = RestError(f"{error}{_hint(method, path)}", error.status) if size_bytes else error
+        refused = RestError(f"{error}{hint}", error.status) if once and size_bytes else error
         call(lambda: _refuse(refused))
     return size_bytes
-
-
-def _hint(method: str, path: str) -> str:
-    """What was on the way when this end has failed may count as taken."""
-    if method != "POST":
-        return ""
-    batch_id = path.split("/")[3]
-    return f" If the core counts the manifest as taken by now: cloud-core device manifest-release {batch_id}"
 
 
 def _refuse(error: RestError) -> NoReturn:

@@ -114,6 +114,17 @@ def test_labels_as_they_are_wanted(console: Console, tmp_path: Path) -> None:
     assert "taken as labels with secrets" in console.refused("device", "manifest", batch, "-o", str(tmp_path / "m"))[1]
 
 
+def test_labels_of_named_devices(console: Console, tmp_path: Path) -> None:
+    """Or of an import, not of both; what is an import's alone is refused."""
+    imported(console, tmp_path, "F")
+    file = tmp_path / "l.pdf"
+    console.out("device", "labels", "--device", "F-1", "--device", "F-0", "-o", str(file))
+    assert codes_of(file.read_bytes()) == ["F-1", "F-0"]
+    for asked in ((), ("x", "--device", "F-0"), ("--device", "F-0", "--secret"), ("--device", "F-0", "--from", "2")):
+        assert console.refused("device", "labels", *asked, "-o", str(file))[0] == EXIT_USAGE
+    assert console.refused("device", "labels", "--device", "nobody", "-o", str(file))[0] == EXIT_NOT_FOUND
+
+
 def test_a_download_that_cannot_be_written_leaves_no_file(
     console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
