@@ -14,12 +14,14 @@ import click
 
 from cloud_core.console.calls import call, common, connect, dry_run, fail, show
 from cloud_core.console.exits import EXIT_FILE, EXIT_REFUSED
+from cloud_core.console.manifests import check_new, save_labels, save_manifest
 from cloud_core.console.output import tell_plan
 from cloud_core.rest_client import RestClient
 
 POLLED_EVERY_S = 0.2
 SHOWN_ROWS = 20
 _TYPES = {".ndjson": "application/x-ndjson", ".jsonl": "application/x-ndjson", ".json": "application/json"}
+_WITH_DEVICE = ("CREATED", "UPDATED", "UNCHANGED")
 _AT_WORK = ("APPLYING", "UNDOING")
 
 
@@ -40,10 +42,19 @@ _AT_WORK = ("APPLYING", "UNDOING")
 @click.option("--no-update", is_flag=True, help="Leave attributes of devices alone that are there already.")
 @click.option("--errors", type=click.Path(dir_okay=False, path_type=Path), help="Write the bad rows there, as CSV.")
 @click.option("--key", default="", help="Idempotency key: the same file under it is imported once.")
+@click.option(
+    "--manifest",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the credentials of its devices there; they are shown once.",
+)
+@click.option(
+    "--labels", type=click.Path(dir_okay=False, path_type=Path), help="Write labels of its devices there, as PDF."
+)
 @common
 def device_import(
     file: Path, plan: bool, dry_run: bool, mode: str, mapped: tuple[str, ...], delimiter: str, encoding: str,
-    no_update: bool, errors: Path | None, key: str, url: str | None, as_json: bool,
+    no_update: bool, errors: Path | None, key: str, manifest: Path | None, labels: Path | None, url: str | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Create and update devices from a CSV, NDJSON or JSON file.
 
@@ -52,6 +63,10 @@ def device_import(
     """
     if errors is not None and errors.exists() and errors.samefile(file):
         raise click.UsageError("--errors needs another file than the one that is imported.")
+    if (plan or dry_run) and (manifest is not None or labels is not None):
+        raise click.UsageError("A plan has no devices yet: --manifest and --labels go with the import itself.")
+    if manifest is not None:
+        check_new(manifest)
     client = connect(url)
     is_plan = plan or dry_run
     query: dict[str, Any] = {
@@ -63,10 +78,11 @@ def device_import(
     batch = _wait(client, batch, is_shown=not as_json)
     if errors is not None and batch["errors"]:
         _write(errors, call(lambda: client.get(f"/api/imports/{batch['id']}/errors.csv")))
-    if as_json:
-        click.echo(json.dumps(batch, indent=2))
-    else:
+    if not as_json:
         _tell(client, batch, errors)
+    written = _write_files(client, batch, manifest, labels, is_shown=not as_json)
+    if as_json:
+        click.echo(json.dumps(batch | written, indent=2))
     if batch["errors"] or batch["state"] in ("REFUSED", "STOPPED"):
         sys.exit(EXIT_REFUSED)
 
@@ -101,6 +117,20 @@ def _write(file: Path, text: str) -> None:
             write_private(file, text.encode())
     except OSError as error:
         fail(f"Cannot use {file}: {error.strerror}.", EXIT_FILE)
+
+
+def _write_files(
+    client: RestClient, batch: dict[str, Any], manifest: Path | None, labels: Path | None, *, is_shown: bool
+) -> dict[str, Any]:
+    """What has been written, by option; nothing for an import that has no device."""
+    written: dict[str, Any] = {}
+    if batch["state"] not in ("APPLIED", "STOPPED") or not any(batch["counts"].get(one) for one in _WITH_DEVICE):
+        return written
+    if manifest is not None:
+        written["manifest"] = save_manifest(client, batch["id"], manifest, is_shown=is_shown)
+    if labels is not None:
+        written["labels"] = save_labels(client, batch["id"], labels, {}, is_shown=is_shown)
+    return written
 
 
 def _upload(client: RestClient, file: Path, query: dict[str, Any], key: str) -> dict[str, Any]:

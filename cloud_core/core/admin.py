@@ -17,12 +17,14 @@ from cloud_core.core.asking import Asking
 from cloud_core.core.asking import answered as answered  # others find it here
 from cloud_core.core.attributes import check_writable
 from cloud_core.core.bulk.imports import ImportsApi
+from cloud_core.core.bulk.manifests import ManifestsApi
 from cloud_core.core.certificates import chain_profiles
 from cloud_core.core.certificates.authority_admin import AuthoritiesApi
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.histories import AggregateQuery, Removal
 from cloud_core.core.keys.approvals import ApprovalsApi
 from cloud_core.core.keys.key_admin import KeysApi
+from cloud_core.core.labels.labels import LabelsApi
 from cloud_core.core.line_ration import LineRation
 from cloud_core.core.lists import ListsApi
 from cloud_core.core.names import MAX_NAME_CHARS
@@ -97,6 +99,8 @@ class AdminApi(Asking):
             on_new_authority=api.certificates.anchors_changed, audit=api.audit,
         )  # fmt: skip
         self.imports = ImportsApi(store=store, api=api)
+        self.manifests = ManifestsApi(store=store, now_ms=api.now_ms)
+        self.labels = LabelsApi(store=store, manifests=self.manifests)
         self.local_access = LocalAccess()
         self.lists = ListsApi(store)
         self.replacements = ReplacementApi(store=store, api=api, now_ms=api.now_ms)

@@ -47,6 +47,7 @@ from cloud_core.storage.gateway_lists import ReadsGatewayLists
 from cloud_core.storage.gateways import ReadsGateways
 from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.storage.keys import ReadsKeys
+from cloud_core.storage.manifests import ReadsManifests
 from cloud_core.storage.overview import ReadsOverview
 from cloud_core.storage.packages import ReadsPackages
 from cloud_core.storage.pending import ReadsPending
@@ -92,6 +93,7 @@ class SqlReadTx(
     ReadsPeople,
     ReadsTenants,
     ReadsBatches,
+    ReadsManifests,
     ReadsAttempts,
     ReadsGatewayLists,
     ReadsAudit,
@@ -201,6 +203,9 @@ class SqlReadTx(
         return device
 
     # -- credentials ------------------------------------------------------------------------------
+
+    def _unsealed(self, sealed: bytes) -> Credentials:
+        return unseal_credentials(self._vault, sealed)
 
     def credentials(self, device_id: int) -> StoredCredentials | None:
         row = self._row(self._s.credentials, device_id=device_id)

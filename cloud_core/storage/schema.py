@@ -503,3 +503,16 @@ pending_request = _numbered(
     Column("until_ms", BigInteger, nullable=False, index=True),  # then it is forgotten
     UniqueConstraint("profile_id", "digest", name="pending_request_digest_unq_key"),
 )
+
+# Beside the batch, which the worker writes as a whole.
+batch_manifest = Table(
+    "batch_manifest",
+    metadata,
+    Column("batch_id", Id, ForeignKey("batch.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("ticket", LargeBinary(16), nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("held_ms", BigInteger, nullable=False),
+    Column("taken_ms", BigInteger),  # None while it is being received
+    sqlite_with_rowid=True,
+)

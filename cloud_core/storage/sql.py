@@ -20,6 +20,7 @@ from cloud_core.storage.documents import decode_document, decode_value, encode_d
 from cloud_core.storage.gateways import WritesGateways
 from cloud_core.storage.interface import NewDevice, NewProfile
 from cloud_core.storage.keys import WritesKeys
+from cloud_core.storage.manifests import WritesManifests
 from cloud_core.storage.packages import WritesPackages
 from cloud_core.storage.pending import WritesPending
 from cloud_core.storage.people import WritesPeople
@@ -52,7 +53,7 @@ def seal_credentials(vault: Vault, credentials: Credentials) -> bytes:
 
 class SqlTx(
     SqlReadTx, WritesTimeSeries, WritesCustomers, WritesCommands, WritesClaims, WritesPackages, WritesGateways,
-    WritesPresence, WritesCertificates, WritesPeople, WritesTenants, WritesBatches, WritesAudit,
+    WritesPresence, WritesCertificates, WritesPeople, WritesTenants, WritesBatches, WritesManifests, WritesAudit,
     WritesKeys, WritesPending,
 ):  # fmt: skip
     """A decision's view of the database, and the batch of samples that goes with it."""

@@ -8,11 +8,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from twisted.internet.defer import succeed
+from twisted.internet.defer import maybeDeferred, succeed
 
 from cloud_core.core import admin, packages
 from cloud_core.core.bulk import imports
 from cloud_core.core.certificates import authority_admin
+from cloud_core.core.labels import labels
 from cloud_core.core.people import users
 from cloud_core.core.people.logins import Operator, Tokens
 from cloud_core.model import DEFAULT_TENANT
@@ -33,6 +34,7 @@ def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         profile_wizard_pages,
     ):  # fmt: skip
         monkeypatch.setattr(module, "deferToThread", lambda work, *args: succeed(work(*args)))
+    monkeypatch.setattr(labels, "deferToThread", lambda work, *args, **named: maybeDeferred(work, *args, **named))
 
 
 class Rest(HttpPeer):

@@ -65,6 +65,8 @@ class Act(Enum):
     """Load files of devices, see what became of them, undo them."""
     READ_AUDIT = auto()
     """See and verify what operators decided."""
+    RELEASE_MANIFESTS = auto()
+    """Let the secrets of an import be shown once more, which somebody has taken."""
     CLAIM = auto()
     """Become the owner of a device by its claim secret."""
     GIVE_BACK = auto()

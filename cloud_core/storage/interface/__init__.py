@@ -36,6 +36,7 @@ from cloud_core.storage.interface.device_lists import ReadDeviceLists
 from cloud_core.storage.interface.gateway_lists import ReadGatewayLists
 from cloud_core.storage.interface.gateways import ReadGateways, WriteGateways
 from cloud_core.storage.interface.keys import ReadKeys, WriteKeys
+from cloud_core.storage.interface.manifests import ReadManifests, WriteManifests
 from cloud_core.storage.interface.overview import ReadOverview
 from cloud_core.storage.interface.packages import ReadPackages, WritePackages
 from cloud_core.storage.interface.pending import ReadPending, WritePending
@@ -106,6 +107,7 @@ class ReadTx(
     ReadPeople,
     ReadTenants,
     ReadBatches,
+    ReadManifests,
     ReadAttempts,
     ReadGatewayLists,
     ReadAudit,
@@ -165,7 +167,7 @@ class ReadTx(
 
 class Tx(
     ReadTx, WriteTimeSeries, WriteCustomers, WriteCommands, WriteClaims, WritePackages, WriteGateways, WritePresence,
-    WriteCertificates, WritePeople, WriteTenants, WriteBatches, WriteAudit, WriteKeys, WritePending,
+    WriteCertificates, WritePeople, WriteTenants, WriteBatches, WriteManifests, WriteAudit, WriteKeys, WritePending,
     Protocol,
 ):  # fmt: skip
     """Everything a decision may do. Constraint violations surface when the batch is replayed."""

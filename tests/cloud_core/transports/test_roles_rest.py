@@ -31,6 +31,7 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
         ("GET", "/api/deviceProfile/<uuid>"), ("GET", "/api/deviceProfiles"), ("GET", "/api/deviceProfileInfos"),
         ("GET", "/api/deviceProfileInfo/default"), ("GET", "/api/deviceProfileInfo/<uuid>"),
         ("GET", "/api/tenant/device"), ("GET", "/api/tenant/devices"),
+        ("POST", "/api/devices/labels.pdf"),
         ("POST", "/api/devices"),  # the search; the list names WRITE_DEVICES too
         ("GET", "/api/provisioning/attempts"), ("GET", "/api/provisioning/attempts/<ref>"),
         ("GET", "/api/customer/<uuid>"), ("GET", "/api/customers"),
@@ -55,7 +56,11 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
         ("GET", f"{TELEMETRY}/DEVICE/<uuid>/values/attributes"),
         ("GET", f"{TELEMETRY}/DEVICE/<uuid>/values/attributes/<scope>"),
     },
-    Act.READ_CREDENTIALS: {("GET", "/api/device/<uuid>/credentials")},
+    Act.READ_CREDENTIALS: {
+        ("GET", "/api/device/<uuid>/credentials"), ("POST", "/api/imports/<uuid>/manifest"),
+        ("POST", "/api/imports/<uuid>/labels.pdf"),
+    },
+    Act.RELEASE_MANIFESTS: {("POST", "/api/imports/<uuid>/manifest/release")},
     Act.WRITE_DEVICES: {
         ("GET", "/api/provisioning/pending"),
         *(("POST", f"/api/provisioning/pending/{word}") for word in ("accept", "reject")),
@@ -70,6 +75,7 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
         ("POST", "/api/device/bulk_import"), ("POST", "/api/imports"), ("GET", "/api/imports"),
         ("GET", "/api/imports/<uuid>"), ("GET", "/api/imports/<uuid>/rows"), ("GET", "/api/imports/<uuid>/errors.csv"),
         ("POST", "/api/imports/<uuid>/apply"), ("POST", "/api/imports/<uuid>/undo"),
+        ("GET", "/api/imports/<uuid>/manifest"), ("GET", "/api/imports/<uuid>/labels.pdf"),
     },
     Act.WRITE_DATA: {
         ("POST", f"{TELEMETRY}/DEVICE/<uuid>/timeseries/<_scope>/<ttl>"),

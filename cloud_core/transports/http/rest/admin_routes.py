@@ -34,6 +34,7 @@ from cloud_core.transports.http.rest.fleet_routes import FleetRoutes
 from cloud_core.transports.http.rest.gateway_routes import GatewayRoutes
 from cloud_core.transports.http.rest.key_routes import KeyRoutes
 from cloud_core.transports.http.rest.login_routes import LoginRoutes
+from cloud_core.transports.http.rest.manifest_routes import ManifestRoutes
 from cloud_core.transports.http.rest.observing_routes import ObservingRoutes
 from cloud_core.transports.http.rest.package_routes import PackageRoutes
 from cloud_core.transports.http.rest.pending_routes import PendingRoutes
@@ -89,6 +90,7 @@ class AdminRoutes(CallSupport):
         self._tenant_routes = TenantRoutes(admin)
         self._docs_routes = DocsRoutes(self)
         self._bulk_routes = BulkRoutes(admin)
+        self._manifest_routes = ManifestRoutes(admin)
         self._observing_routes = observing
         self._audit_routes = AuditRoutes(admin)
         self._key_routes = KeyRoutes(admin)
@@ -190,6 +192,13 @@ class AdminRoutes(CallSupport):
     @app.route("/api/device/bulk_import")
     def bulk_routes(self, request: Request) -> Any:
         return mounted(request, self._bulk_routes)
+
+    @app.route("/api/imports/<_uuid>/manifest")
+    @app.route("/api/imports/<_uuid>/manifest/release")
+    @app.route("/api/imports/<_uuid>/labels.pdf")
+    @app.route("/api/devices/labels.pdf")
+    def manifest_routes(self, request: Request, _uuid: str = "") -> Any:
+        return mounted(request, self._manifest_routes)
 
     @app.route("/api/device/<_uuid>/resetProvisioning")
     @app.route("/api/device/<_uuid>/replace")

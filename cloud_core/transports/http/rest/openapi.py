@@ -17,6 +17,7 @@ from cloud_core.transports.http.rest.schemas import (
     ANSWERS,
     BODIES,
     DESCRIPTIONS,
+    FILES,
     MEDIA_TYPES,
     PARAMETERS,
     SCHEMAS,
@@ -164,6 +165,9 @@ def _responses(method: str, path: str, is_open: bool) -> dict[str, Any]:
     schema = ANSWERS.get((method, _template(path)))
     if schema is not None:
         success["content"] = {"application/json": {"schema": schema}}
+    files = FILES.get((method, _template(path)), ())
+    if files:
+        success["content"] = {kind: {} for kind in files}
     failure = {"description": "Refused; the message says why and how to mend it."}
     found: dict[str, Any] = {"200": success, "4XX": failure, "5XX": {"description": "Try again later."}}
     if not is_open:

@@ -85,6 +85,11 @@ SCHEMAS: dict[str, Schema] = {
         ("method",), method=_TEXT, params={}, timeout=_NUMBER, persistent=_FLAG, retries=_NUMBER,
     ),
     "Values": {"type": "object", "additionalProperties": {}},
+    "ManifestState": _object(
+        ("importId", "devices", "taken"), importId={"type": "string", "format": "uuid"}, devices=_NUMBER, taken=_FLAG,
+        takenBy=_MAYBE_TEXT, takenTime=_MAYBE_NUMBER, takenAs={"enum": ["manifest", "labels", None]},
+        heldBy=_MAYBE_TEXT,
+    ),
 }  # fmt: skip
 _relation_from = SCHEMAS["Relation"]["properties"]
 _relation_from["from"] = _ENTITY
@@ -100,7 +105,14 @@ PARAMETERS: dict[str, Schema] = {
     "uniquifyStrategy": {"enum": ["RANDOM", "INCREMENTAL"]},
     **dict.fromkeys(("startTs", "endTs", "interval", "limit"), _NUMBER),
     **dict.fromkeys(("active", "activeOnly", "useStrictDataTypes", "deleteAllDataForKeys", "deleteLatest"), _FLAG),
-    "rewriteLatestIfDeleted": _FLAG,
+    **dict.fromkeys(("rewriteLatestIfDeleted", "secret", "shortId"), _FLAG),
+    "sheet": {
+        "anyOf": [{"enum": ["a4-24", "a4-21", "letter-30"]}, {"type": "string", "pattern": "^roll-[0-9.]+x[0-9.]+$"}]
+    },
+    "code": {"enum": ["qr", "datamatrix"]},
+    "content": {"enum": ["name", "provisioning"]},
+    **{name: {"type": "integer", "minimum": 1} for name in ("start", "from")},
+    "to": {"type": "integer", "minimum": 0},
 }
 
 _TELEMETRY = "/api/plugins/telemetry/DEVICE/{uuid}"
@@ -121,6 +133,9 @@ BODIES: dict[tuple[str, str], Schema] = {
     ("POST", "/api/relation"): _named("Relation"),
     ("POST", "/api/v2/relation"): _named("Relation"),
     ("POST", "/api/customer/device/{name}/claim"): _object(secretKey=_TEXT),
+    ("POST", "/api/devices/labels.pdf"): _object(
+        ("deviceIds",), deviceIds=_array({"type": "string", "format": "uuid"})
+    ),
     ("POST", "/api/devices/attributes/{scope}"): _object(
         ("deviceIds", "values"), deviceIds=_array({"type": "string", "format": "uuid"}), values=_named("Values")
     ),
@@ -209,6 +224,18 @@ ANSWERS: dict[tuple[str, str], Schema] = {
         ("GET", f"{_TELEMETRY}/keys/{kind}"): _array(_TEXT)
         for kind in ("timeseries", "attributes", "attributes/{scope}")
     },
+}
+
+ANSWERS |= {
+    ("GET", "/api/imports/{uuid}/manifest"): _named("ManifestState"),
+    ("POST", "/api/imports/{uuid}/manifest/release"): _named("ManifestState"),
+}
+
+# Answers that are files, by their media types.
+FILES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("POST", "/api/imports/{uuid}/manifest"): ("text/csv", "application/x-ndjson"),
+    **dict.fromkeys(((method, "/api/imports/{uuid}/labels.pdf") for method in ("GET", "POST")), ("application/pdf",)),
+    ("POST", "/api/devices/labels.pdf"): ("application/pdf",),
 }
 
 WITHOUT_LOGIN = {
