@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from cloud_core.config import Config
+from cloud_core.console.audit import audit
 from cloud_core.console.backup import backup
 from cloud_core.console.ca import ca, certificates
 from cloud_core.console.calls import dry_run, fail
@@ -21,8 +22,10 @@ from cloud_core.console.config import config
 from cloud_core.console.doctor import doctor
 from cloud_core.console.exits import EXIT_START, EXIT_WRONG, TABLE
 from cloud_core.console.gateways import gateway
+from cloud_core.console.keys import keys, rotate_secret
 from cloud_core.console.options import configuration, server_options
 from cloud_core.console.output import show_json
+from cloud_core.console.pending import accept, pending, reject
 from cloud_core.console.users import user
 
 
@@ -95,7 +98,8 @@ def migrate(dry_run: bool, as_json: bool, **options: Any) -> None:
 @click.option("--coaps-port", type=int, help="CoAP over DTLS (UDP), likewise.")
 def demo(once: bool, **ports: int | None) -> None:
     """Show the main job: devices provision themselves over MQTT, HTTP, CoAP and by certificate, and send telemetry."""
-    from cloud_core.demo import DemoFailed, run_demo
+    from cloud_core.demo.clients import DemoFailed
+    from cloud_core.demo.tour import run_demo
     from cloud_core.rest_client import RestError
 
     try:
@@ -160,9 +164,13 @@ def _raise_file_limit() -> None:
 
 
 for command in (
-    login, profile, device, provisioning, gateway, user, ca, certificates, config, doctor, backup, completion,
+    login, profile, device, provisioning, gateway, user, ca, certificates, audit, config, doctor, backup, completion,
 ):  # fmt: skip
     main.add_command(command)
+for command in (keys, rotate_secret):
+    profile.add_command(command)
+for command in (pending, accept, reject):
+    provisioning.add_command(command)
 
 if __name__ == "__main__":
     main()

@@ -18,6 +18,10 @@ import msgspec
 ENVIRONMENT_PREFIX = "CLOUD_CORE__"
 _PORTS = ("port", "tls_port", "dtls_port")
 _URL = re.compile(r"(https?://[!-~]{1,500})?")
+# As SQLAlchemy takes it apart: a password may hold all but @.
+_DATABASE = re.compile(
+    r"sqlite://.*|postgresql\+psycopg://([^:/]*(:[^@]*)?@)?(\[[^/?]+\]|[^/:?]+)?(:[0-9]*)?(/[^?]*)?(\?.*)?", re.DOTALL
+)
 _RATE = re.compile(r"[1-9][0-9]{0,8}:[1-9][0-9]{0,8}(,[1-9][0-9]{0,8}:[1-9][0-9]{0,8}){0,9}")
 
 
@@ -75,6 +79,11 @@ class Provisioning(Section, frozen=True, kw_only=True):
     max_devices_per_tenant: int = 0  # 0: without limit
     keep_attempts: int = 100_000
     keep_attempts_days: int = 30
+
+
+class Audit(Section, frozen=True, kw_only=True):
+    keep_entries: int = 1_000_000  # 0: all
+    keep_days: int = 730  # 0: for ever
 
 
 class Claims(Section, frozen=True, kw_only=True):
@@ -180,6 +189,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ca: Ca = msgspec.field(default_factory=Ca)
     database: Database = msgspec.field(default_factory=Database)
     provisioning: Provisioning = msgspec.field(default_factory=Provisioning)
+    audit: Audit = msgspec.field(default_factory=Audit)
     claims: Claims = msgspec.field(default_factory=Claims)
     packages: Packages = msgspec.field(default_factory=Packages)
     gateway: Gateway = msgspec.field(default_factory=Gateway)
@@ -197,7 +207,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 SECTIONS: dict[str, type[Section]] = {
     "http": Http, "mqtt": Mqtt, "coap": Coap, "tls": Tls, "ca": Ca, "database": Database,
-    "provisioning": Provisioning, "claims": Claims, "packages": Packages, "gateway": Gateway, "telemetry": Telemetry,
+    "provisioning": Provisioning, "audit": Audit, "claims": Claims, "packages": Packages, "gateway": Gateway,
+    "telemetry": Telemetry,
     "rpc": Rpc, "presence": Presence, "rates": Rates, "limits": Limits, "admin": Admin, "log": Log,
     "metrics": Metrics, "tracing": Tracing, "cluster": Cluster,
 }  # fmt: skip
@@ -300,6 +311,11 @@ def _check_range(section: str, key: str, value: object, problems: list[str]) -> 
         problems.append(f"[tracing] endpoint: '{value}' is no address; write http://host:4318/v1/traces.")
     elif section == "tracing" and isinstance(value, float) and value > 1:
         problems.append(f"[tracing] {key}: {value} is no share; use 0 to 1.")
+    elif (section, key) == ("database", "url") and isinstance(value, str) and value and not _DATABASE.fullmatch(value):
+        problems.append(
+            "[database] url: is no address of a database; write postgresql+psycopg://user:password@host:5432/name,"
+            " or leave it out for SQLite in the data directory."
+        )
     elif section == "cluster" and key == "workers" and value != 1:
         problems.append("[cluster] workers: this release runs one process; leave it at 1.")
 

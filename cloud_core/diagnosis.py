@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,38 +26,13 @@ from cloud_core.storage.inspection import inspect, sqlite_path
 from cloud_core.storage.migrations import NEWEST
 from cloud_core.storage.vault import Vault
 from cloud_core.transports.tls import ServerTls, TlsFailed
+from shared.findings import Finding, good, hint, wrong
 
+CONFIGURED = ("admin-configured", "system-admin-configured")
 LOW_BYTES, FULL_BYTES = 1 << 30, 100 << 20
 FEW_FILES = 8_192
 SKEW_MS = 5_000
 SLOW_S = 1.0
-
-
-class Verdict(StrEnum):
-    GOOD = "ok"
-    HINT = "hint"  # worth knowing; the core works
-    WRONG = "wrong"
-
-
-class Finding(NamedTuple):
-    """`fix` is empty where nothing is to be mended."""
-
-    topic: str
-    verdict: Verdict
-    text: str
-    fix: str = ""
-
-
-def good(topic: str, text: str) -> Finding:
-    return Finding(topic, Verdict.GOOD, text)
-
-
-def hint(topic: str, text: str, fix: str = "") -> Finding:
-    return Finding(topic, Verdict.HINT, text, fix)
-
-
-def wrong(topic: str, text: str, fix: str) -> Finding:
-    return Finding(topic, Verdict.WRONG, text, fix)
 
 
 def examined(config: Config) -> Iterator[Finding]:
@@ -92,7 +66,7 @@ def data_directory(data_dir: Path) -> Finding:
     exposed = sorted(
         one.name
         for one in data_dir.iterdir()
-        if one.name in ("master.key", "admin-password", local_token.FILE) and one.stat().st_mode & 0o077
+        if one.name in ("master.key", "admin-password", local_token.FILE, *CONFIGURED) and one.stat().st_mode & 0o077
     )
     if exposed:
         files = " ".join(str(data_dir / name) for name in exposed)

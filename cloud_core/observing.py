@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,10 +29,11 @@ class Observing:
     def __init__(
         self, *, api: DeviceApi, store: SqlStore, mqtt: MqttService, http: HttpService, coap: CoapService,
         tls: TlsService | None,
-        server_certificates: Callable[[], list[tuple[str, int]]],
+        server_certificates: Callable[[], list[tuple[str, int]]], data_dir: str,
     ) -> None:  # fmt: skip
         self._api, self._store, self._mqtt, self._http, self._coap, self._tls = api, store, mqtt, http, coap, tls
         self._server_certificates = server_certificates
+        self._data_dir = data_dir
         self._ends: dict[expiry.Kind, int] = {}  # kind -> ms since the epoch
         self._ends_at_s = float("-inf")
         api.metrics.sources += [
@@ -77,7 +79,17 @@ class Observing:
 
     def state(self) -> list[Family]:
         is_ready = not self._api.health.reasons()
-        return [gauge("ready", "1 while the core serves.", one(int(is_ready)))]
+        return [gauge("ready", "1 while the core serves.", one(int(is_ready))), *self._disk()]
+
+    def _disk(self) -> list[Family]:
+        try:
+            usage = shutil.disk_usage(self._data_dir)
+        except OSError:
+            return []
+        return [
+            gauge("disk_free_bytes", "Left on the disk of the data directory.", one(usage.free)),
+            gauge("disk_bytes", "Size of that disk.", one(usage.total)),
+        ]
 
     def _found(self, outcome: Any) -> None:  # Any: dict, or a refusal of the store, after which the next scrape asks
         if isinstance(outcome, dict):

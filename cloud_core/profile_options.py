@@ -76,6 +76,11 @@ def options_of(document: Mapping[str, Any]) -> ProfileOptions:
     )
 
 
+def has_protobuf_payloads(document: Mapping[str, Any]) -> bool:
+    """Whether devices of the profile speak protobuf on the topics that leave it open. Compiles nothing."""
+    return settings_of(document) is not None
+
+
 def _codecs(document: Mapping[str, Any]) -> dict[str, Codec]:
     settings = settings_of(document)
     if settings is None:

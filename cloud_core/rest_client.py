@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import requests
 
 TIMEOUT_S = 15.0
 UPLOAD_TIMEOUT_S = 300.0
+_PIECE_BYTES = 65_536
 API_KEY_PREFIX = "muster_"
 
 
@@ -52,10 +54,27 @@ class RestClient:
         given = {"Content-Type": kind, **headers}
         return self._call("POST", path, data=content, headers=given, params=query, timeout=UPLOAD_TIMEOUT_S)
 
+    def download(self, method: str, path: str, write: Callable[[bytes], Any], body: Any = None, **query: Any) -> None:
+        """Hands an answer over as it comes; making it may take as long as a file takes."""
+        response = self._response(method, path, json=body, params=query, timeout=UPLOAD_TIMEOUT_S, stream=True)
+        with response:
+            try:
+                for piece in response.iter_content(_PIECE_BYTES):
+                    write(piece)
+            except requests.RequestException as error:
+                raise RestError(f"The answer of {self.url} has broken off; ask again.") from error
+
     def delete(self, path: str, **query: Any) -> Any:
         return self._call("DELETE", path, params=query)
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        response = self._response(method, path, **arguments)
+        if not response.content:
+            return None
+        return response.json() if "json" in response.headers.get("Content-Type", "json") else response.text
+
+    def _response(self, method: str, path: str, **arguments: Any) -> requests.Response:
+        """Raises: RestError, also for what is refused."""
         try:
             response = self._session.request(method, self.url + path, **{"timeout": TIMEOUT_S, **arguments})
         except requests.exceptions.SSLError as error:
@@ -71,9 +90,7 @@ class RestClient:
             raise RestError(f"The CA's file cannot be used: {error}") from error
         if response.status_code >= 400:
             raise RestError(_message_of(response), response.status_code)
-        if not response.content:
-            return None
-        return response.json() if "json" in response.headers.get("Content-Type", "json") else response.text
+        return response
 
 
 def _message_of(response: requests.Response) -> str:

@@ -13,13 +13,16 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from cloud_core import local_token
+from cloud_core.config import Audit as AuditSection
 from cloud_core.config import Config, Gateway, Rpc
+from cloud_core.configured_passwords import ConfiguredPassword
 from cloud_core.core import health
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi, Options
 from cloud_core.core.certificates.revocation import RevocationChecker
 from cloud_core.core.gateways import GatewayOptions
 from cloud_core.core.limits import AttemptRations, FailedAttempts, Ration
+from cloud_core.core.people import audit
 from cloud_core.core.people.access import POLL_S
 from cloud_core.core.presence import CHECK_S
 from cloud_core.core.provisioning import Policy
@@ -34,6 +37,7 @@ from cloud_core.storage.vault import Vault
 from cloud_core.tls_service import TlsService, server_tls
 from cloud_core.tracing import Tracing, TracingFailed
 from cloud_core.transports.coap.service import CoapService
+from cloud_core.transports.endpoints import COAP, COAPS, HTTP, MQTT, Endpoints
 from cloud_core.transports.handshakes import Handshakes
 from cloud_core.transports.http.service import HttpService
 from cloud_core.transports.http.status_fetcher import StatusFetcher
@@ -47,6 +51,7 @@ from shared.mqtt.connection import Limits as MqttLimits
 
 log = Logger()
 MAINTENANCE_S = 60.0
+BEAT_S = 15.0  # of live events
 DAY_MS = 86_400_000
 PACKET_OVERHEAD_BYTES = 2_048  # topic, properties and header beside the payload
 DEFAULT_ADMIN = "admin@localhost"
@@ -178,6 +183,7 @@ class Program:
                 max_overrun_s=config.mqtt.disconnect_after_s_above_rate,
             ),
         )
+        self._endpoints = Endpoints(config.ca.public_url)
         self._http = HttpService(
             api=self._api,
             admin=self._admin,
@@ -185,6 +191,7 @@ class Program:
             is_fast_path_on=config.http.fast_path,
             request_timeout_s=limits.request_timeout_s,
             metrics_token=config.metrics.token,
+            endpoints=self._endpoints,
         )
         self._tls = open_tls(config, reactor)
         self._admin.authorities.server_certificates = self._server_certificates
@@ -198,7 +205,7 @@ class Program:
         )
         self._observing = Observing(
             api=self._api, store=self._store, mqtt=self._mqtt, http=self._http, coap=self._coap, tls=self._tls,
-            server_certificates=self._server_certificates,
+            server_certificates=self._server_certificates, data_dir=config.data_dir,
         )  # fmt: skip
         self._tracing = open_tracing(config)
         if self._tracing is not None:
@@ -211,10 +218,13 @@ class Program:
         self._maintenance = LoopingCall(self._maintain)
         self._gateway_report = LoopingCall(self._api.gateways.report)
         self._presence_flush = LoopingCall(self._api.presence.flush)
+        self._event_beat = LoopingCall(self._api.events.beat)
+        self._adoption_flush = LoopingCall(self._api.adoption.flush)
         self._presence_check = LoopingCall(self._api.presence.check)
         self._access_poll = LoopingCall(self._admin.access.poll)
         self._repeated = (
-            self._maintenance, self._gateway_report, self._presence_flush, self._presence_check, self._access_poll,
+            self._maintenance, self._gateway_report, self._presence_flush, self._adoption_flush, self._event_beat,
+            self._presence_check, self._access_poll,
         )  # fmt: skip
         for repeated in self._repeated:
             repeated.clock = reactor
@@ -244,6 +254,8 @@ class Program:
         self._maintenance.start(MAINTENANCE_S, now=False)
         self._gateway_report.start(self._config.gateway.report_s, now=False)
         self._presence_flush.start(self._config.presence.flush_s, now=False)
+        self._event_beat.start(BEAT_S, now=False)
+        self._adoption_flush.start(self._config.presence.flush_s, now=False)
         self._presence_check.start(CHECK_S, now=False)
         self._access_poll.start(POLL_S, now=False)
         return line
@@ -256,10 +268,14 @@ class Program:
         self._local_url = local_token.url_on_loopback(http_bind, http.getHost().port)
         mqtt = listen_tcp(self._reactor, config.mqtt.port, self._mqtt, mqtt_bind, name="mqtt")
         self._ports.append(mqtt)
+        self._endpoints.opened(HTTP, http_bind, http.getHost().port)
+        self._endpoints.opened(MQTT, mqtt_bind, mqtt.getHost().port)
         secure = await self._listen_secure(http_bind, mqtt_bind)
         coap_port = await self._coap.start_deferred()
         coap_bind = config.coap.bind or http_bind
+        self._endpoints.opened(COAP, coap_bind, coap_port)
         if self._coap.dtls_port is not None:
+            self._endpoints.opened(COAPS, coap_bind, self._coap.dtls_port)
             secure += f" coaps={coap_bind}:{self._coap.dtls_port}"
         return (
             f"ready http={http_bind}:{http.getHost().port} mqtt={mqtt_bind}:{mqtt.getHost().port}"
@@ -279,6 +295,7 @@ class Program:
         ):
             opened = listen_tcp(self._reactor, port, self._tls.factory(wrapped, name=name), bind, name=name)
             self._ports.append(opened)
+            self._endpoints.opened(name, bind, opened.getHost().port)
             listening += f" {name}={bind}:{opened.getHost().port}"
         return listening
 
@@ -300,7 +317,13 @@ class Program:
         admin = self._config.admin
         username = admin.username or DEFAULT_ADMIN
         password = admin.password or new_secret()
-        was_made = await self._admin.ensure_admin(username, password, is_password_given=bool(admin.password))
+        given = ConfiguredPassword(Path(self._config.data_dir) / "admin-configured", username, password)
+        is_anew = bool(admin.password) and not await deferToThread(given.is_known)
+        was_made = await self._admin.ensure_admin(
+            username, password, is_password_given=bool(admin.password), is_password_anew=is_anew
+        )
+        if is_anew:
+            await deferToThread(given.keep)
         if was_made and not admin.password:
             file = Path(self._config.data_dir) / "admin-password"
             write_private(file, f"{username}\n{password}\n".encode())
@@ -309,7 +332,14 @@ class Program:
     async def _system_administrator(self) -> None:
         admin = self._config.admin
         if admin.system_username:
-            await self._admin.ensure_system_admin(admin.system_username, admin.system_password)
+            file = Path(self._config.data_dir) / "system-admin-configured"
+            given = ConfiguredPassword(file, admin.system_username, admin.system_password)
+            is_anew = not await deferToThread(given.is_known)
+            await self._admin.ensure_system_admin(
+                admin.system_username, admin.system_password, is_password_anew=is_anew
+            )
+            if is_anew:
+                await deferToThread(given.keep)
 
     async def _open_local_access(self) -> None:
         """Lets in who may read the data directory (`core.local_access`)."""
@@ -345,11 +375,13 @@ class Program:
         while self._mqtt.has_work_pending and self._reactor.seconds() < deadline_s:
             await deferLater(self._reactor, 0.05)
         self._mqtt.close_sessions()
+        self._api.events.stop()
         self._http.stop()
         await self._coap.stop_deferred()
         await self._webhooks.stop()
         await self._status_fetcher.stop()
         self._api.presence.stop()
+        self._api.adoption.flush()
         self._store.close()
         if self._tracing is not None:
             await deferToThread(self._tracing.stop)
@@ -367,6 +399,8 @@ class Program:
         self._admin.authorities.warn_of_expiry()
         self._admin.access.maintain()
         self._admin.imports.maintain()
+        self._admin.approvals.maintain()
+        self._store.submit(audit.trim, _kept(self._config.audit, now_ms), _maintained)
         if telemetry.retention_days:
             self._store.submit(_drop_history, (now_ms - telemetry.retention_days * DAY_MS,), _maintained)
 
@@ -386,6 +420,11 @@ def _gateway_options(section: Gateway) -> GatewayOptions:
         adopts_foreign_devices=section.adopts_foreign_devices, tombstone_s=section.tombstone_s,
         late_type_s=section.late_type_s, max_sub_devices=section.max_sub_devices,
     )  # fmt: skip
+
+
+def _kept(section: AuditSection, now_ms: int) -> tuple[int, int]:
+    """How many entries, and from when."""
+    return section.keep_entries or 2**62, now_ms - section.keep_days * DAY_MS if section.keep_days else 0
 
 
 def _trim_log(tx: Tx, keep: int, before_ms: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from shared.errors import MalformedRequest
-from shared.json_bodies import MAX_BODY_BYTES, check_size, decode_json
+from shared.json_bodies import MAX_BODY_BYTES, check_size, decode_json, decode_object
 from shared.lenient_json import NumberText
 from shared.messages import (
     DEFAULT_CLAIM_MS,
@@ -22,18 +22,10 @@ from shared.messages import (
     RpcCommand,
     RpcRequest,
 )
-from shared.values import MAX_INT64, encodable, typed_number, typed_text, value_to_json
+from shared.values import MAX_INT64, encodable, typed_member, value_to_json
 
 MAX_METHOD_CHARS = 255
 _encode = msgspec.json.Encoder().encode
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    check_size(body, MAX_BODY_BYTES)
-    document = decode_json(body)
-    if type(document) is not dict:
-        raise MalformedRequest("$ must be an object.")
-    return document
 
 
 # --- attributes ----------------------------------------------------------------------------------
@@ -52,7 +44,7 @@ def key_list(value: object, name: str) -> tuple[str, ...] | None:
 
 def parse_attributes_request(body: bytes) -> AttributesRequest:
     """`{"clientKeys": "a,b", "sharedKeys": "c"}`; `{}` asks for everything. Raises: MalformedRequest."""
-    document = _object(body)
+    document = decode_object(body)
     return AttributesRequest(
         client_keys=key_list(document.get("clientKeys"), "clientKeys"),
         shared_keys=key_list(document.get("sharedKeys"), "sharedKeys"),
@@ -98,7 +90,7 @@ def render_command(command: RpcCommand, *, with_id: bool) -> bytes:
 
 def parse_call(body: bytes) -> RpcRequest:
     """A device calls `{"method": "m", "params": …}`. Raises: MalformedRequest."""
-    document = _object(body)
+    document = decode_object(body)
     method = document.get("method")
     if not isinstance(method, str) or not 0 < len(method) <= MAX_METHOD_CHARS:
         raise MalformedRequest(f"$.method must be a string of 1 to {MAX_METHOD_CHARS} characters.")
@@ -139,11 +131,7 @@ def claim_of(document: object, path: str = "$") -> ClaimRequest:
     secret = document.get("secretKey")
     if secret is not None and not isinstance(secret, str):
         secret = secret.text if isinstance(secret, NumberText) else str(secret)
-    duration = document.get("durationMs")
-    if isinstance(duration, NumberText):
-        duration = typed_number(duration.text)
-    elif isinstance(duration, str):
-        duration = typed_text(duration)
+    duration = typed_member(document.get("durationMs"))
     if duration is not None and (isinstance(duration, bool) or not isinstance(duration, int | float)):
         raise MalformedRequest(f"{path}.durationMs must be a number of milliseconds.")
     is_given = duration is not None and 0 < duration <= MAX_INT64

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     RATE_LIMITED = "RATE_LIMITED"
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
     NO_CERTIFICATE_AUTHORITY = "NO_CERTIFICATE_AUTHORITY"
+    APPROVAL_PENDING = "APPROVAL_PENDING"
     UNTRUSTED_CERTIFICATE = "UNTRUSTED_CERTIFICATE"
     UNAVAILABLE = "UNAVAILABLE"
     # Never the outcome of a provision request; used on the other device and admin operations.
@@ -262,6 +263,13 @@ class NoAuthority(ProvisionRefused):
 
     reason = Reason.NO_CERTIFICATE_AUTHORITY
     seed_text = "No certificate authority"
+
+
+class ApprovalPending(ProvisionRefused):
+    """The request is right and waits for an operator; the same request may be asked again later."""
+
+    reason = Reason.APPROVAL_PENDING
+    seed_text = "Waiting for approval"
 
 
 def leaf_classes(root: type[PlatformError] = PlatformError) -> set[type[PlatformError]]:

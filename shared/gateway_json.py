@@ -16,7 +16,7 @@ import msgspec
 
 from shared.device_json import change_to_json, claim_of, command_to_json, json_of, key_list
 from shared.errors import MalformedRequest, PlatformError, RequestTooLarge
-from shared.json_bodies import MAX_BODY_BYTES, check_size, decode_json
+from shared.json_bodies import decode_object
 from shared.lenient_json import NumberText
 from shared.messages import (
     Attributes,
@@ -29,7 +29,15 @@ from shared.messages import (
     Sample,
 )
 from shared.telemetry_json import MAX_VALUES, sample_of
-from shared.values import MAX_INT64, MIN_INT64, BadKeySink, typed_number, typed_text, typed_values, value_to_json
+from shared.values import (
+    MAX_INT64,
+    MIN_INT64,
+    BadKeySink,
+    milliseconds,
+    typed_member,
+    typed_values,
+    value_to_json,
+)
 
 T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
@@ -74,14 +82,6 @@ class GatewayReply:
 # --- one device ----------------------------------------------------------------------------------
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    check_size(body, MAX_BODY_BYTES)
-    document = decode_json(body)
-    if type(document) is not dict:
-        raise MalformedRequest("$ must be an object.")
-    return document
-
-
 def _device(document: dict[str, Any]) -> str:
     device = document.get("device")
     if isinstance(device, NumberText):
@@ -94,11 +94,7 @@ def _device(document: dict[str, Any]) -> str:
 
 
 def _id(document: dict[str, Any]) -> int:
-    number = document.get("id")
-    if isinstance(number, NumberText):
-        number = typed_number(number.text)
-    elif isinstance(number, str):
-        number = typed_text(number)
+    number = typed_member(document.get("id"))
     if type(number) is not int or not MIN_INT64 <= number <= MAX_INT64:
         raise MalformedRequest("$.id must be an integer.")
     return number
@@ -106,7 +102,7 @@ def _id(document: dict[str, Any]) -> int:
 
 def parse_connect(body: bytes) -> GatewayConnect:
     """`{"device": "Device A", "type": "thermostat"}`. Raises: MalformedRequest, RequestTooLarge."""
-    document = _object(body)
+    document = decode_object(body)
     kind = document.get("type")
     if kind is not None and not isinstance(kind, str):
         raise MalformedRequest("$.type must be the name of a device profile.")
@@ -115,12 +111,12 @@ def parse_connect(body: bytes) -> GatewayConnect:
 
 def parse_disconnect(body: bytes) -> str:
     """The name in `{"device": "Device A"}`. Raises: MalformedRequest, RequestTooLarge."""
-    return _device(_object(body))
+    return _device(decode_object(body))
 
 
 def parse_reply(body: bytes) -> GatewayReply:
     """`{"device": "Device A", "id": 7, "data": …}`; `data` may be any JSON. Raises: MalformedRequest."""
-    document = _object(body)
+    document = decode_object(body)
     if "data" not in document:
         raise MalformedRequest("$.data must be there: the device's reply, any JSON.")
     return GatewayReply(device=_device(document), number=_id(document), value=document["data"])
@@ -131,7 +127,7 @@ def parse_attributes_request(body: bytes) -> GatewayAttributesRequest:
 
     Also the documented form `{"id", "device", "client": ["a"], "shared": ["b"]}`. Raises: MalformedRequest.
     """
-    document = _object(body)
+    document = decode_object(body)
     device, number = _device(document), _id(document)
     client = _flag(document.get("client"))
     if client is None:
@@ -176,7 +172,7 @@ def parse_telemetry(body: bytes, *, received_ms: int, on_bad_key: BadKeySink | N
 
     Raises: MalformedRequest when no device is left; RequestTooLarge.
     """
-    document = _object(body)
+    document = decode_object(body)
     message = GatewayTelemetry()
     count = 0
     for device, value in document.items():
@@ -222,20 +218,10 @@ def _samples(
 def _latency(metadata: object, received_ms: int) -> tuple[str, int, int]:
     if type(metadata) is dict:
         connector, read, published = (metadata.get(name) for name in ("connector", "receivedTs", "publishedTs"))
-        read_ms, published_ms = _milliseconds(read), _milliseconds(published)
+        read_ms, published_ms = milliseconds(read), milliseconds(published)
         if isinstance(connector, str) and connector and read_ms is not None and published_ms is not None:
             return connector, published_ms - read_ms, received_ms - published_ms
     raise MalformedRequest("metadata must be an object with connector, receivedTs and publishedTs.")
-
-
-def _milliseconds(value: object) -> int | None:
-    if isinstance(value, NumberText):
-        value = typed_number(value.text)
-    elif isinstance(value, str):
-        value = typed_text(value)
-    if isinstance(value, float) and MIN_INT64 <= value < MAX_INT64:
-        value = int(value)
-    return value if type(value) is int and MIN_INT64 <= value <= MAX_INT64 else None
 
 
 def parse_attributes(body: bytes, *, on_bad_key: BadKeySink | None = None) -> ByDevice[Attributes]:
@@ -258,7 +244,7 @@ def parse_claims(body: bytes) -> ByDevice[ClaimRequest]:
 
 def _objects(body: bytes, read: Callable[[dict[str, Any]], T]) -> ByDevice[T]:
     message: ByDevice[T] = ByDevice()
-    for device, value in _object(body).items():
+    for device, value in decode_object(body).items():
         if type(value) is not dict:
             message.skipped += 1
             continue

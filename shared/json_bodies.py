@@ -49,3 +49,12 @@ def decode_json(body: bytes) -> Any:  # Any: decoded JSON
         return _decode_strictly(body)
     except STRICT_FAULTS:
         return decode_leniently(body)
+
+
+def decode_object(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:  # Any: decoded JSON
+    """Raises: MalformedRequest, RequestTooLarge."""
+    check_size(body, max_bytes)
+    document = decode_json(body)
+    if type(document) is not dict:
+        raise MalformedRequest("$ must be an object.")
+    return document

@@ -8,15 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from shared.errors import MalformedRequest, RequestTooLarge
-from shared.json_bodies import MAX_BODY_BYTES, check_size, decode_json
-from shared.lenient_json import NumberText
+from shared.json_bodies import MAX_BODY_BYTES, check_size, decode_json, decode_object
 from shared.messages import Sample, Value
 from shared.values import (
     MAX_INT64,
     MIN_INT64,
     BadKeySink,
-    typed_number,
-    typed_text,
+    milliseconds,
     typed_values,
 )
 
@@ -69,10 +67,7 @@ def parse_attributes(
     Raises: MalformedRequest, RequestTooLarge.
     Source: wire-contract.md section 7.2.
     """
-    check_size(body, max_bytes)
-    document = decode_json(body)
-    if type(document) is not dict:
-        raise MalformedRequest("$ must be an object.")
+    document = decode_object(body, max_bytes)
     attributes = typed_values(document, on_bad_key)
     _check_count(len(attributes), max_values)
     return attributes
@@ -111,13 +106,7 @@ def sample_of(members: dict[str, Any], received_ms: int, path: str, on_bad_key: 
 
 
 def _timestamp(value: object, path: str) -> int:
-    """Milliseconds from any number or numeric text; a fraction is cut off."""
-    if isinstance(value, NumberText):
-        value = typed_number(value.text)
-    elif isinstance(value, str):
-        value = typed_text(value)
-    if isinstance(value, float) and MIN_INT64 <= value < MAX_INT64:
-        value = int(value)
-    if type(value) is not int or not MIN_INT64 <= value <= MAX_INT64:
+    ts_ms = milliseconds(value)
+    if ts_ms is None:
         raise MalformedRequest(f"{path}.ts must be a number of milliseconds within 64 bits.")
-    return value
+    return ts_ms

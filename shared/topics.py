@@ -1,15 +1,15 @@
-"""What a topic or path asks for: MQTT topics and filters, HTTP and CoAP paths, in one table each.
+"""What a topic asks for: MQTT topics and filters, in one table each.
 
 Pure look-ups. Who may do what is `permissions`' business, what a body holds is `payloads`'; which codec a
 flavour of topic has, the device profile decides.
 
-Source: wire-contract.md sections 2.5, 2.7, 3.1 and 4.1.
+Source: wire-contract.md sections 2.5 and 2.7.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -18,6 +18,7 @@ from shared.errors import MalformedRequest
 from shared.messages import PackageKind
 from shared.mqtt.filters import is_valid_filter, matches
 from shared.operations import Operation
+from shared.values import int32
 
 PROVISION_RESPONSE_TOPIC = "/provision/response"
 PROVISION_RESPONSE_TOPIC_WITHOUT_SLASH = "provision/response"
@@ -29,19 +30,9 @@ PROVISION_RESPONSE_TOPICS = (
     "/provision",
 )
 
-_INTEGER = re.compile(r"-?[0-9]{1,10}")
-_MIN_INT32 = -(2**31)
-_MAX_INT32 = 2**31 - 1
-
-
-def _integer(text: str, what: str) -> int:
-    if _INTEGER.fullmatch(text) and _MIN_INT32 <= int(text) <= _MAX_INT32:
-        return int(text)
-    raise MalformedRequest(f"{what} must be a 32-bit integer.")
-
 
 def _natural(text: str, what: str) -> int:
-    number = _integer(text, what)
+    number = int32(text, what)
     if number < 0:
         raise MalformedRequest(f"{what} must not be negative.")
     return number
@@ -181,7 +172,7 @@ def _parse_parameters(topic: str) -> DeviceTopic | None:
     prefix, _, last = topic.rpartition("/")
     found = _PUBLISH_WITH_ID.get(prefix)
     if found is not None:
-        return DeviceTopic(*found, request_id=_integer(last, "The id at the end of the topic"))
+        return DeviceTopic(*found, request_id=int32(last, "The id at the end of the topic"))
     match topic.split("/"):
         case ["v2", name, "request", request_id, "chunk", chunk] if name in _PACKAGES:
             return DeviceTopic(
@@ -313,101 +304,3 @@ def provision_response_topic(request_topic: str, subscribed: Collection[str] = (
     if not subscribed or wanted in subscribed:
         return wanted
     return next((one for one in PROVISION_RESPONSE_TOPICS if one in subscribed), wanted)
-
-
-# --- HTTP and CoAP -------------------------------------------------------------------------------
-
-
-class Feature(Enum):
-    """The last word of a device path; the value is its lower-case form."""
-
-    PROVISION = "provision"
-    """Present a provision key and secret."""
-    TELEMETRY = "telemetry"
-    """Post time-series samples."""
-    ATTRIBUTES = "attributes"
-    """Post client-scope attributes, get or observe attributes."""
-    ATTRIBUTE_UPDATES = "attributes/updates"
-    """Wait for a change of shared attributes (HTTP only)."""
-    RPC = "rpc"
-    """Wait for a command, answer one by its id, or call the server."""
-    CLAIM = "claim"
-    """Offer the device to whoever shows its claim secret."""
-    FIRMWARE = "firmware"
-    """Get the assigned firmware."""
-    SOFTWARE = "software"
-    """Get the assigned software."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DevicePath:
-    """A device path taken apart.
-
-    `token` is None where the path holds none: for PROVISION, and for sessions that are authenticated
-    by certificate. `request_id` is the id of `rpc/{id}`.
-    """
-
-    feature: Feature
-    token: str | None = None
-    request_id: int | None = None
-
-
-_FEATURES = {feature.value: feature for feature in Feature if "/" not in feature.value}
-_PACKAGE_ROOTS = {"fw": Feature.FIRMWARE, "sw": Feature.SOFTWARE}
-
-_METHODS = {
-    ("POST", Feature.PROVISION): Operation.PROVISION,
-    ("POST", Feature.TELEMETRY): Operation.POST_TELEMETRY,
-    ("POST", Feature.ATTRIBUTES): Operation.POST_ATTRIBUTES,
-    ("GET", Feature.ATTRIBUTE_UPDATES): Operation.RECEIVE_ATTRIBUTES,
-    ("GET", Feature.RPC): Operation.RECEIVE_RPC,
-}
-
-
-def operation_for_path(method: str, path: DevicePath) -> Operation | None:
-    """What `method` ("GET", "POST") on `path` asks for; None where there is no such operation."""
-    return _METHODS.get((method, path.feature))
-
-
-def parse_device_path(segments: Sequence[str]) -> DevicePath | None:
-    """The path of a device request; None for a path that belongs to no device feature.
-
-    `segments` are percent-decoded, starting with "api" or "fw"/"sw"; one segment that holds a whole
-    path is taken apart. Feature names count in any case.
-
-    Raises: MalformedRequest for an `rpc/{id}` whose id is no 32-bit integer.
-    """
-    if len(segments) == 1:
-        segments = segments[0].strip("/").split("/")
-    if len(segments) == 2 and segments[0] in _PACKAGE_ROOTS:
-        return DevicePath(feature=_PACKAGE_ROOTS[segments[0]], token=segments[1])
-    match list(segments):
-        case ["api", "v1", name]:
-            return _path(name)
-        case ["api", "v1", name, last] if last.isdecimal():
-            return _path(name, item=last)
-        case ["api", "v1", name, last] if (name.lower(), last.lower()) == ("attributes", "updates"):
-            return _path(name, item=last)
-        case ["api", "v1", token, name]:
-            return _path(name, token=token)
-        case ["api", "v1", token, name, item]:
-            return _path(name, token=token, item=item)
-        case _:
-            return None
-
-
-def _path(name: str, *, token: str | None = None, item: str | None = None) -> DevicePath | None:
-    feature = _FEATURES.get(name.lower())
-    if item is None:
-        if feature is None:
-            return None
-        return DevicePath(feature=feature, token=None if feature is Feature.PROVISION else token)
-    if feature is Feature.ATTRIBUTES and item.lower() == "updates":
-        return DevicePath(feature=Feature.ATTRIBUTE_UPDATES, token=token)
-    if feature is Feature.RPC:
-        return DevicePath(feature=feature, token=token, request_id=_request_id(item))
-    return None
-
-
-def _request_id(text: str) -> int:
-    return _integer(text, "The id of an RPC")

@@ -21,6 +21,8 @@ from shared.messages import JsonValue, Scalar, Value
 
 MAX_KEY_CHARS = 255  # ThingsBoard: KvUtils
 MAX_VALUE_DEPTH = 32  # of an object or array inside a value
+MIN_INT32 = -(2**31)
+MAX_INT32 = 2**31 - 1
 MIN_INT64 = -(2**63)
 MAX_INT64 = 2**63 - 1
 
@@ -30,6 +32,7 @@ _MAX_EXPONENT_CHARS = 7
 _MAX_INT64_DIGITS = 19
 _JSON_EXT = 1  # MessagePack extension code of a JsonValue
 
+_INTEGER = re.compile(r"-?[0-9]{1,10}")
 _NUMBER_PARTS = re.compile(r"(-?)(?=\.?[0-9])([0-9]*+)(?:\.([0-9]*+))?(?:[eE]([+-]?[0-9]++))?")
 _NUMERIC = re.compile(r"-?(?:[0-9]++(?:\.[0-9]++)?|\.[0-9]++)")
 _MARKUP = re.compile(r"<[A-Za-z!/?]")
@@ -120,6 +123,28 @@ def _written_out(text: str, sign: str, digits: str, scale: int) -> str:
 def typed_text(text: str) -> int | float | str:
     """A JSON string: a number if it looks like one (`"007"` is 7), else itself."""
     return typed_number(text) if _NUMERIC.fullmatch(text) else text
+
+
+def int32(text: str, what: str) -> int:
+    """Decimal digits of a topic or path. Raises: MalformedRequest, which begins with `what`."""
+    if _INTEGER.fullmatch(text) and MIN_INT32 <= int(text) <= MAX_INT32:
+        return int(text)
+    raise MalformedRequest(f"{what} must be a 32-bit integer.")
+
+
+def typed_member(value: object) -> object:
+    """Decoded JSON where a number is expected: numbers and what looks like one by their value, all else as it is."""
+    if isinstance(value, NumberText):
+        return typed_number(value.text)
+    return typed_text(value) if isinstance(value, str) else value
+
+
+def milliseconds(value: object) -> int | None:
+    """Decoded JSON as a time: any number or numeric text within 64 bits, whose fraction is cut off; else None."""
+    value = typed_member(value)
+    if isinstance(value, float) and MIN_INT64 <= value < MAX_INT64:
+        value = int(value)
+    return value if type(value) is int and MIN_INT64 <= value <= MAX_INT64 else None
 
 
 def typed_value(value: Any) -> Value:  # Any: decoded JSON

@@ -111,5 +111,5 @@ def inline_reactor() -> InlineReactor:
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
     """Pure tests first: a broken rule is reported before anything slow starts."""
-    slow = ("contract", "interop", "scenarios")
+    slow = ("contract", "interop", "scenarios", "browser")
     items.sort(key=lambda item: any(f"/{name}/" in str(item.path) for name in slow))

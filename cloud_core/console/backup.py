@@ -177,13 +177,25 @@ def _copy(source: Path, out: Path) -> None:
             copy(source, unfinished)
             with unfinished.open("rb") as written:
                 os.fsync(written.fileno())
-            os.link(unfinished, out)  # unlike a rename it overwrites nothing
+            _put_in_place(unfinished, out)
         finally:
-            unfinished.unlink()
+            unfinished.unlink(missing_ok=True)
     except sqlite3.Error as error:
         fail(f"Cannot copy {source}: {error}.", EXIT_FILE)
     except OSError as error:
         fail(f"Cannot use {error.filename}: {error.strerror}.", EXIT_FILE)
+
+
+def _put_in_place(unfinished: Path, out: Path) -> None:
+    """Unlike a rename a link overwrites nothing; but FAT and some disks of the network have none. Raises: OSError."""
+    try:
+        os.link(unfinished, out)
+    except FileExistsError:
+        raise
+    except OSError:
+        if out.exists():
+            raise
+        unfinished.rename(out)
 
 
 def _key_file(out: Path) -> Path:

@@ -15,6 +15,7 @@ from cloud_core.console.credentials import credentials
 from cloud_core.console.devices import device_delete, device_replace, device_reset, device_show
 from cloud_core.console.exits import EXIT_REFUSED, POINTER
 from cloud_core.console.imports import device_import, device_import_undo
+from cloud_core.console.manifests import device_labels, device_manifest, device_manifest_release
 from cloud_core.console.output import show_json
 from cloud_core.console.profiles import BY_CHAIN, STRATEGIES, profile_delete, profile_update, public
 from cloud_core.rest_client import RestClient
@@ -193,5 +194,6 @@ for command in (profile_update, profile_delete):
     profile.add_command(command)
 for command in (
     device_show, device_delete, credentials, device_reset, device_replace, device_import, device_import_undo,
+    device_manifest, device_manifest_release, device_labels,
 ):  # fmt: skip
     device.add_command(command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -16,7 +17,9 @@ from cloud_core.console.options import configuration, effective, given, server_o
 from cloud_core.console.output import HIDDEN, fitted, show_json, terminal_columns, text_of
 
 DEFAULT = "default"
-_SECRETS = {("database", "key"), ("admin", "password")}
+_SECRETS = {("database", "key"), ("admin", "password"), ("admin", "system_password"), ("metrics", "token")}
+
+_KEY = re.compile(r"[0-9a-fA-F]{64}")
 
 
 @click.group(epilog=POINTER)
@@ -70,6 +73,8 @@ def clashes(config: Config) -> list[str]:
         file = getattr(config.tls, key)
         if file and not Path(file).is_file():
             problems.append(f"[tls] {key}: there is no file {file}.")
+    if config.database.key and not _KEY.fullmatch(config.database.key):
+        problems.append("[database] key: must hold 64 hexadecimal digits.")
     if config.database.key_file and not Path(config.database.key_file).parent.is_dir():
         problems.append(f"[database] key_file: there is no folder {Path(config.database.key_file).parent}.")
     return problems

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,11 +12,9 @@ from cloud_core.config import ConfigError
 from cloud_core.console.exits import EXIT_WRONG
 from cloud_core.console.options import effective, server_options
 from cloud_core.console.output import show_json, text_of
+from shared.findings import Finding, Verdict, good, wrong
 
-if TYPE_CHECKING:
-    from cloud_core.diagnosis import Finding
-
-_SIGNS = {"ok": "✔", "hint": "!", "wrong": "✘"}
+_SIGNS = {Verdict.GOOD: "✔", Verdict.HINT: "!", Verdict.WRONG: "✘", Verdict.SKIPPED: "-"}
 _TOPIC_WIDTH = 16
 
 
@@ -43,7 +41,7 @@ def doctor(as_json: bool, **options: Any) -> None:
             click.echo(f"{_SIGNS[finding.verdict]} {finding.topic:<{_TOPIC_WIDTH}}{text_of(finding.text)}")
             if finding.fix:
                 click.echo(f"  {'':<{_TOPIC_WIDTH}}→ {text_of(finding.fix)}")
-    wrongs = sum(finding.verdict == "wrong" for finding in findings)
+    wrongs = sum(finding.verdict is Verdict.WRONG for finding in findings)
     if as_json:
         show_json({"ok": not wrongs, "findings": [one._asdict() for one in findings]})
     elif wrongs:
@@ -53,7 +51,7 @@ def doctor(as_json: bool, **options: Any) -> None:
 
 
 def _findings(options: dict[str, Any]) -> Iterator[Finding]:
-    from cloud_core.diagnosis import examined, good, wrong
+    from cloud_core.diagnosis import examined
 
     try:
         config = effective(options)

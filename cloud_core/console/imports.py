@@ -8,17 +8,20 @@ import time
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
-from cloud_core.console.calls import call, common, connect, dry_run, show
-from cloud_core.console.exits import EXIT_REFUSED
+from cloud_core.console.calls import call, common, connect, dry_run, fail, show
+from cloud_core.console.exits import EXIT_FILE, EXIT_REFUSED
+from cloud_core.console.manifests import check_new, save_labels, save_manifest
 from cloud_core.console.output import tell_plan
 from cloud_core.rest_client import RestClient
 
 POLLED_EVERY_S = 0.2
 SHOWN_ROWS = 20
 _TYPES = {".ndjson": "application/x-ndjson", ".jsonl": "application/x-ndjson", ".json": "application/json"}
+_WITH_DEVICE = ("CREATED", "UPDATED", "UNCHANGED")
 _AT_WORK = ("APPLYING", "UNDOING")
 
 
@@ -39,30 +42,47 @@ _AT_WORK = ("APPLYING", "UNDOING")
 @click.option("--no-update", is_flag=True, help="Leave attributes of devices alone that are there already.")
 @click.option("--errors", type=click.Path(dir_okay=False, path_type=Path), help="Write the bad rows there, as CSV.")
 @click.option("--key", default="", help="Idempotency key: the same file under it is imported once.")
+@click.option(
+    "--manifest",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the credentials of its devices there; they are shown once.",
+)
+@click.option(
+    "--labels", type=click.Path(dir_okay=False, path_type=Path), help="Write labels of its devices there, as PDF."
+)
 @common
 def device_import(
     file: Path, plan: bool, dry_run: bool, mode: str, mapped: tuple[str, ...], delimiter: str, encoding: str,
-    no_update: bool, errors: Path | None, key: str, url: str | None, as_json: bool,
+    no_update: bool, errors: Path | None, key: str, manifest: Path | None, labels: Path | None, url: str | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Create and update devices from a CSV, NDJSON or JSON file.
 
     Columns are name, type, label, description, customer, gateway, access_token, x509, mqtt_client_id, mqtt_username,
     mqtt_password, and server:KEY, shared:KEY, timeseries:KEY. What a row says nothing of stays as it is.
     """
+    if errors is not None and errors.exists() and errors.samefile(file):
+        raise click.UsageError("--errors needs another file than the one that is imported.")
+    if (plan or dry_run) and (manifest is not None or labels is not None):
+        raise click.UsageError("A plan has no devices yet: --manifest and --labels go with the import itself.")
+    if manifest is not None:
+        check_new(manifest)
     client = connect(url)
+    is_plan = plan or dry_run
     query: dict[str, Any] = {
-        "plan": "true" if plan or dry_run else "false", "mode": mode, "map": list(mapped), "delimiter": delimiter,
+        "plan": "true" if is_plan else "false", "mode": mode, "map": list(mapped), "delimiter": delimiter,
         "encoding": encoding, "update": "false" if no_update else "true", "fileName": file.name,
     }  # fmt: skip
-    batch = call(lambda: _upload(client, file, query, key or str(uuid.uuid4())))
+    used_once = str(uuid.uuid4())  # a plan leaves the key for the import
+    batch = call(lambda: _upload(client, file, query, used_once if is_plan or not key else key))
     batch = _wait(client, batch, is_shown=not as_json)
     if errors is not None and batch["errors"]:
-        text = call(lambda: client.get(f"/api/imports/{batch['id']}/errors.csv"))
-        errors.write_text(text, encoding="utf-8", newline="")
-    if as_json:
-        click.echo(json.dumps(batch, indent=2))
-    else:
+        _write(errors, call(lambda: client.get(f"/api/imports/{batch['id']}/errors.csv")))
+    if not as_json:
         _tell(client, batch, errors)
+    written = _write_files(client, batch, manifest, labels, is_shown=not as_json)
+    if as_json:
+        click.echo(json.dumps(batch | written, indent=2))
     if batch["errors"] or batch["state"] in ("REFUSED", "STOPPED"):
         sys.exit(EXIT_REFUSED)
 
@@ -73,17 +93,44 @@ def device_import(
 @common
 def device_import_undo(batch_id: str, dry_run: bool, url: str | None, as_json: bool) -> None:
     """Delete what an import has created, where nobody has changed or used it since."""
-    client = connect(url)
+    client, path = connect(url), f"/api/imports/{quote(batch_id, safe='')}"
     if dry_run:
-        batch = call(lambda: client.get(f"/api/imports/{batch_id}"))
+        batch = call(lambda: client.get(path))
         made = batch["counts"].get("CREATED", 0)
         tell_plan(f"Would undo the import {batch_id}, which has created {made} devices.", as_json=as_json)
         return
-    batch = _wait(client, call(lambda: client.post(f"/api/imports/{batch_id}/undo")), is_shown=not as_json)
+    batch = _wait(client, call(lambda: client.post(f"{path}/undo")), is_shown=not as_json)
     if as_json:
         click.echo(json.dumps(batch, indent=2))
     else:
         _tell(client, batch, None)
+
+
+def _write(file: Path, text: str) -> None:
+    """For its owner alone: bad rows hold the credentials that were sent."""
+    from cloud_core.secrets_file import write_private
+
+    try:
+        if file.exists() and not file.is_file():  # a pipe, or a terminal
+            file.write_text(text, encoding="utf-8", newline="")
+        else:
+            write_private(file, text.encode())
+    except OSError as error:
+        fail(f"Cannot use {file}: {error.strerror}.", EXIT_FILE)
+
+
+def _write_files(
+    client: RestClient, batch: dict[str, Any], manifest: Path | None, labels: Path | None, *, is_shown: bool
+) -> dict[str, Any]:
+    """What has been written, by option; nothing for an import that has no device."""
+    written: dict[str, Any] = {}
+    if batch["state"] not in ("APPLIED", "STOPPED") or not any(batch["counts"].get(one) for one in _WITH_DEVICE):
+        return written
+    if manifest is not None:
+        written["manifest"] = save_manifest(client, batch["id"], manifest, is_shown=is_shown)
+    if labels is not None:
+        written["labels"] = save_labels(client, batch["id"], labels, {}, is_shown=is_shown)
+    return written
 
 
 def _upload(client: RestClient, file: Path, query: dict[str, Any], key: str) -> dict[str, Any]:

@@ -21,11 +21,14 @@ from cloud_core.core.certificates.certificate_logins import CertificateLogins, C
 from cloud_core.core.certificates.enrolment import Enrolment
 from cloud_core.core.claiming import ClaimsApi
 from cloud_core.core.downlinks import Downlinks, Ending
+from cloud_core.core.events import Events
 from cloud_core.core.gateways import GatewayApi, GatewayOptions
 from cloud_core.core.health import Health
+from cloud_core.core.keys.adoption import Adoption
 from cloud_core.core.limits import FailedAttempts
 from cloud_core.core.metrics import SUCCESS, Metrics
 from cloud_core.core.packages import MAX_PACKAGE_BYTES, PackagesApi
+from cloud_core.core.people.audit import Audit
 from cloud_core.core.people.permissions import may
 from cloud_core.core.presence import DEFAULT_FLUSH_S, DEFAULT_INACTIVITY_S, Presence
 from cloud_core.core.rates import RateLimits, RatePolicy
@@ -45,6 +48,7 @@ from cloud_core.storage.interface import Done, ReadTx, Store
 from shared.credentials import AccessToken
 from shared.errors import (
     FAILED_ATTEMPTS_TEXT,
+    ApprovalPending,
     NotAuthenticated,
     NotAuthorized,
     PlatformError,
@@ -130,6 +134,9 @@ class DeviceApi:
     ) -> None:
         """The parts, each a door of its own: `api.rpc.reply(…)`."""
         store, now_ms = self._store, self.now_ms
+        self.events = Events(call_later if call_later is not _no_timers else None)
+        self.audit = Audit(store, on_recorded=self.events.recorded)
+        self.adoption = Adoption(store)
         self.downlinks = Downlinks()
         self.presence = Presence(
             store=store, now_ms=now_ms, inactivity_s=options.inactivity_s, flush_s=options.presence_flush_s
@@ -137,32 +144,48 @@ class DeviceApi:
         self.certificates = CertificateLogins(
             store=store, now_ms=now_ms, look_ups=self._look_ups, failed_attempts=self.failed_attempts,
             policy=self._policy, forget_logins=self.forget_logins, device_changed=self.device_changed,
-            revocation=revocation, metrics=self.metrics,
+            revocation=revocation, metrics=self.metrics, on_logged=self.events.logged,
         )  # fmt: skip
         self.rates = RateLimits(options.rates, wall_clock=self._wall_clock)
-        self.attributes = AttributesApi(store=store, downlinks=self.downlinks, presence=self.presence, now_ms=now_ms)
+        self.attributes = AttributesApi(
+            store=store, downlinks=self.downlinks, presence=self.presence, now_ms=now_ms, audit=self.audit
+        )
         self.rpc = RpcApi(
-            store=store, downlinks=self.downlinks, now_ms=now_ms, call_later=call_later, options=options.rpc
+            store=store,
+            downlinks=self.downlinks,
+            now_ms=now_ms,
+            call_later=call_later,
+            options=options.rpc,
+            audit=self.audit,
         )
         self.server_methods = ServerMethods(
-            store=store, now_ms=now_ms, session_limits=self._session_limits, post=post_webhook
+            store=store,
+            now_ms=now_ms,
+            session_limits=self._session_limits,
+            post=post_webhook,
+            audit=self.audit,
         )
         self.claims = ClaimsApi(
             store=store, now_ms=now_ms, is_allowed_by_default=options.is_claiming_allowed,
-            failed_attempts=self.failed_attempts,
+            failed_attempts=self.failed_attempts, audit=self.audit,
         )  # fmt: skip
         self.packages = PackagesApi(
-            store=store, attributes=self.attributes, now_ms=now_ms, max_bytes=options.max_package_bytes
+            store=store,
+            attributes=self.attributes,
+            now_ms=now_ms,
+            max_bytes=options.max_package_bytes,
+            audit=self.audit,
         )
         self.gateways = GatewayApi(
             store=store, downlinks=self.downlinks, attributes=self.attributes, rpc=self.rpc, claims=self.claims,
             presence=self.presence, now_ms=now_ms, options=options.gateway, policy=self._policy,
+            on_session=self.events.gateway_session,
         )  # fmt: skip
         self.enrolment = Enrolment(
             store=store, now_ms=now_ms, policy=self._policy, failed_attempts=self.failed_attempts,
             provision=self.provision,
             authenticate=lambda chain, peer, done: self.certificates.authenticate(chain, peer, done),
-            forget_logins=self.forget_logins, device_changed=self.device_changed,
+            forget_logins=self.forget_logins, device_changed=self.device_changed, on_logged=self.events.logged,
         )  # fmt: skip
 
     # -- for adapters -----------------------------------------------------------------------------
@@ -326,23 +349,34 @@ class DeviceApi:
             self.refuse_provision(RateLimited(FAILED_ATTEMPTS_TEXT, retry_after_s=wait_s), peer, done, request=request)
             return
 
-        def decided(outcome: ProvisionResponse | ProvisionRefused | PlatformError) -> None:
+        def decided(decision: provisioning.Decided | PlatformError) -> None:
+            outcome: ProvisionResponse | PlatformError
+            if isinstance(decision, PlatformError):
+                outcome = decision
+            else:
+                outcome = decision.outcome
+                self.events.attempted(decision)
+                if decision.shown is not None and decision.shown.key is None:
+                    self.adoption.used(decision.shown.profile.id, request.provision_secret, self.now_ms())
             self._note_attempt(peer, outcome, ref, began_s)
             if isinstance(outcome, ProvisionResponse):
                 if isinstance(outcome, provisioning.Replaced):
                     self.device_changed(outcome.device_id, Ending.CREDENTIALS_CHANGED)
                 if not isinstance(outcome.credentials, AccessToken):
                     self._logins.forget_absent()  # client id and user name may be somebody's now
+            elif isinstance(outcome, ApprovalPending):
+                pass  # it guesses nothing, and was told to ask again
             elif isinstance(outcome, ProvisionRefused):
                 self.failed_attempts.record(peer.address, key, self._wall_clock())
             else:
                 outcome.ref = outcome.ref or new_reference()
             done(outcome)
 
-        work: Callable[..., ProvisionResponse | ProvisionRefused] = provisioning.attempt
         digest = self._store.digest(*provisioning.digest_parts(request))
         redacted = redacted_provision_request(request)
-        self._store.submit(work, (request, digest, peer, self.now_ms(), self._policy, redacted, ref), decided)
+        self._store.submit(
+            provisioning.attempt, (request, digest, peer, self.now_ms(), self._policy, redacted, ref), decided
+        )
 
     def refuse_provision(
         self,
@@ -365,8 +399,9 @@ class DeviceApi:
         if self.traces is not None:
             now_ns = time_ns()
             self.traces.attempt(peer, error.stage, error.reason.value, error.ref, now_ns, now_ns)
-        args = (error, error.ref, request, peer, self.now_ms(), error.stage)
-        self._store.submit(provisioning.log_refusal, args, _ignore)
+        line = provisioning.early_refusal(error, request, peer, self.now_ms())
+        self._store.submit(provisioning.log, (line,), _ignore)
+        self.events.logged(line)
         done(error)
 
     def _note_attempt(self, peer: Peer, outcome: ProvisionResponse | PlatformError, ref: str, began_s: float) -> None:

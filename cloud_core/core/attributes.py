@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from cloud_core.core.downlinks import Downlinks
+from cloud_core.core.people.audit import Audit, Deed, Subject, Who
 from cloud_core.core.people.permissions import may
 from cloud_core.core.presence import Presence
-from cloud_core.model import INACTIVITY_TIMEOUT, PRESENCE_KEYS, Identity, Scope, inactivity_timeout_ms
+from cloud_core.model import INACTIVITY_TIMEOUT, PRESENCE_KEYS, Device, Identity, Scope, inactivity_timeout_ms
 from cloud_core.storage.interface import Done, ReadTx, Store, Tx
 from shared.errors import InvalidArgument, NotAuthorized, PlatformError
 from shared.messages import Attributes, AttributesAnswer, AttributesChange, AttributesRequest, Value
@@ -22,8 +23,12 @@ BATCH = 500  # devices of one commit
 class AttributesApi:
     """What devices and operators can do with attributes. Answers through `done`, as `DeviceApi` does."""
 
-    def __init__(self, *, store: Store, downlinks: Downlinks, presence: Presence, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, *, store: Store, downlinks: Downlinks, presence: Presence, now_ms: Callable[[], int],
+        audit: Audit | None = None,
+    ) -> None:  # fmt: skip
         self._store = store
+        self._audit = audit or Audit(store)
         self._downlinks = downlinks
         self._presence = presence
         self._now_ms = now_ms
@@ -52,15 +57,22 @@ class AttributesApi:
 
     # -- operators --------------------------------------------------------------------------------
 
-    def put(self, device_id: int, scope: Scope, values: Attributes, done: Done[None]) -> None:
-        """Writes attributes; the device hears of shared ones once they are on disk. InvalidArgument."""
+    def put(
+        self, device_id: int, scope: Scope, values: Attributes, done: Done[None], *, by: Who | None = None,
+        device: Device | None = None,
+    ) -> None:  # fmt: skip
+        """Writes attributes; the device hears of shared ones once they are on disk. InvalidArgument.
+
+        `by` and `device`: for the audit.
+        """
 
         def stored(outcome: PlatformError | None) -> None:
             if outcome is None:
                 self._announce(device_id, scope, values)
             done(outcome)
 
-        self._store.submit(_put, (device_id, scope, values, self._now_ms()), stored)
+        deed = _deed("UPDATED", device, scope, values)
+        self._audit.submit(by, deed, _put, (device_id, scope, values, self._now_ms()), stored)
 
     def _announce(self, device_id: int, scope: Scope, values: Attributes) -> None:
         """Tells whom it concerns what is on disk now."""
@@ -69,7 +81,9 @@ class AttributesApi:
         elif scope is Scope.SERVER and INACTIVITY_TIMEOUT in values:
             self._presence.timeout_changed(device_id, inactivity_timeout_ms(values[INACTIVITY_TIMEOUT]))
 
-    def put_all(self, device_ids: Sequence[int], scope: Scope, values: Attributes, done: Done[None]) -> None:
+    def put_all(
+        self, device_ids: Sequence[int], scope: Scope, values: Attributes, done: Done[None], *, by: Who | None = None
+    ) -> None:
         """As `put` for many devices, some hundred in a commit so that nobody waits long; each hears after its own.
 
         A refusal ends it; what was written before stays. A device that is deleted meanwhile is left out.
@@ -87,11 +101,15 @@ class AttributesApi:
                 done(None)
                 return
             args = (batch, scope, values, self._now_ms())
-            self._store.submit(_put_all, args, lambda answer: go_on(answer, batch))
+            deed = _deed("UPDATED", None, scope, values, name=f"{len(batch)} devices")
+            self._audit.submit(by, deed, _put_all, args, lambda answer: go_on(answer, batch))
 
         go_on(None)
 
-    def delete(self, device_id: int, scope: Scope, keys: Sequence[str], done: Done[None]) -> None:
+    def delete(
+        self, device_id: int, scope: Scope, keys: Sequence[str], done: Done[None], *, by: Who | None = None,
+        device: Device | None = None,
+    ) -> None:  # fmt: skip
         """Deletes attributes; the device hears which shared ones there were. InvalidArgument."""
 
         def deleted(outcome: tuple[str, ...] | PlatformError) -> None:
@@ -104,7 +122,8 @@ class AttributesApi:
                 self._presence.timeout_changed(device_id, None)
             done(None)
 
-        self._store.submit(_delete, (device_id, scope, tuple(keys)), deleted)
+        deed = _deed("DELETED", device, scope, keys)
+        self._audit.submit(by, deed, _delete, (device_id, scope, tuple(keys)), deleted)
 
     def announce(self, device_id: int, scope: Scope, values: Attributes) -> None:
         """As after `put`, for what another decision has written."""
@@ -114,6 +133,13 @@ class AttributesApi:
         """The device hears what another decision has written to its shared attributes."""
         for change in news:
             self._downlinks.attributes_changed(device_id, change)
+
+
+def _deed(action: str, device: Device | None, scope: Scope, keys: Iterable[str], *, name: str = "") -> Deed:
+    """The keys alone: values may be secrets."""
+    detail = f"{scope.name} {', '.join(keys)}"
+    subject = Subject(device.uuid, device.name, detail) if device is not None else Subject(None, name, detail)
+    return Deed(action, "ATTRIBUTES", lambda _: subject)
 
 
 def check_writable(scope: Scope, keys: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from cloud_core.core.limits import AttemptRations, FailedAttempts
 from cloud_core.core.names import MAX_NAME_CHARS
+from cloud_core.core.people.audit import Audit, Deed, Subject, Who
 from cloud_core.core.people.permissions import may
 from cloud_core.model import Device, Identity, Scope
 from cloud_core.storage.interface import Done, ReadTx, Store, Tx
@@ -46,8 +47,10 @@ class ClaimsApi:
         now_ms: Callable[[], int],
         is_allowed_by_default: bool = True,
         failed_attempts: FailedAttempts | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self._store = store
+        self._audit = audit or Audit(store)
         self._now_ms = now_ms
         self._is_allowed_by_default = is_allowed_by_default
         self._failed_attempts = failed_attempts or FailedAttempts(AttemptRations())
@@ -75,7 +78,7 @@ class ClaimsApi:
 
     def claim(
         self, tenant_id: int, customer_id: int, device_name: str, secret: str,
-        done: Done[tuple[ClaimOutcome, Device | None]],
+        done: Done[tuple[ClaimOutcome, Device | None]], *, by: Who | None = None,
     ) -> None:  # fmt: skip
         """A customer's user shows a secret; on SUCCESS the device is theirs; failing ends the offer.
 
@@ -96,15 +99,19 @@ class ClaimsApi:
             done(outcome)
 
         shown = _Shown(tenant_id, customer_id, device_name, secret, self._digest(secret))
-        self._store.submit(_claim, (shown, self._now_ms()), decided)
+        deed = Deed("CLAIMED", "DEVICE", _claimed)
+        self._audit.submit(by, deed, _claim, (shown, self._now_ms()), decided)
 
-    def give_back(self, tenant_id: int, customer_id: int | None, device_name: str, done: Done[None]) -> None:
+    def give_back(
+        self, tenant_id: int, customer_id: int | None, device_name: str, done: Done[None], *, by: Who | None = None
+    ) -> None:
         """Ends the ownership; `customer_id` None is an operator, who may for everybody.
 
         Nothing happens to a device that has no owner. NotFound; NotAuthorized for somebody else's device.
         """
-        self._store.submit(_give_back, (tenant_id, customer_id, device_name, self._is_allowed_by_default,
-                                        self._now_ms()), done)  # fmt: skip
+        deed = Deed("GIVEN_BACK", "DEVICE", lambda _: Subject(None, device_name))
+        args = (tenant_id, customer_id, device_name, self._is_allowed_by_default, self._now_ms())
+        self._audit.submit(by, deed, _give_back, args, done)
 
     def maintain(self) -> None:
         """Called once a minute: forgets offers that are over."""
@@ -150,6 +157,11 @@ def _why_not(tx: ReadTx, tenant_id: int, device_id: int, is_allowed_by_default: 
     if not is_allowed_by_default and tx.attribute(device_id, Scope.SERVER, CLAIMING_ALLOWED) is not True:
         return f"claiming is not allowed; set the server attribute {CLAIMING_ALLOWED} of '{device.name}' to true"
     return ""
+
+
+def _claimed(outcome: tuple[ClaimOutcome, Device | None]) -> Subject | None:
+    device = outcome[1]
+    return None if device is None else Subject(device.uuid, device.name)
 
 
 def _claim(tx: Tx, shown: _Shown, now_ms: int) -> tuple[ClaimOutcome, Device | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Flag, auto
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from shared.messages import AttributesChange, RpcCommand
 
@@ -58,6 +58,28 @@ class Downlink(Protocol):
         """The core wants it closed; it is forgotten already."""
 
 
+class Whereabouts(NamedTuple):
+    """`transport`: how people call it; `peer`: an IP address or the name of a gateway, empty where it is not known."""
+
+    transport: str
+    peer: str
+
+
+@runtime_checkable
+class Located(Protocol):
+    """A downlink that says where it leads."""
+
+    @property
+    def whereabouts(self) -> Whereabouts: ...
+
+
+class Link(NamedTuple):
+    """A downlink as operators see it."""
+
+    whereabouts: Whereabouts
+    interest: Interest
+
+
 class Downlinks:
     """Device number -> its open downlinks, oldest first."""
 
@@ -89,6 +111,11 @@ class Downlinks:
     def of(self, device_id: int) -> list[Downlink]:
         """All that are open, oldest first."""
         return [downlink for downlink, _ in self._by_device.get(device_id, ())]
+
+    def links(self, device_id: int) -> list[Link]:
+        """What is connected of a device, oldest first; what does not say where it leads is left out."""
+        known = self._by_device.get(device_id, ())
+        return [Link(one.whereabouts, interest) for one, interest in known if isinstance(one, Located)]
 
     def is_open(self, device_id: int) -> bool:
         """Whether anything of the device is connected."""

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from cloud_core.core import sub_devices
 from cloud_core.core.attributes import AttributesApi
 from cloud_core.core.claiming import ClaimsApi
-from cloud_core.core.downlinks import Delivery, Downlinks, Ending, Interest
+from cloud_core.core.downlinks import Delivery, Downlinks, Ending, Interest, Whereabouts
 from cloud_core.core.gateway_metrics import GatewayMetrics
 from cloud_core.core.presence import Presence
 from cloud_core.core.rpc.commands import RpcApi
@@ -77,6 +77,7 @@ class Parts:
     now_ms: Callable[[], int]
     rules: Rules
     max_sub_devices: int
+    on_session: Callable[[Identity, bool], None]  # a session has begun (True) or ended
     metrics: GatewayMetrics = field(default_factory=GatewayMetrics)
     dropped: Counter[Dropped] = field(default_factory=Counter)  # messages and entries since the start
     sessions: set[GatewaySession] = field(default_factory=set)
@@ -92,6 +93,10 @@ class SubSession:
         self.name = name
         self.device_id = joined.device_id
         self.type_open_until_ms = joined.type_open_until_ms
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        return Whereabouts("gateway", self.session.identity.device_name)
 
     def attributes_changed(self, change: AttributesChange) -> None:
         self.session.link.attributes_changed(self.name, change)
@@ -232,6 +237,8 @@ class GatewaySession:
 
     def close(self) -> None:
         """The connection is gone, and all sub-sessions with it."""
+        if not self._is_closed:
+            self._parts.on_session(self.identity, False)
         self._is_closed = True
         self._joining.clear()
         for one in list(self._devices.values()):

@@ -47,6 +47,7 @@ class GatewayApi:
     def __init__(
         self, *, store: Store, downlinks: Downlinks, attributes: AttributesApi, rpc: RpcApi, claims: ClaimsApi,
         presence: Presence, now_ms: Callable[[], int], options: GatewayOptions, policy: Policy,
+        on_session: Callable[[Identity, bool], None],
     ) -> None:  # fmt: skip
         rules = Rules(
             adopts_foreign_devices=options.adopts_foreign_devices,
@@ -56,12 +57,13 @@ class GatewayApi:
         )
         self._parts = Parts(
             store=store, downlinks=downlinks, attributes=attributes, rpc=rpc, claims=claims, presence=presence,
-            now_ms=now_ms, rules=rules, max_sub_devices=options.max_sub_devices,
+            now_ms=now_ms, rules=rules, max_sub_devices=options.max_sub_devices, on_session=on_session,
         )  # fmt: skip
         downlinks.on_reachable(self._reachable)
 
     def open(self, identity: Identity, link: GatewayLink) -> GatewaySession:
         """The session of a connection that has logged in as a gateway."""
+        self._parts.on_session(identity, True)
         return GatewaySession(self._parts, identity, link)
 
     @property

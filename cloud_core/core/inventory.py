@@ -17,6 +17,7 @@ from cloud_core.core.tokens import new_secret, new_uuid
 from cloud_core.core.unique_names import REFUSE, Naming, named
 from cloud_core.model import (
     DEFAULT_TENANT,
+    Approval,
     Attempt,
     AttributeEntry,
     Customer,
@@ -36,7 +37,6 @@ from shared.errors import (
     InvalidArgument,
     InvalidCredentials,
     NotFound,
-    PlatformError,
     VersionConflict,
 )
 from shared.messages import AttributesChange, PackageKind, Value
@@ -72,6 +72,13 @@ def default_tenant_id(tx: ReadTx) -> int:
     tenant_id = tx.tenant_id(DEFAULT_TENANT)
     assert tenant_id is not None, "the store makes the default tenant"
     return tenant_id
+
+
+def first_administrator(tx: ReadTx, username: str) -> tuple[User | None, bool, bool]:
+    """The user of this name, whether that is one of the first tenant's own, and whether that has administrators."""
+    known, tenant_id = tx.user_by_name(username), default_tenant_id(tx)
+    is_in_place = known is not None and known.tenant_id == tenant_id and known.authority == "TENANT_ADMIN"
+    return known, is_in_place, tx.administrator_count(tenant_id) > 0
 
 
 def first_start(tx: Tx, username: str, hashed: str, now_ms: int) -> None:
@@ -120,16 +127,23 @@ def make_default(tx: Tx, tenant_id: int, uuid: UUID) -> DeviceProfile:
     return found(tx.profile(tenant_id, uuid), "Device profile", uuid)
 
 
-def save_profile(
-    tx: Tx, tenant_id: int, uuid: UUID | None, name: str, provision: ProvisionConfiguration,
-    document: dict[str, Any], version: int | None, now_ms: int,
-) -> DeviceProfile:  # fmt: skip
+def check_profile_name(name: str) -> None:
+    """Raises: InvalidArgument."""
     if not name.strip():
         raise InvalidArgument("Device profile name should be specified!")
     fault = fault_of("name", name)
     if fault:
         raise InvalidArgument(f"Validation error: {fault}")
+
+
+def save_profile(
+    tx: Tx, tenant_id: int, uuid: UUID | None, name: str, provision: ProvisionConfiguration,
+    document: dict[str, Any], version: int | None, now_ms: int,
+) -> DeviceProfile:  # fmt: skip
+    check_profile_name(name)
     stored = found(tx.profile(tenant_id, uuid), "Device profile", uuid) if uuid else None
+    if chain_profiles.is_by_chain(provision) and provision.approval is not Approval.NONE:
+        raise InvalidArgument("Validation error: approval is for devices that send provision requests")
     same_name = tx.profile_by_name(tenant_id, name)
     if same_name is not None and (stored is None or same_name.id != stored.id):
         raise InvalidArgument("Device profile with such name already exists!")
@@ -137,7 +151,12 @@ def save_profile(
         provision = replace(provision, key=provision.key or new_secret(), secret=provision.secret or new_secret())
     if chain_profiles.is_by_chain(provision):
         chain_profiles.check_unique(tx, provision, tenant_id, stored.id if stored else None)
+    if stored is not None and provision.secret == stored.provision.secret:
+        former = stored.provision  # which a rotation has left, and no REST member says
+        provision = replace(provision, former_secret=former.former_secret, former_until_ms=former.former_until_ms)
     same_key = tx.profile_by_key(provision.key) if provision.key else None
+    if provision.key and tx.provision_key(provision.key) is not None:
+        raise InvalidArgument(chain_profiles.SAME_KEY)
     if same_key is not None and (stored is None or same_key.id != stored.id):
         raise InvalidArgument(chain_profiles.SAME_KEY)
     if stored is not None and _transport_of(document) != _transport_of(stored.document) and tx.profile_users(stored.id):
@@ -166,7 +185,7 @@ def _transport_of(document: dict[str, Any]) -> str:
     return str(document.get("transportType") or "DEFAULT")  # as it is shown where it was never said
 
 
-def delete_profile(tx: Tx, tenant_id: int, uuid: UUID) -> None:
+def delete_profile(tx: Tx, tenant_id: int, uuid: UUID) -> DeviceProfile:
     profile = found(tx.profile(tenant_id, uuid), "Device profile", uuid)
     if profile.is_default:
         raise InvalidArgument("Deletion of Default Device Profile is prohibited!")
@@ -174,6 +193,7 @@ def delete_profile(tx: Tx, tenant_id: int, uuid: UUID) -> None:
         raise InvalidArgument("The device profile referenced by the devices cannot be deleted!")
     tx.delete_relations_of(tenant_id, profile.uuid)
     tx.delete_profile(profile.id)
+    return profile
 
 
 def device(tx: ReadTx, tenant_id: int, uuid: UUID) -> Device | None:
@@ -198,7 +218,7 @@ def devices_by_ids(tx: ReadTx, tenant_id: int, uuids: Sequence[UUID]) -> list[De
     return [device for uuid in uuids if (device := tx.device(tenant_id, uuid)) is not None]
 
 
-def _text(members: dict[str, Any], name: str) -> str:
+def text_member(members: dict[str, Any], name: str) -> str:
     value = members.get(name)
     if value is None:
         return ""
@@ -210,14 +230,6 @@ def _text(members: dict[str, Any], name: str) -> str:
 _OWN_MEMBERS = frozenset(
     ("id", "createdTime", "tenantId", "name", "type", "label", "deviceProfileId", "version", "customerId")
 )
-
-
-def save_device(
-    tx: Tx, tenant_id: int, members: dict[str, Any], credentials: Credentials | None, now_ms: int
-) -> tuple[Device, bool]:
-    """As `write_device`: the device and whether it is new."""
-    saved = write_device(tx, tenant_id, members, credentials, now_ms)
-    return saved.device, saved.is_new
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +263,8 @@ def write_device(
 ) -> SavedDevice:  # fmt: skip
     """All checks before the first write, but for packages of a profile that this very call makes."""
     members = named(tx, tenant_id, members, naming)
-    name, kind, label = (_text(members, one) for one in ("name", "type", "label"))
-    _check_texts(name, kind, label)
+    name, kind, label = (text_member(members, one) for one in ("name", "type", "label"))
+    check_texts(name, kind, label)
     uuid = entity_uuid(members.get("id"), "id")
     stored = found(tx.device(tenant_id, uuid), "Device", uuid) if uuid else None
     same_name = tx.device_by_name(tenant_id, name)
@@ -290,6 +302,7 @@ def write_device(
     gateway_id = sub_devices.keep_former_name(tx, stored) if is_renamed else 0
     tx.update_device(changed)
     if owner != stored.customer_id:
+        tx.delete_claim_offer(stored.id)  # it was made to whoever claims a device without an owner
         tx.assign_device(stored.id, owner)
     if credentials is not None:
         tx.put_credentials(stored.id, credentials, now_ms=now_ms)
@@ -318,7 +331,7 @@ def _assign_and_tell(
     return tuple(change for kind in changed for change in tell(tx, device_id, kind, now_ms=now_ms))
 
 
-def _check_texts(name: str, kind: str, label: str) -> None:
+def check_texts(name: str, kind: str, label: str) -> None:
     if not name.strip():
         raise InvalidArgument("Device name should be specified!")
     for field, value in (("name", name), ("type", kind), ("label", label)):
@@ -359,44 +372,6 @@ def _profile_for(tx: Tx, tenant_id: int, members: dict[str, Any], kind: str, sto
             created_ms=now_ms,
         )
     )  # fmt: skip
-
-
-def save_devices(tx: Tx, tenant_id: int, rows: list[Any], is_plan: bool, now_ms: int) -> list[dict[str, Any]]:
-    outcomes: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    for index, row in enumerate(rows):
-        name = str(row.get("name") or "") if isinstance(row, dict) else ""
-        outcome: dict[str, Any] = {"index": index, "name": name, "status": "ERROR", "id": None, "error": None}
-        outcomes.append(outcome)
-        try:
-            if not isinstance(row, dict):
-                raise InvalidArgument('Each row must be an object such as {"name": "SN-1", "type": "sensor"}')
-            if name in seen:
-                outcome["status"] = "CONFLICT"
-                raise InvalidArgument(f"The name '{name}' stands in the list twice")
-            seen.add(name)
-            outcome["status"], outcome["id"] = _save_row(tx, tenant_id, row, is_plan, now_ms)
-        except PlatformError as error:
-            outcome["error"] = str(error)
-    return outcomes
-
-
-def _save_row(tx: Tx, tenant_id: int, row: dict[str, Any], is_plan: bool, now_ms: int) -> tuple[str, str | None]:
-    name, kind, label = (_text(row, one) for one in ("name", "type", "label"))
-    _check_texts(name, kind, label)
-    stored = tx.device_by_name(tenant_id, name)
-    if stored is None:
-        if is_plan:
-            return "CREATED", None
-        device, _ = save_device(tx, tenant_id, {k: v for k, v in row.items() if k != "id"}, None, now_ms)
-        return "CREATED", str(device.uuid)
-    is_same = (not kind or kind == stored.type) and ("label" not in row or label == stored.label)
-    if is_same:
-        return "UNCHANGED", str(stored.uuid)
-    if not is_plan:
-        members = {**stored.document, "label": stored.label, **row, "id": str(stored.uuid)}
-        save_device(tx, tenant_id, members, None, now_ms)
-    return "UPDATED", str(stored.uuid)
 
 
 def delete_device(tx: Tx, tenant_id: int, uuid: UUID, now_ms: int) -> Deleted:

@@ -15,12 +15,13 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from cloud_core.core.asking import Asking
+from cloud_core.core.asking import Asking, answered
 from cloud_core.core.assignments import tell
 from cloud_core.core.attributes import AttributesApi
 from cloud_core.core.checksums import Summed, check_algorithm, summed
 from cloud_core.core.inventory import found
 from cloud_core.core.names import fault_of
+from cloud_core.core.people.audit import Audit, Deed, Subject, Who
 from cloud_core.core.people.permissions import may
 from cloud_core.core.tokens import new_uuid
 from cloud_core.model import Identity, Package, Page
@@ -59,8 +60,9 @@ class PackagesApi(Asking):
         attributes: AttributesApi,
         now_ms: Callable[[], int],
         max_bytes: int = MAX_PACKAGE_BYTES,
+        audit: Audit | None = None,
     ) -> None:
-        super().__init__(store)
+        super().__init__(store, audit)
         self._attributes = attributes
         self._now_ms = now_ms
         self.max_bytes = max_bytes
@@ -81,13 +83,15 @@ class PackagesApi(Asking):
 
     # -- operators --------------------------------------------------------------------------------
 
-    def save_info(self, tenant_id: int, package: Package, done: Done[Package]) -> None:
+    def save_info(self, tenant_id: int, package: Package, done: Done[Package], *, by: Who | None = None) -> None:
         """Creates (nil uuid) or updates what is known of a package, not its bytes. InvalidArgument, NotFound."""
-        self._store.submit(_save_info, (tenant_id, package, self._now_ms()), done)
+        action = "CREATED" if package.uuid == NIL_PACKAGE else "UPDATED"
+        deed = Deed(action, "OTA_PACKAGE", _subject)
+        self._audit.submit(by, deed, _save_info, (tenant_id, package, self._now_ms()), done)
 
     def upload(
         self, tenant_id: int, uuid: UUID, *, file_name: str, content_type: str, algorithm: str, checksum: str,
-        data: BinaryIO, done: Done[Package],
+        data: BinaryIO, done: Done[Package], by: Who | None = None,
     ) -> None:  # fmt: skip
         """The bytes of a package, checked against `checksum` or, where that is empty, summed here. InvalidArgument.
 
@@ -104,7 +108,7 @@ class PackagesApi(Asking):
             self._uploading.discard(uuid)
             done(outcome)
 
-        _run(self._upload(tenant_id, uuid, named, algorithm, checksum, data), ended)
+        _run(self._upload(tenant_id, uuid, named, algorithm, checksum, data, by), ended)
 
     def find(self, tenant_id: int, uuid: UUID, done: Done[Package]) -> None:
         """NotFound."""
@@ -121,9 +125,10 @@ class PackagesApi(Asking):
         """A page; of a profile only what can be assigned: packages that have bytes or a URL. NotFound."""
         self._store.survey(_packages, (tenant_id, page, kind, profile_uuid), done)
 
-    def delete(self, tenant_id: int, uuid: UUID, done: Done[None]) -> None:
+    def delete(self, tenant_id: int, uuid: UUID, done: Done[None], *, by: Who | None = None) -> None:
         """InvalidArgument while it is assigned to anybody."""
-        self._store.submit(_delete, (tenant_id, uuid), done)
+        deed = Deed("DELETED", "OTA_PACKAGE", lambda _: Subject(uuid, ""))
+        self._audit.submit(by, deed, _delete, (tenant_id, uuid), done)
 
     # -- what devices are told --------------------------------------------------------------------
 
@@ -164,8 +169,9 @@ class PackagesApi(Asking):
     # -- uploads ----------------------------------------------------------------------------------
 
     async def _upload(
-        self, tenant_id: int, uuid: UUID, named: tuple[str, str], algorithm: str, checksum: str, data: BinaryIO
-    ) -> Package:
+        self, tenant_id: int, uuid: UUID, named: tuple[str, str], algorithm: str, checksum: str, data: BinaryIO,
+        by: Who | None,
+    ) -> Package:  # fmt: skip
         check_algorithm(algorithm)
         package = await self._read(_open_for_bytes, tenant_id, uuid)
         whole: Summed = await deferToThread(summed, data, algorithm, self.max_bytes)
@@ -186,7 +192,16 @@ class PackagesApi(Asking):
             size_bytes=whole.size_bytes, checksum=whole.checksum, checksum_algorithm=algorithm,
             has_data=True,
         )  # fmt: skip
-        return await self._decide(_finish_upload, tenant_id, uploaded)
+        finished: Package = await answered(
+            lambda done: self._audit.submit(
+                by, Deed("UPLOADED", "OTA_PACKAGE", _subject), _finish_upload, (tenant_id, uploaded), done
+            )
+        )
+        return finished
+
+
+def _subject(package: Package) -> Subject:
+    return Subject(package.uuid, package.title, f"{package.kind.value} version {package.version}")
 
 
 def _run(work: Coroutine[Deferred[Any], Any, Package], done: Done[Package]) -> None:

@@ -17,17 +17,20 @@ from uuid import UUID
 from cloud_core.core.assignments import tell_new_device
 from cloud_core.core.certificates import authorities
 from cloud_core.core.holders import holder
+from cloud_core.core.keys import approvals, provision_keys
 from cloud_core.core.names import check_device_name
 from cloud_core.core.quota import check_room
 from cloud_core.core.tokens import new_reference, new_secret, new_uuid
 from cloud_core.model import (
     PROVISION_STATE,
     PROVISIONED,
+    Approval,
     Attempt,
     Device,
     DeviceProfile,
     Peer,
     ProvisionConfiguration,
+    ProvisionKey,
     ProvisionStrategy,
     Reprovisioning,
     Scope,
@@ -45,6 +48,7 @@ from shared.credentials import (
 )
 from shared.errors import (
     AlreadyProvisioned,
+    ApprovalPending,
     CredentialsInUse,
     DeviceAlreadyExists,
     DeviceNotFound,
@@ -58,6 +62,7 @@ from shared.errors import (
 from shared.messages import ProvisionRequest, ProvisionResponse
 
 KEY_HINT_CHARS = 4
+SUCCESS = "SUCCESS"
 _NO_SECRET = new_secret()  # compared against when the key is unknown, so that timing tells nothing
 
 
@@ -79,6 +84,24 @@ class Context:
     digest: bytes  # keyed hash of everything that identifies the request
     now_ms: int
     policy: Policy
+    key: ProvisionKey | None = None  # that was shown, where it is not the profile's own
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Whose key and secret a request shows. `key`: None for the profile's own."""
+
+    profile: DeviceProfile
+    key: ProvisionKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The answer to a request, its line in the log, and what it has shown if that was right."""
+
+    outcome: ProvisionResponse | ProvisionRefused
+    line: Attempt
+    shown: Shown | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,7 +117,7 @@ class Issued:
 
     device_id: int
     credentials: Credentials
-    outcome: str = "SUCCESS"
+    outcome: str = SUCCESS
     device_name: str = ""  # only where it was generated
     warning: str = ""
     has_replaced: bool = False
@@ -121,28 +144,42 @@ def attempt(
     policy: Policy,
     redacted: dict[str, object],
     ref: str = "",
-) -> ProvisionResponse | ProvisionRefused:
+) -> Decided:
     """One provision request, decided and logged in the transaction `tx`; `ref` is that of a success."""
-    profile: DeviceProfile | None = None
+    shown: Shown | None = None
+    stage = "profile"
     try:
         name = check_device_name(request.device_name) if request.device_name else ""
-        profile = _authenticated_profile(tx, request)
-        issued = _STRATEGIES[profile.provision.strategy](Context(tx, request, name, digest, now_ms, policy), profile)
+        shown = _shown(tx, request, now_ms)
+        profile, key = shown.profile, shown.key
+        if key is not None:
+            stage = "key"
+            provision_keys.check(key, request, name, peer, now_ms)
+        stage = "strategy"
+        context = Context(tx, request, name, digest, now_ms, policy, key)
+        issued = _STRATEGIES[profile.provision.strategy](context, profile)
     except ProvisionRefused as refusal:
-        refusal.seed_worded = profile is not None and profile.provision.seed_error_messages
-        # Whose key it is, also with a wrong secret: the line is that tenant's, and names its profile.
-        keys = profile or (tx.profile_by_key(request.provision_key) if request.provision_key else None)
-        stage = "profile" if profile is None else "strategy"
-        tx.log_attempt(_refused_attempt(refusal, request, keys, stage, peer, now_ms, redacted))
-        return refusal
-    tx.log_attempt(
-        Attempt(
-            ref=ref, at_ms=now_ms, peer=peer, outcome=issued.outcome, stage="stored",
-            tenant_id=profile.tenant_id, profile_id=profile.id, device_id=issued.device_id,
-            device_name=issued.device_name or request.device_name.strip(), key_hint=key_hint(request),
-            request=dict(redacted), detail=issued.detail or issued.warning,
-        )
+        refusal.seed_worded = shown is not None and shown.profile.provision.seed_error_messages
+        line = _refused_attempt(refusal, request, _whose(tx, request, shown), peer, now_ms, redacted, stage)
+        tx.log_attempt(line)
+        if isinstance(refusal, ApprovalPending) and shown is not None:
+            approvals.wait(tx, shown.profile, shown.key, request, digest, peer, now_ms)
+        return Decided(refusal, line, shown)
+    if issued.outcome == SUCCESS:
+        approvals.used(tx, profile, digest)
+        if key is not None:
+            tx.count_key_use(key.id)
+    line = Attempt(
+        ref=ref, at_ms=now_ms, peer=peer, outcome=issued.outcome, stage="stored",
+        tenant_id=profile.tenant_id, profile_id=profile.id, device_id=issued.device_id,
+        device_name=issued.device_name or request.device_name.strip(), key_hint=key_hint(request),
+        request=dict(redacted), detail=issued.detail or issued.warning,
     )  # fmt: skip
+    tx.log_attempt(line)
+    return Decided(_answer(issued), line, shown)
+
+
+def _answer(issued: Issued) -> ProvisionResponse:
     response = ProvisionResponse if not issued.has_replaced else partial(Replaced, device_id=issued.device_id)
     return response(
         status=ProvisionStatus.SUCCESS,
@@ -153,32 +190,51 @@ def attempt(
     )
 
 
-def log_refusal(
-    tx: Tx, error: PlatformError, ref: str, request: ProvisionRequest | None, peer: Peer, now_ms: int, stage: str
-) -> None:
-    """Logs a refusal that was decided before any transaction (malformed, rationed)."""
-    tx.log_attempt(
-        Attempt(
-            ref=ref, at_ms=now_ms, peer=peer, outcome=error.reason.value, stage=stage, detail=error.detail[:500],
-            device_name=request.device_name[:255] if request else "", key_hint=key_hint(request) if request else "",
-        )
+def early_refusal(error: PlatformError, request: ProvisionRequest | None, peer: Peer, now_ms: int) -> Attempt:
+    """The line of a refusal that was decided before any transaction (malformed, rationed)."""
+    return Attempt(
+        ref=error.ref or "", at_ms=now_ms, peer=peer, outcome=error.reason.value, stage=error.stage,
+        detail=error.detail[:500], device_name=request.device_name[:255] if request else "",
+        key_hint=key_hint(request) if request else "",
     )  # fmt: skip
+
+
+def log(tx: Tx, line: Attempt) -> None:
+    """Logs it."""
+    tx.log_attempt(line)
 
 
 def key_hint(request: ProvisionRequest) -> str:
     """Enough of the key to recognise it in a list, too little to use it."""
-    key = request.provision_key
+    return hint_of(request.provision_key)
+
+
+def hint_of(key: str) -> str:
+    """As `key_hint`."""
     return key[:KEY_HINT_CHARS] + "…" if len(key) >= 2 * KEY_HINT_CHARS else ""
+
+
+def _whose(tx: Tx, request: ProvisionRequest, shown: Shown | None) -> DeviceProfile | None:
+    """Whose key it is, also with a wrong secret: the line is that tenant's, and names its profile."""
+    if shown is not None:
+        return shown.profile
+    if not request.provision_key:
+        return None
+    profile = tx.profile_by_key(request.provision_key)
+    if profile is not None:
+        return profile
+    found = tx.provision_key(request.provision_key)
+    return found[1] if found is not None else None
 
 
 def _refused_attempt(
     refusal: ProvisionRefused,
     request: ProvisionRequest,
     profile: DeviceProfile | None,
-    stage: str,
     peer: Peer,
     now_ms: int,
     redacted: dict[str, object],
+    stage: str,
 ) -> Attempt:
     refusal.ref = new_reference()
     refusal.stage = stage
@@ -190,12 +246,18 @@ def _refused_attempt(
     )  # fmt: skip
 
 
-def _authenticated_profile(tx: Tx, request: ProvisionRequest) -> DeviceProfile:
+def _shown(tx: Tx, request: ProvisionRequest, now_ms: int) -> Shown:
     if not request.provision_key or not request.provision_secret:
         raise InvalidProvisionCredentials("the provision key or secret is empty")
     profile = tx.profile_by_key(request.provision_key)
-    expected = profile.provision.secret if profile and profile.provision.secret else _NO_SECRET
-    is_right = hmac.compare_digest(expected.encode(), request.provision_secret.encode())
+    key: ProvisionKey | None = None
+    if profile is not None:
+        is_right = _is_secret_of(profile.provision, request.provision_secret, now_ms)
+    else:
+        found = tx.provision_key(request.provision_key)
+        if found is not None:
+            key, profile = found
+        is_right = provision_keys.is_right(key, request.provision_secret, _NO_SECRET)
     if profile is None:
         raise InvalidProvisionCredentials("no profile has this provision key")
     if not is_right:
@@ -204,7 +266,15 @@ def _authenticated_profile(tx: Tx, request: ProvisionRequest) -> DeviceProfile:
         raise InvalidProvisionCredentials(
             f"the key is that of profile '{profile.name}', and '{request.profile_name[:255]}' is asked for"
         )
-    return profile
+    return Shown(profile, key)
+
+
+def _is_secret_of(provision: ProvisionConfiguration, secret: str, now_ms: int) -> bool:
+    """The current one, or the former one while it is valid."""
+    is_current = hmac.compare_digest((provision.secret or _NO_SECRET).encode(), secret.encode())
+    if not provision.former_secret or now_ms >= provision.former_until_ms:
+        return is_current
+    return hmac.compare_digest(provision.former_secret.encode(), secret.encode()) or is_current
 
 
 def is_called(profile: DeviceProfile, label: str) -> bool:
@@ -226,6 +296,7 @@ def _create_new(context: Context, profile: DeviceProfile) -> Issued:
         if existing is not None:
             return _replay(context, profile.provision, existing) or _exists(existing)
     check_room(tx, profile.tenant_id, context.policy.max_devices_per_tenant)
+    _last_checks(context, profile)
     generated = "" if name else new_secret()
     given = _given(context, profile, name or generated) or Given(AccessToken(new_secret()))  # 119 bits: nobody has them
     is_gateway = context.request.is_gateway
@@ -263,12 +334,27 @@ def _given(
             X509Certificate(certificates.certificate_text(signed.certificate)), signed.authority_id, signed.chain_pem,
             f"the CA '{signed.authority_name}' issued certificate {signed.serial}",
         )  # fmt: skip
-    brought = brought_credentials(request) if may_bring else None
-    if brought is None:
-        return None
-    if holder(tx, brought, context.now_ms) not in (None, device_id):
+    brought = _checked_credentials(context, device_id) if may_bring else None
+    return None if brought is None else Given(brought)
+
+
+def _checked_credentials(context: Context, device_id: int | None) -> Credentials | None:
+    brought = brought_credentials(context.request)
+    if brought is not None and holder(context.tx, brought, context.now_ms) not in (None, device_id):
         raise CredentialsInUse("another device has these credentials")
-    return Given(brought)
+    return brought
+
+
+def _last_checks(
+    context: Context, profile: DeviceProfile, device_id: int | None = None, *, may_bring: bool = True
+) -> None:
+    """What comes behind all that is wrong with the request itself: an operator's word, and the key's budget."""
+    if profile.provision.approval is Approval.REQUIRED:
+        if may_bring and not context.request.csr:
+            _checked_credentials(context, device_id)
+        approvals.check(context.tx, profile, context.digest, context.now_ms)
+    if context.key is not None:
+        provision_keys.check_budget(context.tx, context.key)
 
 
 def _exists(device: Device) -> Issued:
@@ -289,6 +375,7 @@ def _check_pre_provisioned(context: Context, profile: DeviceProfile) -> Issued:
     if stored is None:
         raise InvalidCredentials(f"device '{device.name}' has no credentials")
     may_bring = profile.provision.accept_device_credentials
+    _last_checks(context, profile, device.id, may_bring=may_bring)
     given = _given(context, profile, device.name, device.id, may_bring=may_bring)
     if given is not None:
         tx.put_credentials(

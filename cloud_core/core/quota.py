@@ -17,3 +17,9 @@ def check_room(tx: ReadTx, tenant_id: int, of_installation: int = 0) -> None:
     limit = device_limit(tx, tenant_id, of_installation)
     if limit and tx.device_count(tenant_id) >= limit:
         raise QuotaExceeded(f"the tenant has its {limit} devices")
+
+
+def room(tx: ReadTx, tenant_id: int) -> int | None:
+    """How many more devices the tenant may have by its own limit; None is without limit."""
+    limit = device_limit(tx, tenant_id)
+    return max(0, limit - tx.device_count(tenant_id)) if limit else None

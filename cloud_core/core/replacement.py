@@ -18,6 +18,7 @@ from cloud_core.core.api import DeviceApi
 from cloud_core.core.asking import Asking
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.inventory import found
+from cloud_core.core.people.audit import Deed, Subject
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.tokens import new_secret
 from cloud_core.model import (
@@ -189,16 +190,26 @@ def _key(one: Relation) -> tuple[UUID, UUID, str, str]:
     return one.from_uuid, one.to_uuid, one.type, one.type_group
 
 
+def _of_reset(done: Reset) -> Subject:
+    return Subject(done.device.uuid, done.device.name, "with new credentials" if done.has_new_credentials else "")
+
+
+def _of_swap(done: Replacement) -> Subject:
+    return Subject(done.device.uuid, done.device.name, f"by the unit {done.unit.name} ({done.unit.uuid})")
+
+
 class ReplacementApi(Asking):
     """Operators' side of it."""
 
     def __init__(self, *, store: Store, api: DeviceApi, now_ms: Callable[[], int]) -> None:
-        super().__init__(store)
+        super().__init__(store, api.audit)
         self._api = api
         self._now_ms = now_ms
 
     async def reset(self, operator: Operator, uuid: UUID, *, has_new_credentials: bool, is_plan: bool) -> Reset:
-        done = await self._decide(reset, operator.tenant_id, uuid, has_new_credentials, is_plan, self._now_ms())
+        deed = Deed("PROVISIONING_RESET", "DEVICE", lambda done: None if is_plan else _of_reset(done))
+        args = (operator.tenant_id, uuid, has_new_credentials, is_plan, self._now_ms())
+        done = await self._decide_by(operator, deed, reset, *args)
         if not is_plan:
             if has_new_credentials:
                 self._api.device_changed(done.device.id, Ending.CREDENTIALS_CHANGED)
@@ -208,7 +219,8 @@ class ReplacementApi(Asking):
 
     async def swap(self, operator: Operator, old: UUID, new: UUID, *, is_plan: bool) -> Replacement:
         """Sessions of both units end: the old one's for good, the new one's to come back as the device."""
-        done = await self._decide(swap, operator.tenant_id, old, new, is_plan, self._now_ms())
+        deed = Deed("REPLACED", "DEVICE", lambda done: None if is_plan else _of_swap(done))
+        done = await self._decide_by(operator, deed, swap, operator.tenant_id, old, new, is_plan, self._now_ms())
         if not is_plan:
             self._api.device_changed(done.unit.id, Ending.DEVICE_DELETED)
             self._api.device_changed(done.device.id, Ending.CREDENTIALS_CHANGED)

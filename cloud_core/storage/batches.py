@@ -27,6 +27,7 @@ _BATCHES = select(
 _BY_UUID = _BATCHES.where(_b.tenant_id == p("tenant_id"), _b.uuid == p("uuid"), _b.state != BatchState.DISCARDED.value)
 _BY_KEY = _BATCHES.where(_b.tenant_id == p("tenant_id"), _b.idempotency_key == p("idempotency_key"))
 _UNDER_WAY = _BATCHES.where(or_(*(_b.state == one.value for one in UNDER_WAY))).order_by(_b.id)
+_FIRST = _BATCHES.where(_b.tenant_id == p("tenant_id")).order_by(_b.id).limit(1)
 _LOCK = _BATCHES.where(_b.id == p("id")).with_for_update()
 _NAMES = tuple(column.name for column in batch.columns if column.name != "id")
 _INSERT = insert(batch).values({name: p(name) for name in _NAMES}).returning(_b.id)
@@ -45,6 +46,7 @@ _DISCARD = (
     .values(state=p("state"), idempotency_key=None)
 )
 _DISCARD_ONE = update(batch).where(_b.id == p("b_id")).values(state=p("state"), idempotency_key=None)
+_DISCARD_ALL = update(batch).where(_b.tenant_id == p("b_tenant_id")).values(state=p("state"), idempotency_key=None)
 
 _ROWS = select(_r.number, _r.status, _r.name, _r.code, _r.detail, _r.device_uuid, _r.source_sealed).order_by(_r.number)
 _NEXT_ROWS = _ROWS.where(_r.batch_id == p("batch_id"), _r.number > p("after")).limit(p("limit"))
@@ -91,6 +93,9 @@ class ReadsBatches(Connected):
 
     def batches_under_way(self) -> list[Batch]:
         return [one for row in self._rows(self._once(_UNDER_WAY)) if (one := _batch(row))]
+
+    def first_batch(self, tenant_id: int) -> Batch | None:
+        return _batch(self._row(self._once(_FIRST), tenant_id=tenant_id))
 
     def batch_rows(self, batch_id: int, *, after: int, limit: int, status: str = "") -> list[BatchRow]:
         params: dict[str, Any] = {"batch_id": batch_id, "after": after, "limit": limit}
@@ -169,6 +174,9 @@ class WritesBatches(ReadsBatches):
         )  # fmt: skip
         count: int = self._cursor.rowcount
         return count
+
+    def discard_batches_of(self, tenant_id: int) -> None:
+        self._write(self._once(_DISCARD_ALL), b_tenant_id=tenant_id, state=BatchState.DISCARDED.value)
 
     def insert_batch_rows(self, batch_id: int, rows: Sequence[BatchRow]) -> None:
         self._write_many(

@@ -123,18 +123,19 @@ class ReadsCertificates(Connected):
     def certificates(
         self, tenant_id: int, page: Page, *, ends_before_ms: int | None = None, authority_id: int | None = None
     ) -> tuple[list[KnownCertificate], int]:
-        wanted = select(_c.id).where(_c.tenant_id == tenant_id)
+        wanted = [_c.tenant_id == tenant_id]
         if ends_before_ms is not None:
-            wanted = wanted.where(_c.not_after_ms < ends_before_ms, *_IN_USE)
+            wanted += [_c.not_after_ms < ends_before_ms, *_IN_USE]
         if authority_id is not None:
-            wanted = wanted.where(_c.authority_id == authority_id)
+            wanted.append(_c.authority_id == authority_id)
         columns = {"createdTime": _c.not_after_ms, "notAfter": _c.not_after_ms, "subject": _c.subject}
+        numbers = select(_c.id).where(*wanted)
         is_read_whole = bool(page.text_search) or page.sort_property == "subject"
         if page.text_search:
-            wanted = wanted.where(self._with_text(tenant_id, page.text_search))
+            numbers = numbers.where(self._with_text(tenant_id, page.text_search))
         plan = _AS_IT_LIES if is_read_whole and self._are_mostly_of(tenant_id) else None
         few = FEW_OF_TABLE if is_read_whole else FEW_MATCHES
-        rows, total = self._page(wanted, replace(page, text_search=""), columns, (), plan=plan, whole=_ROWS, few=few)
+        rows, total = self._page(numbers, replace(page, text_search=""), columns, (), plan=plan, whole=_ROWS, few=few)
         return [one for row in rows if (one := _known(row))], total
 
     def _with_text(self, tenant_id: int, text: str) -> ColumnElement[bool]:

@@ -177,7 +177,9 @@ class Connected:
 
     def reading(self, query: Callable[..., R], args: tuple[Any, ...]) -> R:
         """Runs a look-up of several statements in one state of the database."""
-        self._cursor.execute("BEGIN")
+        # SQLite's transactions see one state anyway; PostgreSQL's ordinary ones see what each statement finds.
+        is_postgresql = self._dialect.name == "postgresql"
+        self._cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if is_postgresql else "BEGIN")
         try:
             return query(self, *args)
         finally:

@@ -13,10 +13,10 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, bindparam, exists, func, or_, select
 
-from cloud_core.model import EVERY_DEVICE, Customer, Device, DeviceFilter, Page
+from cloud_core.model import EVERY_DEVICE, Customer, Device, DeviceFilter, DeviceStage, Page
 from cloud_core.storage.connected import DEEP, Plan, by_index, one_of
 from cloud_core.storage.customers import ReadsCustomers
-from cloud_core.storage.schema import device, device_profile, presence
+from cloud_core.storage.schema import credentials, device, device_profile, presence
 from cloud_core.storage.statements import device_of, device_rows
 from shared.errors import InvalidArgument
 
@@ -64,12 +64,45 @@ class ReadsDeviceLists(ReadsCustomers):
             # Not the number itself: SQLite would look up each active device in the index of each profile.
             active = (_c.id + 0).in_(select(presence.c.device_id).where(presence.c.is_active.is_(True)))
             rows = rows.where(active if wanted.is_active else ~active)
+        rows = _narrowed(rows, wanted)
         by_name = {number: name for number, (_, name) in names.items()}
         order = sorted(profiles, key=lambda one: by_name[one], reverse=page.descending)
         numbers, total = self._numbers(
             rows, page, by_name, order, (tenant_id, wanted, customer_id, page.text_search), plan
         )
         return self._devices_of(numbers), total
+
+    def devices_after(
+        self, tenant_id: int, after: str, limit: int, text: str, wanted: DeviceFilter, *, customer_id: int | None = None
+    ) -> list[Device]:
+        names = self._profile_names(tenant_id)
+        rows = _narrowed(device_rows.where(_c.tenant_id == tenant_id, _c.name > after), wanted)
+        if wanted.profile_name or wanted.profile_uuid is not None:
+            profiles = [
+                number for number, (uuid, name) in names.items()
+                if (not wanted.profile_name or name == wanted.profile_name) and wanted.profile_uuid in (None, uuid)
+            ]  # fmt: skip
+            if not profiles:
+                return []
+            rows = rows.where(one_of(_c.profile_id, profiles))
+        if customer_id is not None:
+            rows = rows.where(_c.customer_id == customer_id)
+        if wanted.is_active is not None:
+            is_active = exists().where(presence.c.device_id == _c.id, presence.c.is_active.is_(True))
+            rows = rows.where(is_active if wanted.is_active else ~is_active)
+        if text:
+            rows = rows.where(self._match(text, {number: name for number, (_, name) in names.items()}))
+        found = [device_of(row) for row in self._query(rows.order_by(_c.name).limit(limit))]
+        return [one for one in found if one is not None]
+
+    def device_stages(self, devices: list[Device]) -> list[DeviceStage]:
+        found: dict[int, DeviceStage] = {}
+        c = credentials.c
+        for part in _parts([one.id for one in devices]):
+            life = select(c.device_id, c.issued_ms, c.confirmed_ms).where(one_of(c.device_id, part))
+            for number, issued_ms, confirmed_ms in self._query(life):
+                found[number] = stage_of(issued_ms, confirmed_ms)
+        return [found.get(one.id, DeviceStage.CREATED) for one in devices]
 
     def device_places(self, devices: list[Device]) -> list[tuple[Customer | None, bool]]:
         owners = {number: self.customer_by_id(number) for one in devices if (number := one.customer_id) is not None}
@@ -178,6 +211,26 @@ class ReadsDeviceLists(ReadsCustomers):
                 assert device is not None, "there is a row"
                 found[row[0]] = device
         return [found[number] for number in numbers]
+
+
+def stage_of(issued_ms: int | None, confirmed_ms: int | None) -> DeviceStage:
+    if confirmed_ms is not None:
+        return DeviceStage.CONFIRMED
+    return DeviceStage.CREATED if issued_ms is None else DeviceStage.ISSUED
+
+
+def _narrowed(rows: Select[Any], wanted: DeviceFilter) -> Select[Any]:
+    if wanted.is_gateway is not None:
+        rows = rows.where(_c.is_gateway.is_(True) if wanted.is_gateway else _c.is_gateway.is_(False))
+    if wanted.stage is None:
+        return rows
+    c = credentials.c
+    # Those that have not logged in yet have an index of their own; they are few, or all of a fleet that is new.
+    unconfirmed = select(c.device_id).where(c.confirmed_ms.is_(None))
+    if wanted.stage is DeviceStage.CONFIRMED:
+        return rows.where(_c.id.not_in(unconfirmed))
+    is_issued = c.issued_ms.is_not(None) if wanted.stage is DeviceStage.ISSUED else c.issued_ms.is_(None)
+    return rows.where(_c.id.in_(unconfirmed.where(is_issued)))
 
 
 def _columns(page: Page) -> list[Any]:

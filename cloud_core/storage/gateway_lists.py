@@ -30,7 +30,7 @@ class ReadsGatewayLists(Connected):
 
     def gateway_page(self, tenant_id: int, page: Page) -> tuple[list[DeviceLine], int]:
         wanted = device_rows.where(device.c.tenant_id == tenant_id, is_gateway)
-        rows, total = self._page(wanted, page, _SORT, _SEARCHED, plan=by_index(device, "device_gateway"))
+        rows, total = self._page(wanted, page, _SORT, _SEARCHED, plan=by_index(device, "device_gateways"))
         return [self.gateway_line(self._found_device(row)) for row in rows], total
 
     def sub_device_page(self, tenant_id: int, gateway_id: int, page: Page) -> tuple[list[DeviceLine], int]:

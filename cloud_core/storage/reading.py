@@ -12,6 +12,7 @@ from sqlalchemy import JSON, Dialect, cast, func
 
 from cloud_core.model import (
     PRESENCE_KEYS,
+    Approval,
     Attempt,
     AttributeEntry,
     Device,
@@ -31,6 +32,7 @@ from cloud_core.model import (
 from cloud_core.profile_options import ProfileOptions, options_of
 from cloud_core.storage import schema
 from cloud_core.storage.attempts import ReadsAttempts, attempt_of
+from cloud_core.storage.audit import ReadsAudit
 from cloud_core.storage.batches import ReadsBatches
 from cloud_core.storage.certificates import ReadsCertificates
 from cloud_core.storage.claims import ReadsClaims
@@ -44,7 +46,11 @@ from cloud_core.storage.documents import (
 from cloud_core.storage.gateway_lists import ReadsGatewayLists
 from cloud_core.storage.gateways import ReadsGateways
 from cloud_core.storage.interface import TimeSeriesQuery
+from cloud_core.storage.keys import ReadsKeys
+from cloud_core.storage.manifests import ReadsManifests
+from cloud_core.storage.overview import ReadsOverview
 from cloud_core.storage.packages import ReadsPackages
+from cloud_core.storage.pending import ReadsPending
 from cloud_core.storage.people import ReadsPeople
 from cloud_core.storage.presence import ReadsPresence
 from cloud_core.storage.schema import BUCKET_MS
@@ -87,8 +93,13 @@ class SqlReadTx(
     ReadsPeople,
     ReadsTenants,
     ReadsBatches,
+    ReadsManifests,
     ReadsAttempts,
     ReadsGatewayLists,
+    ReadsAudit,
+    ReadsKeys,
+    ReadsPending,
+    ReadsOverview,
 ):
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 
@@ -160,6 +171,7 @@ class SqlReadTx(
             members = msgspec.msgpack.decode(self._vault.unseal(sealed, context=b"provision"))
             members["strategy"] = ProvisionStrategy(members["strategy"])
             members["reprovisioning"] = Reprovisioning(members["reprovisioning"])
+            members["approval"] = Approval(members.get("approval", Approval.NONE))
             if "renewal" in members:  # configurations of before certificates have none
                 members["renewal"] = Renewal(members["renewal"])
                 members["revocation"] = Revocation(**members["revocation"])
@@ -190,6 +202,9 @@ class SqlReadTx(
         return device
 
     # -- credentials ------------------------------------------------------------------------------
+
+    def _unsealed(self, sealed: bytes) -> Credentials:
+        return unseal_credentials(self._vault, sealed)
 
     def credentials(self, device_id: int) -> StoredCredentials | None:
         row = self._row(self._s.credentials, device_id=device_id)

@@ -358,8 +358,19 @@ device_by_creation = Index("device_by_creation", device.c.tenant_id, device.c.cr
 # A search in the order of labels reads this index alone.
 device_by_label = Index("device_by_label", device.c.tenant_id, device.c.label, device.c.name, device.c.profile_id)
 
-is_gateway = device.c.is_gateway.is_(True)  # few are: the others cost this index nothing
-device_gateway = Index("device_gateway", device.c.tenant_id, sqlite_where=is_gateway, postgresql_where=is_gateway)
+# Gateways are few among many devices: they cost this index alone something.
+is_gateway = device.c.is_gateway.is_(True)
+device_gateways = Index(
+    "device_gateways", device.c.tenant_id, device.c.created_ms,
+    sqlite_where=is_gateway, postgresql_where=is_gateway,
+)  # fmt: skip
+# What a device has asked for, by its name.
+attempt_by_name = Index("attempt_by_name", provisioning_log.c.device_name)
+# Devices that have not logged in yet.
+credentials_unconfirmed = Index(
+    "credentials_unconfirmed", credentials.c.device_id, credentials.c.issued_ms,
+    sqlite_where=credentials.c.confirmed_ms.is_(None), postgresql_where=credentials.c.confirmed_ms.is_(None),
+)  # fmt: skip
 
 # Logins that have ended before their tokens do. Nodes read what is new every few seconds.
 ended_login = _numbered(
@@ -417,4 +428,92 @@ batch_row = Table(
     Column("source_sealed", LargeBinary),  # MessagePack: {column: cell}, credentials among them; None when done
     Index("batch_row_by_status", "batch_id", "status", "number"),
     sqlite_with_rowid=False,
+)
+
+# What operators decided. `digest` is SHA-256 over the digest before it and the row (`core.audit`).
+audit = Table(
+    "audit",
+    metadata,
+    Column("tenant_id", Id, ForeignKey("tenant.id"), primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("entity_type", Text, nullable=False),
+    Column("entity_uuid", LargeBinary(16), nullable=False),  # nil where the entity has none
+    Column("name", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Index("audit_by_time", "tenant_id", "at_ms"),
+)
+
+# The end of a tenant's chain, locked by whoever appends; and what is left of entries that were removed for their age.
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("tenant_id", Id, ForeignKey("tenant.id"), primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("first_number", BigInteger, nullable=False),  # the last one removed, 0 for none
+    Column("first_digest", LargeBinary(32), nullable=False),
+)
+
+# How often a secret of a profile was used, by a keyed hash of it: gathered in memory, added every few seconds.
+secret_use = Table(
+    "secret_use",
+    metadata,
+    Column(
+        "profile_id", Id, ForeignKey("device_profile.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("tag", LargeBinary(16), primary_key=True),
+    Column("attempts", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+)
+
+provision_key = _numbered(
+    "provision_key",  # of a profile, beside its own
+    Column("uuid", LargeBinary(16), nullable=False, unique=True),
+    Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
+    Column("profile_id", Id, ForeignKey("device_profile.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("key_hash", LargeBinary(16), nullable=False, unique=True),  # over all tenants: a request names no tenant
+    Column("sealed", LargeBinary, nullable=False),  # key and secret
+    Column("rules", Text, nullable=False),  # JSON: what `model.KeyRules` has
+    Column("used", BigInteger, nullable=False),  # devices that it has let in
+    Column("is_enabled", Boolean, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    UniqueConstraint("profile_id", "name", name="provision_key_name_unq_key"),
+)
+
+# Requests that wait for an operator's word, or have it. The digest is that of the whole request.
+pending_request = _numbered(
+    "pending_request",
+    Column("uuid", LargeBinary(16), nullable=False, unique=True),
+    Column("tenant_id", Id, ForeignKey("tenant.id"), nullable=False),
+    Column("profile_id", Id, ForeignKey("device_profile.id", ondelete="CASCADE"), nullable=False),
+    Column("digest", LargeBinary(16), nullable=False),
+    Column("status", Text, nullable=False),  # `model.RequestStatus`
+    Column("name", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("transport", Text, nullable=False),
+    Column("key_name", Text, nullable=False),  # of a further provision key; empty for the profile's own
+    Column("is_gateway", Boolean, nullable=False),
+    Column("first_ms", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("until_ms", BigInteger, nullable=False, index=True),  # then it is forgotten
+    UniqueConstraint("profile_id", "digest", name="pending_request_digest_unq_key"),
+)
+
+# Beside the batch, which the worker writes as a whole.
+batch_manifest = Table(
+    "batch_manifest",
+    metadata,
+    Column("batch_id", Id, ForeignKey("batch.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("ticket", LargeBinary(16), nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("held_ms", BigInteger, nullable=False),
+    Column("taken_ms", BigInteger),  # None while it is being received
+    sqlite_with_rowid=True,
 )

@@ -10,6 +10,7 @@ from sqlalchemy import Dialect
 
 from cloud_core.entropy import random_bytes
 from cloud_core.model import Attempt, Device, DeviceProfile, ProvisionConfiguration, ProvisionStrategy, Scope
+from cloud_core.storage.audit import WritesAudit
 from cloud_core.storage.batches import WritesBatches
 from cloud_core.storage.certificates import WritesCertificates
 from cloud_core.storage.claims import WritesClaims
@@ -18,7 +19,10 @@ from cloud_core.storage.customers import WritesCustomers
 from cloud_core.storage.documents import decode_document, decode_value, encode_document, encode_value, merge_documents
 from cloud_core.storage.gateways import WritesGateways
 from cloud_core.storage.interface import NewDevice, NewProfile
+from cloud_core.storage.keys import WritesKeys
+from cloud_core.storage.manifests import WritesManifests
 from cloud_core.storage.packages import WritesPackages
+from cloud_core.storage.pending import WritesPending
 from cloud_core.storage.people import WritesPeople
 from cloud_core.storage.presence import WritesPresence
 from cloud_core.storage.reading import SqlReadTx
@@ -49,7 +53,8 @@ def seal_credentials(vault: Vault, credentials: Credentials) -> bytes:
 
 class SqlTx(
     SqlReadTx, WritesTimeSeries, WritesCustomers, WritesCommands, WritesClaims, WritesPackages, WritesGateways,
-    WritesPresence, WritesCertificates, WritesPeople, WritesTenants, WritesBatches,
+    WritesPresence, WritesCertificates, WritesPeople, WritesTenants, WritesBatches, WritesManifests, WritesAudit,
+    WritesKeys, WritesPending,
 ):  # fmt: skip
     """A decision's view of the database, and the batch of samples that goes with it."""
 

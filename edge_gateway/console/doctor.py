@@ -12,7 +12,6 @@ import msgspec
 from edge_gateway.config import Config, ConfigError, load, shown
 from edge_gateway.console.agents import is_at_work
 from edge_gateway.console.examinations import clock, data_directory, local_findings
-from edge_gateway.console.findings import Finding, Verdict, good, skipped, wrong
 from edge_gateway.console.login import has_login, log_in
 from edge_gateway.console.loop import installed_reactor
 from edge_gateway.console.loop import run as run_loop
@@ -23,6 +22,7 @@ from edge_gateway.logs import start_logging
 from edge_gateway.service import spool_path
 from edge_gateway.storage.credentials import FileUnusable
 from edge_gateway.storage.keyring import FileKeyring
+from shared.findings import Finding, Verdict, good, skipped, wrong
 
 _SIGNS = {Verdict.GOOD: "✔", Verdict.HINT: "!", Verdict.WRONG: "✘", Verdict.SKIPPED: "-"}
 

@@ -16,13 +16,13 @@ from urllib.parse import quote
 from edge_gateway.config import Config
 from edge_gateway.console.agents import is_at_work
 from edge_gateway.console.concealing import secrets_in
-from edge_gateway.console.findings import Finding, good, hint, skipped, wrong
 from edge_gateway.console.options import Place
 from edge_gateway.console.output import plural
 from edge_gateway.mapping.amounts import format_size
 from edge_gateway.service import spool_path
 from edge_gateway.storage.credentials import CREDENTIALS, CredentialsFolder, FileUnusable
 from edge_gateway.storage.limits import in_units
+from shared.findings import Finding, good, hint, skipped, wrong
 
 QUICK_CHECK_BYTES = 512 * 1024**2  # a greater spool takes too long to be read through for a quick look
 EARLIEST_S = 1_735_689_600  # 2025-01-01: an earlier clock has not been set

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from edge_gateway.config import ConfigProblem
 from edge_gateway.config.references import MASK
 from edge_gateway.console.masking import CannotMask, masked, restored
-from edge_gateway.storage.files import sync_folder
+from edge_gateway.storage.files import replacing
 
 MAX_BYTES = 512 * 1024  # as JSON it must fit into one request
 
@@ -64,22 +64,12 @@ def replace(path: Path, text: str, version: str) -> None:
         raise OSError(None, "somebody else changed it meanwhile")
     path = path.resolve()
     before = path.stat()
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fchmod(file.fileno(), before.st_mode & 0o777)
-            if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
-                os.fchown(file.fileno(), before.st_uid, before.st_gid)
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with replacing(path) as file:
+        file.write(text.encode())
+        file.flush()
+        os.fchmod(file.fileno(), before.st_mode & 0o777)
+        if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+            os.fchown(file.fileno(), before.st_uid, before.st_gid)
 
 
 def _decoded(content: bytes) -> str:

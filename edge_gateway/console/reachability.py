@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from edge_gateway.config import Config, ConnectorTable
 from edge_gateway.config.checks import is_loopback
-from edge_gateway.console.findings import Finding, good, hint, skipped, unreachable, wrong
 from edge_gateway.console.network import (
     Address,
     Unreachable,
@@ -21,6 +20,7 @@ from edge_gateway.console.network import (
     core_address,
 )
 from edge_gateway.console.output import age
+from shared.findings import Finding, good, hint, skipped, wrong
 
 FEW_DAYS = 14
 MAX_ADDRESSES = 20  # of one connector
@@ -38,12 +38,12 @@ def core_findings(config: Config) -> Iterator[Finding]:
         text = f"{address.host} is {', '.join(found[:3])}"
         yield good("DNS", text if found != [address.host] else f"{address.host} needs no look-up")
     except Unreachable as error:
-        yield unreachable("DNS", str(error))
+        yield _unreachable("DNS", str(error))
         return
     try:
         yield good("TCP", f"{address} answers in {age(connect(address))}")
     except Unreachable as error:
-        yield unreachable("TCP", str(error))
+        yield _unreachable("TCP", str(error))
         return
     yield tls_finding(config, address)
 
@@ -56,7 +56,7 @@ def tls_finding(config: Config, address: Address) -> Finding:
     try:
         days = certificate_days(config.core, address)
     except Unreachable as error:
-        return unreachable("TLS", str(error))
+        return _unreachable("TLS", str(error))
     if days is None:
         return hint(
             "TLS", "the core's certificate is not verified", "remove [core] insecure, and set ca_file if needed"
@@ -76,7 +76,7 @@ def local_page(config: Config, *, is_agent_at_work: bool) -> Finding:
     try:
         can_listen(address)
     except Unreachable as error:
-        return unreachable(topic, str(error))
+        return _unreachable(topic, str(error))
     if not is_loopback(local.bind):
         return hint(topic, f"can listen on {address}, for the whole network", "keep its PIN to yourself")
     return good(topic, f"can listen on {address}" if local.port else f"takes a free port of {local.bind}")
@@ -124,7 +124,7 @@ def _listener(topic: str, text: str, is_agent_at_work: bool) -> Finding | None:
     try:
         can_listen(address)
     except Unreachable as error:
-        return unreachable(topic, str(error))
+        return _unreachable(topic, str(error))
     return good(topic, f"can listen on {address}")
 
 
@@ -144,7 +144,7 @@ def _peer(topic: str, url: str) -> Finding | None:
             return good(topic, f"{address.host} is a known name; whether it answers shows `edge-gateway try`")
         return good(topic, f"{address} answers in {age(connect(address))}")
     except Unreachable as error:
-        return unreachable(topic, str(error))
+        return _unreachable(topic, str(error))
 
 
 def serial_finding(topic: str, port: Path) -> Finding:
@@ -160,3 +160,9 @@ def serial_finding(topic: str, port: Path) -> Finding:
             topic, f"{port} may not be used", f"usermod -aG {group} USER, for the user of the service; restart it"
         )
     return good(topic, f"{port} can be opened")
+
+
+def _unreachable(topic: str, sentence: str) -> Finding:
+    """Of a sentence `what: fix`."""
+    text, _, fix = sentence.rpartition(": ")
+    return wrong(topic, text or sentence, fix if text else "")

@@ -126,3 +126,29 @@ def test_a_system_administrator_has_name_and_password(values: dict[str, str], pr
     with pytest.raises(ConfigError, match=problem) as caught:
         load(None, environment, {}, data_dir=None)
     assert "short" not in str(caught.value) and "long-enough" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres//u:s3cr3t@h/d", "postgresql://u:s3cr3t@h/d", "mysql://u:s3cr3t@h/d",
+        "postgresql+psycopg://u:s3cr3t@h:port/d", "s3cr3t", "postgresql+psycopg:/h/d",
+    ],
+)  # fmt: skip
+def test_an_address_of_no_database_is_named_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(None, {"CLOUD_CORE__DATABASE__URL": url}, {}, data_dir=None)
+    assert "[database] url" in str(caught.value) and "postgresql+psycopg://user" in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///muster.db", "sqlite:////var/lib/m.db", "postgresql+psycopg://u:p#?/x@h:5432/d?sslmode=require",
+        "postgresql+psycopg://u@[::1]:5432/d", "postgresql+psycopg:///d?host=/run/postgresql",
+        "postgresql+psycopg://h/d",
+    ],
+)  # fmt: skip
+def test_addresses_of_databases(url: str) -> None:
+    assert load(None, {"CLOUD_CORE__DATABASE__URL": url}, {}, data_dir=None).database.url == url

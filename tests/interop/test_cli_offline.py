@@ -59,6 +59,9 @@ def test_values_that_clash_are_said(console: Console, tmp_path: Path) -> None:
     assert "[mqtt] port: port 1883 is that of [http] port, too" in result.stdout
     assert result.stdout.count("there is no file a.") == 2
     assert "is right" in console.out("config", "check", "--http-port", "0", "--mqtt-port", "0")
+    console.environment["CLOUD_CORE__DATABASE__KEY"] = "no key at all"
+    code, said = console.refused("config", "check")
+    assert (code, "64 hexadecimal digits" in said, "no key at all" in said) == (2, True, False)
 
 
 def test_effective_values_are_shown_with_their_source(console: Console, tmp_path: Path) -> None:
@@ -67,6 +70,8 @@ def test_effective_values_are_shown_with_their_source(console: Console, tmp_path
     console.environment |= {
         "CLOUD_CORE__MQTT__PORT": "1884", "CLOUD_CORE__DATABASE__KEY": SECRET,
         "CLOUD_CORE__DATABASE__URL": f"postgresql+psycopg://u:{SECRET}@h/d?sslpassword={SECRET}",
+        "CLOUD_CORE__ADMIN__SYSTEM_USERNAME": "sys@x", "CLOUD_CORE__ADMIN__SYSTEM_PASSWORD": SECRET,
+        "CLOUD_CORE__METRICS__TOKEN": SECRET,
     }  # fmt: skip
     arguments = ("config", "show", "--config", file, "--http-port", "8082")
     rows = {(one["section"], one["key"]): one for one in console.json(*arguments)}
@@ -76,7 +81,7 @@ def test_effective_values_are_shown_with_their_source(console: Console, tmp_path
     assert rows["coap", "port"]["source"] == "default"
     for shown in (console.out(*arguments), console.run(*arguments, "--json").output):
         assert SECRET not in shown
-    assert console.out(*arguments, "--reveal").count(SECRET) == 4
+    assert console.out(*arguments, "--reveal").count(SECRET) == 6
     assert "[coap]" not in console.out(*arguments, "--changed")
 
 
@@ -211,6 +216,21 @@ def test_a_backup_overwrites_nothing(core: CoreProcess, console: Console, tmp_pa
     assert console.refused("backup", *where, "--out", "no/where.db")[0] == 7
     assert console.refused("backup", *where)[0] == 2
     assert console.refused("backup", "--data-dir", "none", "--out", "d.db")[0] == 3
+
+
+def test_a_backup_goes_onto_a_disk_without_hard_links(
+    core: CoreProcess, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those for every computer are made (FAT, exFAT); nothing is overwritten there either."""
+
+    def link(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted", "f.db")
+
+    monkeypatch.setattr(os, "link", link)
+    console.out("backup", "--data-dir", str(core.data_dir), "--out", "f.db")
+    assert console.run("backup", "--verify", "f.db", "--data-dir", str(core.data_dir)).exit_code == 0
+    assert console.refused("backup", "--data-dir", str(core.data_dir), "--out", "f.db")[0] == 7
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["f.db"]
 
 
 def test_a_damaged_backup_is_found(core: CoreProcess, console: Console, tmp_path: Path) -> None:

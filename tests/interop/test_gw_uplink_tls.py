@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 
+from cloud_core.rest_client import RestError
 from tests.support.gateway_opcua_sites import free_port
 from tests.support.gateway_process import GatewayProcess
 from tests.support.pki import Pki
@@ -69,11 +71,9 @@ def send(south: int, device: str, number: int) -> None:
 def until(holds: Callable[[], Any]) -> None:
     ends = time.monotonic() + WAIT_S
     while time.monotonic() < ends:
-        try:
+        with contextlib.suppress(RestError):  # not registered yet
             if holds():
                 return
-        except Exception:  # not registered yet
-            pass
         time.sleep(0.1)
     raise AssertionError("it did not happen in time")
 

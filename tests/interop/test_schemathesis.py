@@ -104,7 +104,7 @@ def test_no_route_fails_whatever_it_is_sent(fuzzed: CoreProcess) -> None:
         operation = result.ok()
         if operation.method.upper() == "GET" and "/v1/" in operation.path and operation.path.endswith(WAITS):
             continue
-        if operation.path in ENDS_THE_LOGIN:
+        if operation.path in ENDS_THE_LOGIN or operation.path == "/api/events":  # a stream that does not end
             continue
         attack.run(operation)
         tried += 1

@@ -15,7 +15,7 @@ import paho.mqtt.client as paho
 import pytest
 import requests
 
-from cloud_core.demo_clients import Endpoints, coap_post, mqtt_provision
+from cloud_core.demo.clients import Endpoints, coap_post, mqtt_provision
 from tests.support.server import CoreProcess
 
 WAIT_S = 20.0

@@ -70,9 +70,12 @@ class HttpPeer:
             head, _, rest = data.partition(b"\r\n\r\n")
             lines = head.decode().split("\r\n")
             headers = {line.split(":", 1)[0].lower(): line.split(":", 1)[1].strip() for line in lines[1:]}
-            length = int(headers.get("content-length", 0))
-            found.append((int(lines[0].split()[1]), headers, rest[:length]))
-            data = rest[length:]
+            if headers.get("transfer-encoding") == "chunked":
+                body, data = _without_chunks(rest)
+            else:
+                length = int(headers.get("content-length", 0))
+                body, data = rest[:length], rest[length:]
+            found.append((int(lines[0].split()[1]), headers, body))
         return found
 
     def post(self, path: str, body: bytes, headers: str = "") -> Response:
@@ -96,3 +99,14 @@ class HttpPeer:
 
     def close(self) -> None:
         self.factory.stopFactory()
+
+
+def _without_chunks(data: bytes) -> tuple[bytes, bytes]:
+    """The body, and what follows it."""
+    body = b""
+    while True:
+        size, _, data = data.partition(b"\r\n")
+        length = int(size, 16)
+        body, data = body + data[:length], data[length + 2 :]
+        if length == 0:
+            return body, data

@@ -15,7 +15,15 @@ from uuid import UUID
 
 from cloud_core.core import inventory
 from cloud_core.core.assignments import has_packages, tell_assigned
-from cloud_core.core.bulk.planning import Surroundings, Verdict, planned, surroundings, verdict_on
+from cloud_core.core.bulk.planning import (
+    Surroundings,
+    Verdict,
+    lack_of_room,
+    planned,
+    surroundings,
+    verdict_on,
+    within_room,
+)
 from cloud_core.core.bulk.rows import Wish, wish_of
 from cloud_core.core.tokens import new_secret, new_uuid
 from cloud_core.model import PRESENCE_KEYS, Device, DeviceProfile, ProvisionConfiguration, Scope
@@ -94,24 +102,25 @@ def close_batch(tx: Tx, batch_id: int, columns: Sequence[str], is_plan: bool, no
         raise InvalidArgument("The import took too long to receive and was given up; send it again")
     batch.options = {**batch.options, "columns": list(columns)}
     batch.touched_ms = now_ms
-    batch.state = BatchState.PLANNED
+    batch.state, batch.problem = BatchState.PLANNED, lack_of_room(tx, batch)
     if not is_plan:
-        _start(batch)
+        _start(tx, batch)
     tx.update_batch(batch)
     return batch
 
 
-def _start(batch: Batch) -> None:
+def _start(tx: ReadTx, batch: Batch) -> None:
     batch.position = 0
-    if batch.is_atomic and batch.bad_count:
-        batch.state = BatchState.REFUSED
+    if not batch.is_atomic:
+        batch.problem = ""
+    elif batch.bad_count:
         batch.problem = (
             f"{batch.bad_count} of {batch.row_count} rows cannot be applied, so none was; correct them, or choose"
             " the mode partial"
         )
     else:
-        batch.state = BatchState.APPLYING
-        batch.problem = ""
+        batch.problem = lack_of_room(tx, batch)
+    batch.state = BatchState.REFUSED if batch.problem else BatchState.APPLYING
 
 
 def give_up(tx: Tx, batch_id: int) -> None:
@@ -129,7 +138,7 @@ def start_batch(tx: Tx, tenant_id: int, uuid: UUID, is_atomic: bool | None, now_
     if is_atomic is not None:
         batch.is_atomic = is_atomic
     batch.touched_ms = now_ms
-    _start(batch)
+    _start(tx, batch)
     tx.update_batch(batch)
     return batch
 
@@ -161,17 +170,25 @@ def apply_piece(tx: Tx, batch_id: int, now_ms: int) -> Piece | None:
     wishes = [wish_of(row.number, row.cells, casts=batch.options["casts"]) for row in open_rows]
     around = surroundings(tx, batch.tenant_id, wishes)
     verdicts = [_still(tx, around, row, wish, batch, now_ms) for row, wish in zip(open_rows, wishes, strict=True)]
+    verdicts = within_room(tx, batch.tenant_id, verdicts)
     stopper = next((one for one in zip(open_rows, verdicts, strict=True) if one[1].status in BAD), None)
     if batch.is_atomic and stopper is not None:
         return _stop(tx, piece, *stopper)
     before = Counter(row.status for row in rows)
-    _write(tx, piece, around, list(zip(open_rows, wishes, verdicts, strict=True)), now_ms)
+    refused = _write(tx, piece, around, list(zip(open_rows, wishes, verdicts, strict=True)), now_ms)
     for status, count in before.items():
         batch.count(status, -count)
     for status, count in Counter(row.status for row in rows).items():
         batch.count(status, count)
     batch.position = rows[-1].number
-    tx.update_batch_rows(batch.id, [row for row in rows if row.status not in BAD or row in open_rows])
+    if refused is not None:
+        batch.state, piece.is_ended, batch.position = BatchState.STOPPED, True, refused.number
+        batch.problem = (
+            f"Row {refused.number}: {refused.detail}. What was done so far stands, as the rows' status says; undo the"
+            " import, or load the rest again"
+        )
+    ended = [row for row in rows if row.status not in _DONE_AS and (row.status not in BAD or row in open_rows)]
+    tx.update_batch_rows(batch.id, ended)
     tx.update_batch(batch)
     return piece
 
@@ -203,8 +220,10 @@ def _stop(tx: Tx, piece: Piece, row: BatchRow, verdict: Verdict) -> Piece:
     return piece
 
 
-def _write(tx: Tx, piece: Piece, around: Surroundings, work: list[tuple[BatchRow, Wish, Verdict]], now_ms: int) -> None:
-    """Sets the outcome of each row."""
+def _write(
+    tx: Tx, piece: Piece, around: Surroundings, work: list[tuple[BatchRow, Wish, Verdict]], now_ms: int
+) -> BatchRow | None:
+    """Sets the outcome of each row. An atomic import ends at the first that is refused, which is returned."""
     _create(tx, piece, around, [one for one in work if one[2].status is RowStatus.CREATE], now_ms)
     for row, wish, verdict in work:
         if verdict.status is RowStatus.UPDATE:
@@ -215,6 +234,9 @@ def _write(tx: Tx, piece: Piece, around: Surroundings, work: list[tuple[BatchRow
         if verdict.status is not RowStatus.CREATE:
             planned(row, verdict)
             row.status = _DONE_AS.get(verdict.status, verdict.status)
+            if row.status in BAD and piece.batch.is_atomic:
+                return row
+    return None
 
 
 def _create(
@@ -371,6 +393,8 @@ def _touched(tx: ReadTx, device: Device) -> str:
     entries = [entry for scope in Scope for entry in tx.attributes(device.id, scope) if entry.key not in PRESENCE_KEYS]
     if any(entry.updated_ms > device.created_ms for entry in entries):
         return "The device got attributes since the import"
+    if any(ts_ms != device.created_ms for ts_ms, _ in tx.latest(device.id).values()):
+        return "The device got telemetry since the import"
     return ""
 
 

@@ -53,7 +53,7 @@ class Columns:
 
     def __post_init__(self) -> None:
         if len(self.names) > MAX_COLUMNS:
-            raise InvalidArgument(f"The file has {len(self.names)} columns; at most {MAX_COLUMNS} are taken")
+            raise InvalidArgument(f"The file has more columns than are taken: at most {MAX_COLUMNS}")
         twice = next((one for at, one in enumerate(self.names) if one in self.names[:at]), None)
         if twice is not None:
             raise InvalidArgument(f"Two columns mean '{twice}'; leave one of them out")
@@ -92,7 +92,7 @@ def columns_of_mapping(mapping: Any) -> Columns:  # Any: decoded JSON
     """
     if not isinstance(mapping, list) or not all(isinstance(one, dict) for one in mapping):
         raise InvalidArgument('The mapping\'s columns must be a list such as [{"type": "NAME"}, {"type": "TYPE"}]')
-    return Columns(tuple(_of_thingsboard(one) for one in mapping))
+    return Columns(tuple(_of_thingsboard(one) for one in mapping[: MAX_COLUMNS + 1]))
 
 
 def _of_thingsboard(one: dict[str, Any]) -> str:

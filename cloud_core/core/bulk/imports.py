@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
 import json
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import BinaryIO
 from uuid import UUID
@@ -20,18 +21,19 @@ from cloud_core.core.bulk import applying
 from cloud_core.core.bulk.applying import Piece
 from cloud_core.core.bulk.columns import ERROR, PLAIN
 from cloud_core.core.bulk.planning import Seen
-from cloud_core.core.bulk.reading import CSV, Format, Record, records
+from cloud_core.core.bulk.reading import CSV, Format, Record, guarded, records, with_delimiter
 from cloud_core.core.bulk.rows import RowFault, Wish, text_of, wish_of
 from cloud_core.core.bulk.worker import ImportWorker
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.inventory import found
 from cloud_core.core.names import MAX_NAME_CHARS
+from cloud_core.core.people.audit import Deed, Subject
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.tokens import new_uuid
 from cloud_core.model import Page
 from cloud_core.storage.interface import ReadTx, Store, Tx
 from cloud_core.storage.interface.batches import BAD, Batch, BatchRow, BatchState, RowStatus
-from shared.errors import InvalidArgument, PlatformError, Unavailable
+from shared.errors import InvalidArgument, Unavailable
 
 MAX_RECEIVING = 4  # files being read at once
 MAX_KEY_CHARS = 255
@@ -58,7 +60,7 @@ class ImportsApi(Asking):
     """Receives files, plans them, has them applied and undone."""
 
     def __init__(self, *, store: Store, api: DeviceApi) -> None:
-        super().__init__(store)
+        super().__init__(store, api.audit)
         self._api = api
         self._now_ms: Callable[[], int] = api.now_ms
         self._receiving = 0
@@ -89,9 +91,10 @@ class ImportsApi(Asking):
         self._receiving += 1
         try:
             digest = await deferToThread(_digest, file, options)
+            options = replace(options, format=await deferToThread(with_delimiter, file, options.format))
             batch, is_new = await self._decide(applying.open_batch, self._new_batch(operator, digest, options))
             if is_new:
-                batch = await self._fill(batch, file, options)
+                batch = await self._fill(operator, batch, file, options)
         finally:
             self._receiving -= 1
         if batch.state is BatchState.APPLYING:
@@ -106,11 +109,11 @@ class ImportsApi(Asking):
             idempotency_key=options.idempotency_key or None,
             options={
                 "file": options.file_name[:MAX_NAME_CHARS].replace("\0", ""), "casts": options.format.kind == CSV,
-                "updates": options.updates,
+                "updates": options.updates, "delimiter": options.format.delimiter or ",",
             },
         )  # fmt: skip
 
-    async def _fill(self, batch: Batch, file: BinaryIO, options: ImportOptions) -> Batch:
+    async def _fill(self, operator: Operator, batch: Batch, file: BinaryIO, options: ImportOptions) -> Batch:
         pieces = _pieces(records(file, options.format), Seen(), casts=options.format.kind == CSV)
         columns: dict[str, None] = {}
         try:
@@ -119,11 +122,10 @@ class ImportsApi(Asking):
                 planned = await self._read(_plan, batch.tenant_id, rows, self._now_ms(), options.updates)
                 await self._decide(applying.store_rows, batch.id, planned, self._now_ms())
             order = [one for one in PLAIN if one in columns] + sorted(set(columns) - set(PLAIN))
-            return await self._decide(applying.close_batch, batch.id, order, options.is_plan, self._now_ms())
-        except PlatformError:
-            pieces.close()
-            await self._decide(applying.give_up, batch.id)
-            self.worker.wake()
+            args = (batch.id, order, options.is_plan, self._now_ms())
+            return await self._decide_by(operator, Deed("IMPORTED", "IMPORT", _of_batch), applying.close_batch, *args)
+        except Exception:  # also where the sender is gone, and with it the file: then nothing is waited for
+            self._store.submit(applying.give_up, (batch.id,), lambda _outcome: self.worker.wake())
             raise
 
     async def receive_and_wait(self, operator: Operator, file: BinaryIO, options: ImportOptions) -> Batch:
@@ -156,24 +158,27 @@ class ImportsApi(Asking):
     async def error_file(self, operator: Operator, uuid: UUID) -> AsyncIterator[bytes]:
         """CSV of the bad rows, their reason in the last column: to be corrected and loaded again. Raises: NotFound."""
         batch = await self.find(operator, uuid)
-        columns = batch.options.get("columns", [])
+        columns, delimiter = batch.options.get("columns", []), batch.options.get("delimiter", ",")
 
         async def pieces() -> AsyncIterator[bytes]:
-            yield _csv_of([*columns, ERROR])
+            yield codecs.BOM_UTF8 + _csv_of([*columns, ERROR], delimiter)  # else spreadsheets guess the encoding
             async for row in self.bad_rows(batch):
-                yield _csv_of([*(text_of(row.cells.get(column, "")) for column in columns), row.detail])
+                cells = (text_of(row.cells.get(column, "")) for column in columns)
+                yield _csv_of([*map(guarded, cells), guarded(row.detail)], delimiter)
 
         return pieces()
 
     async def apply(self, operator: Operator, uuid: UUID, *, is_atomic: bool | None) -> Batch:
         """Of what was only planned, or refused for its mode. Raises: NotFound, InvalidArgument."""
-        batch = await self._decide(applying.start_batch, operator.tenant_id, uuid, is_atomic, self._now_ms())
+        args = (operator.tenant_id, uuid, is_atomic, self._now_ms())
+        batch = await self._decide_by(operator, Deed("APPLIED", "IMPORT", _of_batch), applying.start_batch, *args)
         self.worker.wake()
         return batch
 
     async def undo(self, operator: Operator, uuid: UUID) -> Batch:
         """Deletes what it has created, where that is as it was. Raises: NotFound, InvalidArgument."""
-        batch = await self._decide(applying.start_undo, operator.tenant_id, uuid, self._now_ms())
+        args = (operator.tenant_id, uuid, self._now_ms())
+        batch = await self._decide_by(operator, Deed("UNDONE", "IMPORT", _of_batch), applying.start_undo, *args)
         self.worker.wake()
         return batch
 
@@ -189,6 +194,17 @@ class ImportsApi(Asking):
             self._api.device_changed(gone.device_id, Ending.DEVICE_DELETED)
             if gone.gateway_id:
                 self._api.gateways.deleted(piece.batch.tenant_id, gone.gateway_id, gone.name)
+
+
+def _of_batch(batch: Batch) -> Subject | None:
+    """By its id, under which the rows say what became of each device. What was only planned, or is refused, changes
+    nothing."""
+    if batch.state in (BatchState.PLANNED, BatchState.REFUSED):
+        return None
+    how = "all rows or none" if batch.is_atomic else "the good rows"
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(batch.counts.items()) if count)
+    detail = f"{batch.row_count} rows ({counts}), {how}, {batch.state}"
+    return Subject(batch.uuid, str(batch.options.get("file", "")), detail)
 
 
 def _digest(file: BinaryIO, options: ImportOptions) -> bytes:
@@ -230,9 +246,9 @@ def _read_row(record: Record, seen: Seen, *, casts: bool) -> tuple[BatchRow, Wis
     return row, wish
 
 
-def _csv_of(cells: list[str]) -> bytes:
+def _csv_of(cells: list[str], delimiter: str) -> bytes:
     line = io.StringIO()
-    csv.writer(line).writerow(cells)
+    csv.writer(line, delimiter=delimiter).writerow(cells)
     return line.getvalue().encode()
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from cloud_core.core.bulk.rows import Wish
 from cloud_core.core.holders import holder
 from cloud_core.core.inventory import DEFAULT_PROFILE
+from cloud_core.core.quota import room
 from cloud_core.model import Customer, Device, DeviceProfile
 from cloud_core.storage.interface import ReadTx
-from cloud_core.storage.interface.batches import BatchRow, RowStatus
+from cloud_core.storage.interface.batches import Batch, BatchRow, RowStatus
 from shared.credentials import X509Certificate, credentials_id
 
 
@@ -130,6 +131,35 @@ def _changes_data(tx: ReadTx, wish: Wish, stored: Device) -> bool:
 
 def _is_same(one: object, other: object) -> bool:
     return type(one) is type(other) and one == other
+
+
+def lack_of_room(tx: ReadTx, batch: Batch) -> str:
+    """What the tenant's limit of devices says of the plan; empty where there is room for all."""
+    left, wanted = room(tx, batch.tenant_id), batch.counts.get(RowStatus.CREATE, 0)
+    if left is None or wanted <= left:
+        return ""
+    return (
+        f"The tenant has room for {left} more devices, and the file would create {wanted}; delete devices, have the"
+        " tenant's limit raised, or choose the mode partial"
+    )
+
+
+def within_room(tx: ReadTx, tenant_id: int, verdicts: list[Verdict]) -> list[Verdict]:
+    """Devices above the tenant's limit are not created."""
+    left = room(tx, tenant_id) if any(one.status is RowStatus.CREATE for one in verdicts) else None
+    if left is None:
+        return verdicts
+    within = []
+    for verdict in verdicts:
+        if verdict.status is RowStatus.CREATE:
+            left -= 1
+        within.append(_no_room(tx, tenant_id) if verdict.status is RowStatus.CREATE and left < 0 else verdict)
+    return within
+
+
+def _no_room(tx: ReadTx, tenant_id: int) -> Verdict:
+    text = f"The tenant may have {tx.max_devices(tenant_id)} devices; delete some, or have its limit raised"
+    return Verdict(RowStatus.ERROR, "QUOTA_EXCEEDED", text)
 
 
 def planned(row: BatchRow, verdict: Verdict) -> BatchRow:

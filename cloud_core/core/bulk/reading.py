@@ -6,17 +6,18 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, TextIO
 
 import msgspec
 
-from cloud_core.core.bulk.columns import ERROR, Columns, column_of, columns_of_header
+from cloud_core.core.bulk.columns import ERROR, MAX_COLUMNS, Columns, column_of, columns_of_header
 from shared.errors import InvalidArgument
 
 CSV, NDJSON, JSON = "csv", "ndjson", "json"
-MAX_LINE_CHARS = 262_144
+MAX_LINE_CHARS = 262_144  # also of all lines of a record together
 MAX_CELL_CHARS = 131_072
 MAX_ROWS = 500_000
 DELIMITERS = ",;\t|"
@@ -28,6 +29,9 @@ _ENCODINGS = {
     "latin1": "latin-1", "iso-8859-1": "latin-1", "iso8859-1": "latin-1", "windows-1252": "cp1252",
     "cp1252": "cp1252", "us-ascii": "utf-8-sig", "ascii": "utf-8-sig",
 }  # fmt: skip
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,21 @@ class Format:
     has_header: bool = True
     columns: Columns | None = None  # of a mapping; without one, the header says
     mapped: dict[str, str] = field(default_factory=dict)  # {name in the file: column}
+
+
+def with_delimiter(file: BinaryIO, wanted: Format) -> Format:
+    """The same, with the delimiter that the file has. Raises: InvalidArgument."""
+    if wanted.kind != CSV or wanted.delimiter:
+        return wanted
+    if wanted.columns is not None:
+        return replace(wanted, delimiter=",")
+    text = _text(file, wanted.encoding)
+    try:
+        return replace(wanted, delimiter=delimiter_of(_first_of(_Lines(text))))
+    except UnicodeError:
+        return wanted  # reading it says so
+    finally:
+        text.detach()
 
 
 def records(file: BinaryIO, wanted: Format) -> Iterator[Record]:
@@ -100,11 +119,14 @@ def _codec(file: BinaryIO, encoding: str) -> str:
         return "utf-16-le"
     if head[::2].count(0) * 3 > len(head):
         return "utf-16-be"
-    return "utf-8" if _is_utf8(file, head) else "latin-1"
+    # What spreadsheets on Windows write has signs where Latin-1 has control characters.
+    return next((codec for codec in ("utf-8", "cp1252") if _is_valid(file, codec)), "latin-1")
 
 
-def _is_utf8(file: BinaryIO, head: bytes) -> bool:
-    decoder = codecs.getincrementaldecoder("utf-8")()
+def _is_valid(file: BinaryIO, codec: str) -> bool:
+    decoder = codecs.getincrementaldecoder(codec)()
+    file.seek(0)
+    head = file.read(_CHUNK_BYTES)
     try:
         while head:
             decoder.decode(head)
@@ -118,13 +140,48 @@ def _is_utf8(file: BinaryIO, head: bytes) -> bool:
 # -- CSV ------------------------------------------------------------------------------------------
 
 
-def _lines(text: TextIO) -> Iterator[str]:
-    number = 0
-    while line := text.readline(MAX_LINE_CHARS + 1):
-        number += 1
-        if len(line) > MAX_LINE_CHARS:
-            raise InvalidArgument(f"Line {number} is longer than {MAX_LINE_CHARS} characters")
-        yield line
+class _Lines:
+    """Lines of a bounded length; a record of several, which open quotes make of them, is bounded likewise."""
+
+    def __init__(self, text: TextIO) -> None:
+        self._text = text
+        self._number = self._record_chars = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(MAX_LINE_CHARS + 1)
+        if not line:
+            raise StopIteration
+        self._number += 1
+        self._record_chars += len(line)
+        if self._record_chars > MAX_LINE_CHARS:
+            many = "Line" if self._record_chars == len(line) else "The row that ends at line"
+            raise InvalidArgument(f"{many} {self._number} is longer than {MAX_LINE_CHARS} characters; check the quotes")
+        return line
+
+    def begin_record(self) -> None:
+        """What comes next belongs to another record."""
+        self._record_chars = 0
+
+
+def _first_of(lines: _Lines) -> str:
+    """The first that is not blank; empty where there is none."""
+    for line in lines:
+        if line.strip():
+            return line
+        lines.begin_record()
+    return ""
+
+
+def guarded(cell: str) -> str:
+    """A cell of an error file, which no spreadsheet takes for a formula; read back, it is what it was."""
+    return f"'{cell}" if _FORMULA.match(cell) and not _PLAIN_NUMBER.fullmatch(cell) else cell
+
+
+def _unguarded(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and guarded(cell[1:]) == cell else cell
 
 
 def delimiter_of(line: str) -> str:
@@ -138,8 +195,8 @@ def _of_csv(text: TextIO, wanted: Format) -> Iterator[Record]:
     delimiter = wanted.delimiter
     if len(delimiter) > 1 or delimiter in ('"', "\r", "\n", "\0"):
         raise InvalidArgument("The delimiter must be a single character, such as , ; | or a tab")
-    lines = _lines(text)
-    first = next((line for line in lines if line.strip()), "")
+    lines = _Lines(text)
+    first = _first_of(lines)
     columns = wanted.columns
     if not first:
         raise InvalidArgument("The file is empty")
@@ -149,6 +206,7 @@ def _of_csv(text: TextIO, wanted: Format) -> Iterator[Record]:
     number = 0
     try:
         for cells in reader:
+            lines.begin_record()
             if not any(cell.strip() for cell in cells):
                 continue
             number += 1
@@ -164,12 +222,14 @@ def _of_csv(text: TextIO, wanted: Format) -> Iterator[Record]:
         ) from error
 
 
-def _with(first: str, rest: Iterator[str]) -> Iterator[str]:
+def _with(first: str, rest: _Lines) -> Iterator[str]:
     yield first
     yield from rest
 
 
 def _record(number: int, names: tuple[str, ...], cells: list[str]) -> Record:
+    if ERROR in names:
+        cells = [_unguarded(cell) for cell in cells]
     given = {name: cell for name, cell in zip(names, cells, strict=False) if cell.strip() and name != ERROR}
     if len(cells) > len(names) and any(cell.strip() for cell in cells[len(names) :]):
         fault = f"The row has {len(cells)} cells, the header {len(names)}; put cells with the delimiter in quotes"
@@ -182,7 +242,9 @@ def _record(number: int, names: tuple[str, ...], cells: list[str]) -> Record:
 
 def _of_ndjson(text: TextIO, wanted: Format) -> Iterator[Record]:
     names = _Names(wanted.mapped)
-    for number, line in enumerate(_lines(text), 1):
+    lines = _Lines(text)
+    for number, line in enumerate(lines, 1):
+        lines.begin_record()
         if line.strip():
             yield _of_object(number, line, names)
 
@@ -197,6 +259,10 @@ class _Names:
     def column(self, member: str) -> str:
         known = self._known.get(member)
         if known is None:
+            if len(self._known) >= MAX_COLUMNS:
+                raise InvalidArgument(
+                    f"The rows have more than {MAX_COLUMNS} different columns; put rarer ones into another file"
+                )
             known = self._known[member] = column_of(member, self._mapped)
         return known
 

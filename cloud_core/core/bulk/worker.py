@@ -10,9 +10,9 @@ from twisted.logger import Logger
 
 from cloud_core.core.asking import Asking
 from cloud_core.core.bulk.applying import Piece, apply_piece, discard_piece, undo_piece
-from cloud_core.storage.interface import ReadTx, Store
+from cloud_core.storage.interface import ReadTx, Store, Tx
 from cloud_core.storage.interface.batches import Batch, BatchState
-from shared.errors import PlatformError, Unavailable
+from shared.errors import NotFound, PlatformError, Unavailable
 
 log = Logger()
 _WORK = {
@@ -23,7 +23,7 @@ _WORK = {
 
 
 class ImportWorker(Asking):
-    """One batch after another. A failure ends the run; `wake` begins another, and maintenance wakes it every minute."""
+    """One batch after another. One that fails is left for the next run; maintenance wakes it every minute."""
 
     def __init__(self, *, store: Store, now_ms: Callable[[], int], tell: Callable[[Piece], None]) -> None:
         super().__init__(store)
@@ -59,23 +59,43 @@ class ImportWorker(Asking):
             while self._is_woken and not self._is_stopped:
                 self._is_woken = False
                 for batch in await self._decide(_under_way):
-                    await self._go_through(batch)
+                    await self._try(batch)
         except PlatformError as error:
             log.error("Imports wait for the next try in a minute: {error}", error=str(error))
             self._answer_all(error)
         finally:
             self._is_running = False
 
+    async def _try(self, batch: Batch) -> None:
+        """What is wrong with one, maybe for good, keeps no other waiting."""
+        try:
+            await self._go_through(batch)
+        except PlatformError as error:
+            log.error(
+                "The import {uuid} waits for the next try in a minute: {error}", uuid=str(batch.uuid), error=str(error)
+            )
+            self._answer(batch.uuid, error)
+        except Exception:
+            log.failure("The import {uuid} waits for the next try in a minute", uuid=str(batch.uuid))
+            self._answer(batch.uuid, Unavailable("The import goes on in a minute", retry_after_s=60.0))
+
     async def _go_through(self, batch: Batch) -> None:
         while not self._is_stopped:
             piece = await self._decide(_WORK[batch.state], batch.id, self._now_ms())
-            if piece is None:
-                return  # somebody else has ended it
+            if piece is None:  # somebody else has ended it
+                self._answer(batch.uuid, await self._decide(_as_it_is, batch.id))
+                return
             self._tell(piece)
             if piece.is_ended:
-                for waiting in self._waiting.pop(batch.uuid, ()):
-                    waiting.callback(piece.batch)
+                self._answer(batch.uuid, piece.batch)
                 return
+
+    def _answer(self, uuid: UUID, outcome: Batch | PlatformError | None) -> None:
+        """To those who wait; None for a batch that is gone."""
+        if outcome is None or (isinstance(outcome, Batch) and outcome.state is BatchState.DISCARDED):
+            outcome = NotFound(f"Import with id [{uuid}] is not found")
+        for waiting in self._waiting.pop(uuid, ()):
+            waiting.callback(outcome)
 
     def _answer_all(self, error: PlatformError) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -85,3 +105,7 @@ class ImportWorker(Asking):
 
 def _under_way(tx: ReadTx) -> list[Batch]:
     return tx.batches_under_way()
+
+
+def _as_it_is(tx: Tx, batch_id: int) -> Batch | None:
+    return tx.lock_batch(batch_id)

@@ -311,6 +311,11 @@ def revoke(tx: Tx, tenant_id: int, which: Which, reason: str, now_ms: int) -> li
     return [known for one in meant if (known := tx.certificate(one.fingerprint))]
 
 
+def known(tx: ReadTx, tenant_id: int, fingerprint: bytes) -> KnownCertificate:
+    """Raises: NotFound."""
+    return _existing(tx.certificate(fingerprint), tenant_id, "fingerprint")[0]
+
+
 def _meant(tx: Tx, tenant_id: int, which: Which, now_ms: int) -> Sequence[KnownCertificate]:
     given = [bool(which.serial), bool(which.fingerprint), bool(which.device_name)]
     if sum(given) != 1:

@@ -18,6 +18,7 @@ from cloud_core.core.certificates import authorities, expiry, signing
 from cloud_core.core.certificates.authorities import Issued, Which
 from cloud_core.core.certificates.expiry import OtherCertificate, Overview
 from cloud_core.core.downlinks import Ending
+from cloud_core.core.people.audit import Audit, Deed, Subject
 from cloud_core.core.people.logins import Operator
 from cloud_core.model import Authority, KnownCertificate, Page
 from cloud_core.storage.interface import Store
@@ -59,10 +60,10 @@ class AuthoritiesApi(Asking):
 
     def __init__(
         self, *, store: Store, now_ms: Callable[[], int], device_changed: Callable[[int, Ending], None],
-        on_new_authority: Callable[[], None] = _nobody_minds, public_url: str = "",
+        on_new_authority: Callable[[], None] = _nobody_minds, public_url: str = "", audit: Audit | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(store)
-        self._now_ms = now_ms
+        super().__init__(store, audit)
+        self.now_ms = now_ms
         self._device_changed = device_changed
         self._on_new_authority = on_new_authority
         self.public_url = public_url
@@ -85,15 +86,18 @@ class AuthoritiesApi(Asking):
 
     async def create(self, operator: Operator, name: str, curve: str, years: int) -> Authority:
         """A new self-signed CA. Raises: InvalidArgument."""
-        return await self._add(operator, name, *authorities.make(name, curve, years, self._now_ms()))
+        return await self._add(operator, "CREATED", name, *authorities.make(name, curve, years, self.now_ms()))
 
     async def take_over(self, operator: Operator, name: str, chain_pem: str, key_pem: str) -> Authority:
         """A CA that exists. Raises: InvalidArgument."""
-        made = await deferToThread(authorities.take_over, chain_pem, key_pem, self._now_ms())
-        return await self._add(operator, name, *made)
+        made = await deferToThread(authorities.take_over, chain_pem, key_pem, self.now_ms())
+        return await self._add(operator, "IMPORTED", name, *made)
 
-    async def _add(self, operator: Operator, name: str, chain: tuple[bytes, ...], key: bytes) -> Authority:
-        added = await self._decide(authorities.add, operator.tenant_id, name, chain, key, self._now_ms())
+    async def _add(self, operator: Operator, action: str, name: str, chain: tuple[bytes, ...], key: bytes) -> Authority:
+        deed = Deed(action, "CERTIFICATE_AUTHORITY", lambda one: Subject(one.uuid, one.name))
+        added = await self._decide_by(
+            operator, deed, authorities.add, operator.tenant_id, name, chain, key, self.now_ms()
+        )
         log.info("{who} added the CA {name}", who=operator.username, name=added.name)
         self._on_new_authority()
         return added
@@ -102,9 +106,12 @@ class AuthoritiesApi(Asking):
 
     async def issue(self, operator: Operator, which: str, csr_text: str, name: str, days: int) -> Issued:
         """Signs a request for a device that need not exist yet. Raises: NotFound, InvalidArgument."""
-        issued = await self._decide(
-            authorities.issue_for_operator, operator.tenant_id, which, csr_text, name, days, self._now_ms(),
-            self.public_url,
+        deed = Deed(
+            "ISSUED", "CERTIFICATE", lambda one: Subject(None, name, f"{one.serial} by CA '{one.authority_name}'")
+        )
+        issued = await self._decide_by(
+            operator, deed, authorities.issue_for_operator, operator.tenant_id, which, csr_text, name, days,
+            self.now_ms(), self.public_url,
         )  # fmt: skip
         log.info(
             "{who} had the CA {ca} issue certificate {serial} to {name}",
@@ -112,12 +119,19 @@ class AuthoritiesApi(Asking):
         )  # fmt: skip
         return issued
 
+    async def certificate(self, operator: Operator, fingerprint: bytes) -> KnownCertificate:
+        """Raises: NotFound."""
+        return await self._read(authorities.known, operator.tenant_id, fingerprint)
+
     async def revoke(self, operator: Operator, which: Which, reason: str) -> list[KnownCertificate]:
         """From now on nobody logs in with these; who is connected with one is disconnected.
 
         Raises: NotFound, InvalidArgument.
         """
-        revoked = await self._decide(authorities.revoke, operator.tenant_id, which, reason, self._now_ms())
+        deed = Deed("REVOKED", "CERTIFICATE", lambda them: _of_revoked(them, reason))
+        revoked = await self._decide_by(
+            operator, deed, authorities.revoke, operator.tenant_id, which, reason, self.now_ms()
+        )
         self._generation += 1
         self._crls.clear()
         self._pems.clear()
@@ -141,7 +155,7 @@ class AuthoritiesApi(Asking):
         """The CA's current revocation list; one is made for all who ask at a time, and kept until something is
         revoked or it grows old. Raises: NotFound."""
         kept = self._crls.get(uuid)
-        if kept is not None and 0 <= self._now_ms() - kept.checked_ms < CRL_FRESH_MS:
+        if kept is not None and 0 <= self.now_ms() - kept.checked_ms < CRL_FRESH_MS:
             return kept
         place = (uuid, self._generation)
         waiting = self._making.get(place)
@@ -169,7 +183,7 @@ class AuthoritiesApi(Asking):
 
     async def _current_crl(self, uuid: UUID) -> Crl:
         """The one that is kept, where nothing has been revoked since, or a new one."""
-        now_ms, kept = self._now_ms(), self._crls.get(uuid)
+        now_ms, kept = self.now_ms(), self._crls.get(uuid)
         count = await self._read(authorities.revocations, uuid)  # a uuid of nobody costs no write
         if kept is not None and kept.revocations == count and 0 <= now_ms - kept.made_ms < CRL_KEPT_MS:
             return replace(kept, checked_ms=now_ms)
@@ -192,7 +206,7 @@ class AuthoritiesApi(Asking):
     async def overview(self, operator: Operator, page: Page, within_days: int | None) -> Overview:
         """Every certificate that is known: a page of the devices', and all others. `within_days`: those alone that
         are in use and end in that time, or have ended."""
-        before_ms = None if within_days is None else self._now_ms() + within_days * DAY_MS
+        before_ms = None if within_days is None else self.now_ms() + within_days * DAY_MS
         found = await self._read(expiry.overview, operator.tenant_id, page, before_ms)
         own = [
             OtherCertificate(kind=expiry.Kind.SERVER, name=name, not_after_ms=end_ms)
@@ -203,12 +217,18 @@ class AuthoritiesApi(Asking):
 
     def warn_of_expiry(self) -> None:
         """Once a day a line for each kind of certificate that ends soon; called every minute."""
-        now_ms = self._now_ms()
+        now_ms = self.now_ms()
         if self._warned_ms is not None and now_ms - self._warned_ms < DAY_MS:
             return
         self._warned_ms = now_ms
         own = tuple(self.server_certificates())
         self._store.survey(expiry.warnings, (own, now_ms, self.warn_days), _say)
+
+
+def _of_revoked(revoked: list[KnownCertificate], reason: str) -> Subject:
+    names = sorted({one.device_name or one.subject for one in revoked})
+    serials = ", ".join(one.serial for one in revoked)
+    return Subject(None, ", ".join(names), f"{reason}: {serials}")
 
 
 def _say(outcome: list[str] | PlatformError) -> None:

@@ -78,7 +78,7 @@ class CertificateLogins:
     def __init__(
         self, *, store: Store, now_ms: Callable[[], int], look_ups: LookUps, failed_attempts: FailedAttempts,
         policy: Policy, forget_logins: Callable[[int], None], device_changed: Callable[[int, Ending], None],
-        revocation: ChecksRevocation | None = None, metrics: Metrics | None = None,
+        on_logged: Callable[..., None], revocation: ChecksRevocation | None = None, metrics: Metrics | None = None,
     ) -> None:  # fmt: skip
         self._store = store
         self._now_ms = now_ms
@@ -87,6 +87,7 @@ class CertificateLogins:
         self._policy = policy
         self._forget_logins = forget_logins
         self._device_changed = device_changed
+        self._on_logged = on_logged  # `Events.logged`
         self._revocation = revocation
         self._metrics = metrics or Metrics()
         self._memory = CertificateMemory()
@@ -261,11 +262,18 @@ class CertificateLogins:
                 said = outcome.reason.value if isinstance(outcome, PlatformError) else SUCCESS
                 self._metrics.provisioned(arrival.peer.transport, "certificate", said, perf_counter() - began_s)
             if isinstance(outcome, Admitted):
+                self._on_logged(outcome.line, profile.name, is_new_device=outcome.is_new_device)
                 self._admitted(arrival, outcome, profile)
             elif isinstance(outcome, Overtaken):
                 self._again(arrival)
             elif isinstance(outcome, ProvisionRefused):
                 self._record(arrival.peer, chain)
+                place, leaf = Place(profile.tenant_id, profile.id), chain.leaf
+                now_ms, stage = self._now_ms(), outcome.stage
+                self._on_logged(
+                    chain_provisioning.refused_attempt(outcome, stage, leaf, arrival.peer, now_ms, place, match.name),
+                    profile.name,
+                )
                 self._refused.put(_shown(arrival.presented, arrival.peer), outcome, self._now_ms())
                 self._end(arrival, outcome)
             else:
@@ -329,6 +337,7 @@ class CertificateLogins:
         leaf = chain.leaf if chain is not None else _leaf_of(presented)
         line = chain_provisioning.refused_attempt(error, _stage(error), leaf, peer, self._now_ms(), place, name)
         self._store.submit(chain_provisioning.log, (line,), _ignore)
+        self._on_logged(line)
         self._refused.put(_shown(presented, peer), error, self._now_ms())
         done(error)
 

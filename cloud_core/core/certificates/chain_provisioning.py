@@ -71,6 +71,8 @@ class Admitted:
     """The certificate is the device's now. `forgets`: it had others before; `ends_sessions`: which are over."""
 
     identity: Identity
+    line: Attempt
+    is_new_device: bool
     forgets: bool = False
     ends_sessions: bool = False
 
@@ -114,14 +116,17 @@ def admit(tx: Tx, wanted: Wanted, now_ms: int, policy: Policy) -> Admitted | Ove
         decision = _decide(tx, profile, wanted, now_ms, policy)
     except _Refusal as refusal:
         error = refusal.error
-        error.ref = new_reference()
+        error.ref, error.stage = new_reference(), refusal.stage
         place = Place(profile.tenant_id, profile.id)
         tx.log_attempt(refused_attempt(error, refusal.stage, wanted.leaf, wanted.peer, now_ms, place, wanted.name))
         return error
-    _write(tx, profile, decision, wanted, now_ms)
+    line = _write(tx, profile, decision, wanted, now_ms)
     login = tx.logins([key])[0]
     assert login is not None, "it has just been written"
-    return Admitted(login.identity, forgets=decision.stored is not None, ends_sessions=decision.ends_sessions)
+    return Admitted(
+        login.identity, line, decision.is_new, forgets=decision.stored is not None,
+        ends_sessions=decision.ends_sessions,
+    )  # fmt: skip
 
 
 def _decide(tx: Tx, profile: DeviceProfile, wanted: Wanted, now_ms: int, policy: Policy) -> _Decision:
@@ -271,7 +276,8 @@ def _certificate_of(credentials: X509Certificate) -> x509.Certificate | None:
         return None
 
 
-def _write(tx: Tx, profile: DeviceProfile, decision: _Decision, wanted: Wanted, now_ms: int) -> None:
+def _write(tx: Tx, profile: DeviceProfile, decision: _Decision, wanted: Wanted, now_ms: int) -> Attempt:
+    """The attempt's line in the log."""
     if decision.former_until_ms and decision.stored is not None:  # one from an older database is not kept yet
         assert isinstance(decision.stored.credentials, X509Certificate)
         former = certificates.der_of(decision.stored.credentials.certificate)
@@ -285,14 +291,13 @@ def _write(tx: Tx, profile: DeviceProfile, decision: _Decision, wanted: Wanted, 
         tx.put_attributes(decision.device_id, Scope.SERVER, {PROVISION_STATE: PROVISIONED}, now_ms=now_ms)
     if decision.is_new:
         tell_new_device(tx, decision.device_id, profile.document, now_ms=now_ms)
-    tx.log_attempt(
-        Attempt(
-            ref=new_attempt_id(), at_ms=now_ms, peer=wanted.peer, outcome="SUCCESS", stage="stored",
-            detail=decision.detail,
-            tenant_id=profile.tenant_id, profile_id=profile.id, device_id=decision.device_id,
-            device_name=wanted.name, request=facts(wanted.leaf),
-        )
+    line = Attempt(
+        ref=new_attempt_id(), at_ms=now_ms, peer=wanted.peer, outcome="SUCCESS", stage="stored",
+        detail=decision.detail, tenant_id=profile.tenant_id, profile_id=profile.id, device_id=decision.device_id,
+        device_name=wanted.name, request=facts(wanted.leaf),
     )  # fmt: skip
+    tx.log_attempt(line)
+    return line
 
 
 # -- the log --------------------------------------------------------------------------------------

@@ -66,11 +66,20 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """`ends_sessions`: the former certificate is over at once."""
+    """`ends_sessions`: the former certificate is over at once. `line`: None for an answer given again."""
 
     certificate: bytes  # DER
+    line: Attempt | None = None
     is_new: bool = True
     ends_sessions: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotRenewed:
+    """A refusal, logged."""
+
+    error: ProvisionRefused
+    line: Attempt
 
 
 class Enrolment:
@@ -79,7 +88,7 @@ class Enrolment:
     A `label` is the name or the id of a device profile. Whose it is, is decided by the key or by the certificate that
     is shown; where neither is there, by the label alone, and then it has to be one tenant's.
 
-    `provision`, `authenticate`, `forget_logins`, `device_changed`: of `DeviceApi` and its parts.
+    `provision`, `authenticate`, `forget_logins`, `device_changed`, `on_logged`: of `DeviceApi` and its parts.
     """
 
     def __init__(
@@ -87,6 +96,7 @@ class Enrolment:
         provision: Callable[[ProvisionRequest, Peer, Done[ProvisionResponse]], None],
         authenticate: Callable[[PresentedChain, Peer, Done[Identity]], None],
         forget_logins: Callable[[int], None], device_changed: Callable[[int, Ending], None],
+        on_logged: Callable[..., None],
     ) -> None:  # fmt: skip
         self._store = store
         self._now_ms = now_ms
@@ -96,6 +106,7 @@ class Enrolment:
         self._authenticate = authenticate
         self._forget_logins = forget_logins
         self._device_changed = device_changed
+        self._on_logged = on_logged
 
     def ca_certificates(self, label: str, chain: PresentedChain | None, done: Done[list[bytes]]) -> None:
         """The CA of the profile and its issuers; without a label, every CA of the tenant.
@@ -143,10 +154,13 @@ class Enrolment:
             digest = self._store.digest("renewal", str(outcome.device_id), csr)
             wanted = Wanted(outcome.device_id, chain.leaf, csr, digest, label, peer)
 
-            def decided(outcome: Renewed | ProvisionRefused | PlatformError) -> None:
-                if isinstance(outcome, ProvisionRefused):
+            def decided(outcome: Renewed | NotRenewed | PlatformError) -> None:
+                if isinstance(outcome, NotRenewed):
                     self._failed_attempts.record(peer.address, key, self._now_ms() / 1000)
-                self._renewed(wanted.device_id, outcome, done)
+                    self._on_logged(outcome.line)
+                    done(outcome.error)
+                else:
+                    self._renewed(wanted.device_id, outcome, done)
 
             self._store.submit(renew, (wanted, self._now_ms(), self._policy.public_url), decided)
 
@@ -156,6 +170,8 @@ class Enrolment:
         if isinstance(outcome, PlatformError):
             done(outcome)
             return
+        if outcome.line is not None:
+            self._on_logged(outcome.line)
         if outcome.ends_sessions:
             self._device_changed(device_id, Ending.CREDENTIALS_CHANGED)
         elif outcome.is_new:
@@ -223,7 +239,7 @@ def _tenant_of(tx: ReadTx, leaf: bytes) -> int | None:
 # -- renewal --------------------------------------------------------------------------------------
 
 
-def renew(tx: Tx, wanted: Wanted, now_ms: int, public_url: str) -> Renewed | ProvisionRefused:
+def renew(tx: Tx, wanted: Wanted, now_ms: int, public_url: str) -> Renewed | NotRenewed:
     """A certificate in the place of the one shown, decided and logged in the transaction `tx`.
 
     Raises: NotAuthenticated where the one shown is the device's no more, RateLimited.
@@ -240,8 +256,9 @@ def renew(tx: Tx, wanted: Wanted, now_ms: int, public_url: str) -> Renewed | Pro
         issued = authorities.issue(tx, profile, wanted.csr, device.name, now_ms, public_url=public_url)
     except ProvisionRefused as refusal:
         refusal.ref = new_reference()
-        tx.log_attempt(_line(device, profile, wanted, now_ms, refusal.reason.value, refusal.detail, refusal.ref))
-        return refusal
+        line = _line(device, profile, wanted, now_ms, refusal.reason.value, refusal.detail, refusal.ref)
+        tx.log_attempt(line)
+        return NotRenewed(refusal, line)
     return _put(tx, device, stored, profile, issued, wanted, now_ms)
 
 
@@ -307,8 +324,9 @@ def _put(
         former_until_ms=now_ms + overlap_ms if overlap_ms else 0,
     )  # fmt: skip
     detail = f"the CA '{issued.authority_name}' issued certificate {issued.serial}"
-    tx.log_attempt(_line(device, profile, wanted, now_ms, "SUCCESS", detail, ""))
-    return Renewed(issued.certificate, ends_sessions=not overlap_ms)
+    line = _line(device, profile, wanted, now_ms, "SUCCESS", detail, "")
+    tx.log_attempt(line)
+    return Renewed(issued.certificate, line, ends_sessions=not overlap_ms)
 
 
 def _line(

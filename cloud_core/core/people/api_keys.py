@@ -11,6 +11,7 @@ from cloud_core.core.asking import Asking
 from cloud_core.core.inventory import found
 from cloud_core.core.names import fault_of
 from cloud_core.core.people.access import Access, end_login
+from cloud_core.core.people.audit import Audit, Deed, Subject
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.people.users import role_of
 from cloud_core.core.tokens import new_secret, new_uuid
@@ -34,8 +35,8 @@ class MadeKey:
 class ApiKeysApi(Asking):
     """Makes, lists and revokes the keys of a tenant."""
 
-    def __init__(self, *, store: Store, access: Access, now_ms: Callable[[], int]) -> None:
-        super().__init__(store)
+    def __init__(self, *, store: Store, access: Access, now_ms: Callable[[], int], audit: Audit | None = None) -> None:
+        super().__init__(store, audit)
         self._access = access
         self._now_ms = now_ms
 
@@ -49,7 +50,7 @@ class ApiKeysApi(Asking):
             created_ms=now_ms, created_by=operator.username, ends_ms=ends_ms,
         )  # fmt: skip
         key_hash = self._access.hash_of(value)
-        stored = await self._decide(insert, new, key_hash)
+        stored = await self._decide_by(operator, Deed("CREATED", "API_KEY", _of_key), insert, new, key_hash)
         self._access.add_key(stored, key_hash, operator.tenant_uuid)
         return MadeKey(stored, value)
 
@@ -58,7 +59,13 @@ class ApiKeysApi(Asking):
 
     async def delete(self, operator: Operator, uuid: UUID) -> None:
         """Nobody logs in with it from now on. Raises: NotFound."""
-        self._access.end(await self._decide(delete, operator.tenant_id, uuid, self._now_ms()))
+        deed = Deed("DELETED", "API_KEY", lambda deleted: _of_key(deleted[0]))
+        _, ended = await self._decide_by(operator, deed, delete, operator.tenant_id, uuid, self._now_ms())
+        self._access.end(ended)
+
+
+def _of_key(key: ApiKey) -> Subject:
+    return Subject(key.uuid, key.name, key.role.value)
 
 
 def _members(members: dict[str, Any], now_ms: int) -> tuple[str, UserRole, int | None]:
@@ -91,7 +98,7 @@ def keys(tx: ReadTx, tenant_id: int, page: Page) -> tuple[list[ApiKey], int]:
     return tx.api_keys(tenant_id, page)
 
 
-def delete(tx: Tx, tenant_id: int, uuid: UUID, now_ms: int) -> EndedLogin:
+def delete(tx: Tx, tenant_id: int, uuid: UUID, now_ms: int) -> tuple[ApiKey, EndedLogin]:
     key = found(tx.api_key(tenant_id, uuid), "API key", uuid)
     tx.delete_api_key(key.id)
-    return end_login(tx, key.uuid, now_ms)
+    return key, end_login(tx, key.uuid, now_ms)

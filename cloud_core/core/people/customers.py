@@ -17,6 +17,7 @@ from cloud_core.core.assignments import entity_uuid
 from cloud_core.core.inventory import found
 from cloud_core.core.names import fault_of
 from cloud_core.core.people.access import Access, end_login
+from cloud_core.core.people.audit import Audit, Deed, Subject
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.people.permissions import TENANT_ADMIN
 from cloud_core.core.tokens import new_uuid
@@ -37,29 +38,36 @@ class DeviceInfo:
 class CustomersApi(Asking):
     """What operators can do with customers; customers' users with their devices."""
 
-    def __init__(self, *, store: Store, access: Access, now_ms: Callable[[], int]) -> None:
-        super().__init__(store)
+    def __init__(self, *, store: Store, access: Access, now_ms: Callable[[], int], audit: Audit | None = None) -> None:
+        super().__init__(store, audit)
         self._access = access
         self._now_ms = now_ms
 
     async def save(self, operator: Operator, members: dict[str, Any]) -> Customer:
         """Creates (no `id`) or updates from REST members. InvalidArgument, NotFound, VersionConflict."""
-        return await self._decide(save_customer, operator.tenant_id, members, self._now_ms())
+        deed = Deed("UPDATED" if members.get("id") else "CREATED", "CUSTOMER", _titled)
+        return await self._decide_by(operator, deed, save_customer, operator.tenant_id, members, self._now_ms())
 
     async def find(self, operator: Operator, uuid: UUID) -> Customer:
         return found(await self._read(customer, operator.tenant_id, uuid), "Customer", uuid)
 
     async def delete(self, operator: Operator, uuid: UUID) -> None:
         """Its devices go back to nobody; its users go with it, and their logins end."""
-        self._access.end(*await self._decide(delete_customer, operator.tenant_id, uuid, self._now_ms()))
+        deed = Deed("DELETED", "CUSTOMER", lambda deleted: _titled(deleted[0]))
+        _, ended = await self._decide_by(operator, deed, delete_customer, operator.tenant_id, uuid, self._now_ms())
+        self._access.end(*ended)
 
     async def give(self, operator: Operator, customer_uuid: UUID, device_uuid: UUID) -> Device:
         """The device is the customer's from now on, whoever had it before. NotFound."""
-        return await self._decide(give_device, operator.tenant_id, customer_uuid, device_uuid)
+        deed = Deed(
+            "ASSIGNED", "DEVICE", lambda device: Subject(device.uuid, device.name, f"to customer {customer_uuid}")
+        )
+        return await self._decide_by(operator, deed, give_device, operator.tenant_id, customer_uuid, device_uuid)
 
     async def take_back(self, operator: Operator, device_uuid: UUID) -> Device:
         """The device is nobody's from now on. NotFound; InvalidArgument where it was before."""
-        return await self._decide(take_device_back, operator.tenant_id, device_uuid)
+        deed = Deed("UNASSIGNED", "DEVICE", lambda device: Subject(device.uuid, device.name))
+        return await self._decide_by(operator, deed, take_device_back, operator.tenant_id, device_uuid)
 
     async def devices(self, operator: Operator, uuid: UUID, page: Page, kind: str) -> tuple[list[Device], int]:
         """A page of the customer's devices. NotAuthorized for the user of another customer."""
@@ -86,6 +94,10 @@ class CustomersApi(Asking):
 # -- customers ------------------------------------------------------------------------------------
 
 _OWN_MEMBERS = frozenset(("id", "createdTime", "tenantId", "title", "name", "version"))
+
+
+def _titled(customer: Customer) -> Subject:
+    return Subject(customer.uuid, customer.title)
 
 
 def customer(tx: ReadTx, tenant_id: int, uuid: UUID) -> Customer | None:
@@ -126,12 +138,12 @@ def _title(members: dict[str, Any]) -> str:
     return title
 
 
-def delete_customer(tx: Tx, tenant_id: int, uuid: UUID, now_ms: int) -> list[EndedLogin]:
+def delete_customer(tx: Tx, tenant_id: int, uuid: UUID, now_ms: int) -> tuple[Customer, list[EndedLogin]]:
     customer = found(tx.customer(tenant_id, uuid), "Customer", uuid)
     ended = [end_login(tx, one.uuid, now_ms) for one in tx.all_users(tenant_id, customer_id=customer.id)]
     tx.delete_relations_of(tenant_id, customer.uuid)
     tx.delete_customer(customer.id)
-    return ended
+    return customer, ended
 
 
 # -- their devices --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from cloud_core.core.people.permissions import TENANT_ADMIN, Act, operator_may
-from cloud_core.model import NIL_CUSTOMER, Device, User, UserRole
+from cloud_core.model import DEFAULT_TENANT, NIL_CUSTOMER, Device, User, UserRole
 from shared.errors import NotAuthenticated, NotAuthorized
 
 TOKEN_S = 9_000
@@ -31,11 +31,16 @@ def hash_password(password: str) -> str:
 
 def is_password_right(user: User | None, password: str) -> bool:
     """Takes as long for an unknown user as for a known one."""
+    return is_hash_of(user.password_hash if user else _NOBODY, password) and user is not None
+
+
+def is_hash_of(hashed: str, password: str) -> bool:
+    """Whether `hash_password` may have made this of it."""
     try:
-        _hasher.verify(user.password_hash if user else _NOBODY, password)
+        _hasher.verify(hashed, password)
     except (VerificationError, InvalidHashError):
         return False
-    return user is not None
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,11 @@ class Operator:
     def shown_role(self) -> str | None:
         """None for whoever has none, since the role is within a tenant."""
         return self.role.value if self.authority == TENANT_ADMIN else None
+
+    @property
+    def sees_unassigned(self) -> bool:
+        """Whether attempts with a key that nobody knows are shown: they are to the installation's first tenant."""
+        return self.tenant_uuid == DEFAULT_TENANT
 
     def check_owner(self, device: Device) -> None:
         """A customer's user sees that customer's devices alone. Raises: NotAuthorized."""

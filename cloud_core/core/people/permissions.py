@@ -33,7 +33,7 @@ class Act(Enum):
     """What a REST call is, for whoever is logged in. Every route names one."""
 
     ADMINISTER = auto()
-    """Everything of a tenant that is not named below: profiles, customers, server methods."""
+    """Everything of a tenant that is not named below: profiles and their provision keys, customers, server methods."""
     USE_OWN_LOGIN = auto()
     """See who one is; end the login; change one's own password."""
     READ = auto()
@@ -63,6 +63,10 @@ class Act(Enum):
     """Tenants and their first administrators; nothing of what they have."""
     IMPORT_DEVICES = auto()
     """Load files of devices, see what became of them, undo them."""
+    READ_AUDIT = auto()
+    """See and verify what operators decided."""
+    RELEASE_MANIFESTS = auto()
+    """Let the secrets of an import be shown once more, which somebody has taken."""
     CLAIM = auto()
     """Become the owner of a device by its claim secret."""
     GIVE_BACK = auto()
@@ -83,7 +87,7 @@ ROLE_ACTS: dict[UserRole, frozenset[Act]] = {
 }  # fmt: skip
 
 ACTS: dict[str, frozenset[Act]] = {
-    SYS_ADMIN: frozenset({Act.USE_OWN_LOGIN, Act.ADMINISTER_TENANTS, Act.ADMINISTER_USERS}),
+    SYS_ADMIN: frozenset({Act.USE_OWN_LOGIN, Act.ADMINISTER_TENANTS, Act.ADMINISTER_USERS, Act.READ_AUDIT}),
     TENANT_ADMIN: ROLE_ACTS[UserRole.ADMINISTRATOR],
     CUSTOMER_USER: frozenset({Act.USE_OWN_LOGIN, Act.READ_DEVICES, Act.CLAIM, Act.GIVE_BACK}),
 }

@@ -6,21 +6,25 @@ Source: ThingsBoard's TenantController.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 from cloud_core.core import inventory
 from cloud_core.core.asking import Asking
 from cloud_core.core.assignments import entity_uuid
+from cloud_core.core.bulk.applying import discard_piece
 from cloud_core.core.inventory import found
 from cloud_core.core.names import fault_of
 from cloud_core.core.people.access import Access, end_login
+from cloud_core.core.people.audit import Audit, Deed, Subject
+from cloud_core.core.people.logins import Operator
 from cloud_core.core.people.permissions import SYS_ADMIN
 from cloud_core.core.tokens import new_uuid
 from cloud_core.model import (
     DEFAULT_TENANT,
     SYSTEM_TENANT,
+    AuditHead,
     EndedLogin,
     Page,
     ProvisionConfiguration,
@@ -43,17 +47,18 @@ class TenantsApi(Asking):
 
     def __init__(
         self, *, store: Store, access: Access, now_ms: Callable[[], int], device_deleted: Callable[[int], None],
-        tenant_deleted: Callable[[], None],
+        tenant_deleted: Callable[[], None], audit: Audit | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(store)
+        super().__init__(store, audit)
         self._access = access
         self._now_ms = now_ms
         self._device_deleted = device_deleted
         self._tenant_deleted = tenant_deleted
 
-    async def save(self, members: dict[str, Any]) -> Tenant:
+    async def save(self, operator: Operator, members: dict[str, Any]) -> Tenant:
         """Creates (no `id`) or updates from REST members. Raises: InvalidArgument, NotFound."""
-        return await self._decide(save_tenant, members, self._now_ms())
+        deed = Deed("UPDATED" if members.get("id") else "CREATED", "TENANT", _of_tenant)
+        return await self._decide_by(operator, deed, save_tenant, members, self._now_ms())
 
     async def find(self, uuid: UUID) -> Tenant:
         return found(await self._read(tenant, uuid), "Tenant", uuid)
@@ -61,18 +66,47 @@ class TenantsApi(Asking):
     async def list(self, page: Page) -> tuple[list[Tenant], int]:
         return await self._read(tenants, page)
 
-    async def delete(self, uuid: UUID, *, with_devices: bool) -> None:
-        """With all that it has; what was begun and not ended is ended by another call.
+    async def delete(self, operator: Operator, uuid: UUID, *, with_devices: bool) -> None:
+        """With all that it has, its audit too; what was begun and not ended is ended by another call. Both deeds
+        are in the chain of the system, whose administrators alone delete tenants, the last with the last number and
+        hash of the tenant's own chain, which ends with it: a copy of that chain can still be judged.
 
         Raises: NotFound; InvalidArgument for the first tenant, and where it has devices unless `with_devices`.
         """
-        self._access.end(*await self._decide(close, uuid, with_devices, self._now_ms()))
+        closed = Deed("CLOSED", "TENANT", lambda done: _of_tenant(done[0]))
+        _, ended = await self._decide_by(operator, closed, close, uuid, with_devices, self._now_ms())
+        self._access.end(*ended)
+        while await self._decide(forget_some_imports, uuid, self._now_ms()):
+            pass
         is_deleted = False
         while not is_deleted:
             for device_id in await self._decide(delete_some_devices, uuid, self._now_ms()):
                 self._device_deleted(device_id)
-            is_deleted = await self._decide(delete_empty, uuid)
+            is_deleted = (await self._decide_by(operator, _DELETED, delete_empty, uuid, self._now_ms())).is_gone
         self._tenant_deleted()
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedTenant:
+    """A tenant that is gone, and where its audit ended. `tenant` None: it was gone, or it is still there."""
+
+    tenant: Tenant | None
+    is_gone: bool = True
+    last: AuditHead = field(default_factory=AuditHead)
+
+    def subject(self) -> Subject | None:
+        if self.tenant is None:
+            return None
+        ended = f"its audit ended with entry {self.last.number}, {self.last.digest.hex()}"
+        return Subject(self.tenant.uuid, self.tenant.name, ended)
+
+
+GONE, STILL_THERE = DeletedTenant(None), DeletedTenant(None, is_gone=False)
+_DELETED = Deed("DELETED", "TENANT", DeletedTenant.subject)
+
+
+def _of_tenant(tenant: Tenant) -> Subject:
+    return Subject(tenant.uuid, tenant.name, f"maxDevices {tenant.max_devices}" if tenant.max_devices else "")
 
 
 def tenant(tx: ReadTx, uuid: UUID) -> Tenant | None:
@@ -121,7 +155,7 @@ def _max_devices(members: dict[str, Any]) -> int:
 # -- the end of a tenant --------------------------------------------------------------------------
 
 
-def close(tx: Tx, uuid: UUID, with_devices: bool, now_ms: int) -> list[EndedLogin]:
+def close(tx: Tx, uuid: UUID, with_devices: bool, now_ms: int) -> tuple[Tenant, list[EndedLogin]]:
     """Nobody logs in any more, and no device comes in by a profile."""
     stored = found(tenant(tx, uuid), "Tenant", uuid)
     if uuid == DEFAULT_TENANT:
@@ -136,9 +170,21 @@ def close(tx: Tx, uuid: UUID, with_devices: bool, now_ms: int) -> list[EndedLogi
     for key in tx.all_api_keys(stored.id):
         tx.delete_api_key(key.id)
         ended.append(end_login(tx, key.uuid, now_ms))
+    tx.discard_batches_of(stored.id)
     for profile in tx.all_profiles(stored.id):
         tx.update_profile(replace(profile, provision=ProvisionConfiguration()))
-    return ended
+    return stored, ended
+
+
+def forget_some_imports(tx: Tx, uuid: UUID, now_ms: int) -> bool:
+    """Whether there is more to forget: files hold credentials, and one being applied would make devices."""
+    stored = tx.tenant(uuid)
+    batch = tx.first_batch(stored.id) if stored is not None else None
+    if batch is None:
+        return False
+    tx.discard_batches_of(batch.tenant_id)
+    discard_piece(tx, batch.id, now_ms)
+    return True
 
 
 def delete_some_devices(tx: Tx, uuid: UUID, now_ms: int) -> list[int]:
@@ -150,15 +196,16 @@ def delete_some_devices(tx: Tx, uuid: UUID, now_ms: int) -> list[int]:
     return [device.id for device in devices]
 
 
-def delete_empty(tx: Tx, uuid: UUID) -> bool:
-    """Whether the tenant is gone: not as long as it has devices."""
+def delete_empty(tx: Tx, uuid: UUID, now_ms: int) -> DeletedTenant:
+    """STILL_THERE as long as it has devices or imports; GONE where somebody else has deleted it."""
     stored = tx.tenant(uuid)
     if stored is None:
-        return True
-    if tx.some_devices(stored.id, 1):
-        return False
+        return GONE
+    if tx.some_devices(stored.id, 1) or forget_some_imports(tx, uuid, now_ms):
+        return STILL_THERE
+    last = tx.lock_audit_head(stored.id)
     tx.delete_tenant(stored.id)
-    return True
+    return DeletedTenant(stored, last=last)
 
 
 # -- the first system administrator ---------------------------------------------------------------

@@ -18,6 +18,7 @@ from cloud_core.core.assignments import entity_uuid
 from cloud_core.core.inventory import found
 from cloud_core.core.names import fault_of
 from cloud_core.core.people.access import Access, end_login
+from cloud_core.core.people.audit import Audit, Deed, Somebody, Subject
 from cloud_core.core.people.logins import Operator, hash_password
 from cloud_core.core.people.permissions import CUSTOMER_USER, SYS_ADMIN, TENANT_ADMIN
 from cloud_core.core.tokens import new_secret, new_uuid
@@ -68,8 +69,8 @@ class UsersApi(Asking):
     """What administrators can do with the users of their tenant; a system administrator with its like and with the
     users of all tenants, but not with those of their customers."""
 
-    def __init__(self, *, store: Store, access: Access, now_ms: Callable[[], int]) -> None:
-        super().__init__(store)
+    def __init__(self, *, store: Store, access: Access, now_ms: Callable[[], int], audit: Audit | None = None) -> None:
+        super().__init__(store, audit)
         self._access = access
         self._now_ms = now_ms
 
@@ -80,14 +81,16 @@ class UsersApi(Asking):
         """
         wanted = wanted_user(members, is_system=operator.authority == SYS_ADMIN)
         if wanted.uuid is not None:
-            user, ended = await self._decide(change_user, _reach(operator), wanted, self._now_ms())
+            deed = Deed("UPDATED", "USER", lambda changed: _of_user(changed[0]))
+            user, ended = await self._decide_by(operator, deed, change_user, _reach(operator), wanted, self._now_ms())
             self._access.end(*ended)
             placed = await self.find(operator, user.uuid)
             return SavedUser(placed.user, placed.tenant_uuid, placed.customer_uuid)
         given = members.get("password")
         password = new_secret() if given is None else checked_password(given)
         wanted = replace(wanted, password_hash=await deferToThread(hash_password, password))
-        placed = await self._decide(make_user, operator.tenant_id, wanted, self._now_ms())
+        deed = Deed("CREATED", "USER", lambda made: _of_user(made.user))
+        placed = await self._decide_by(operator, deed, make_user, operator.tenant_id, wanted, self._now_ms())
         return SavedUser(placed.user, placed.tenant_uuid, placed.customer_uuid, password if given is None else "")
 
     async def find(self, operator: Operator, uuid: UUID) -> PlacedUser:
@@ -107,21 +110,31 @@ class UsersApi(Asking):
         """Its logins end. Raises: NotFound; InvalidArgument for oneself and for the last administrator."""
         if uuid == operator.user_uuid:
             raise InvalidArgument("You cannot delete yourself; another administrator can")
-        self._access.end(await self._decide(delete_user, _reach(operator), uuid, self._now_ms()))
+        deed = Deed("DELETED", "USER", lambda deleted: _of_user(deleted[0]))
+        _, ended = await self._decide_by(operator, deed, delete_user, _reach(operator), uuid, self._now_ms())
+        self._access.end(ended)
 
     async def set_password(self, operator: Operator, uuid: UUID, given: object) -> str:
         """In place of a forgotten one; all logins of the user end. Returns what was generated where none was given."""
         password = new_secret() if given is None else checked_password(given)
         hashed = await deferToThread(hash_password, password)
         user = (await self.find(operator, uuid)).user
-        await self.replace_password(user, hashed)
+        await self.replace_password(user, hashed, by=operator)
         return password if given is None else ""
 
-    async def replace_password(self, user: User, hashed: str) -> User:
-        """All logins of the user end; returns it as it is now. Raises: NotFound."""
-        changed, ended = await self._decide(set_password, user.tenant_id, user.uuid, hashed, self._now_ms())
+    async def replace_password(self, user: User, hashed: str, *, by: Operator | None) -> User:
+        """All logins of the user end; returns it as it is now. `by`: None for the configuration. Raises: NotFound."""
+        who = by or Somebody("configuration", user.tenant_id)
+        deed = Deed("PASSWORD_CHANGED", "USER", lambda changed: _of_user(changed[0]))
+        changed, ended = await self._decide_by(
+            who, deed, set_password, user.tenant_id, user.uuid, hashed, self._now_ms()
+        )
         self._access.end(ended)
         return changed
+
+
+def _of_user(user: User) -> Subject:
+    return Subject(user.uuid, user.username, user.role.value if user.authority == TENANT_ADMIN else user.authority)
 
 
 def _reach(operator: Operator) -> int | None:
@@ -224,12 +237,12 @@ def change_user(tx: Tx, tenant_id: int | None, wanted: WantedUser, now_ms: int) 
     return changed, [end_login(tx, stored.uuid, now_ms, changed.generation)] if is_other else []
 
 
-def delete_user(tx: Tx, tenant_id: int | None, uuid: UUID, now_ms: int) -> EndedLogin:
+def delete_user(tx: Tx, tenant_id: int | None, uuid: UUID, now_ms: int) -> tuple[User, EndedLogin]:
     stored = _reached(tx, tenant_id, uuid)
     if stored.role is UserRole.ADMINISTRATOR:
         _check_is_not_last(tx, stored)
     tx.delete_user(stored.id)
-    return end_login(tx, uuid, now_ms)
+    return stored, end_login(tx, uuid, now_ms)
 
 
 def set_password(tx: Tx, tenant_id: int, uuid: UUID, hashed: str, now_ms: int) -> tuple[User, EndedLogin]:

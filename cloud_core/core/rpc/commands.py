@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from cloud_core.core.downlinks import Downlink, Downlinks, Ending
+from cloud_core.core.people.audit import Audit, Deed, Subject, Who
 from cloud_core.core.people.permissions import may
 from cloud_core.core.rpc import decisions as decisions
 from cloud_core.core.rpc.options import RpcOptions, SubmitStrategy
@@ -97,8 +98,10 @@ class RpcApi:
         now_ms: Callable[[], int],
         call_later: Callable[..., Any],
         options: RpcOptions,
+        audit: Audit | None = None,
     ) -> None:
         self._store = store
+        self._audit = audit or Audit(store)
         self._downlinks = downlinks
         self._now_ms = now_ms
         self._call_later = call_later
@@ -107,10 +110,12 @@ class RpcApi:
         self._waiting_count = 0
         self._counters: dict[int, int] = {}  # device number -> number of its next command
         self._queue = CommandQueue(
-            store=store, downlinks=downlinks, now_ms=now_ms, call_later=call_later, options=options
+            store=store, downlinks=downlinks, now_ms=now_ms, call_later=call_later, options=options, audit=self._audit
         )
 
-    def send(self, tenant_id: int, device_id: int, command: ServerRpc, done: Done[Answer | UUID]) -> None:
+    def send(
+        self, tenant_id: int, device_id: int, command: ServerRpc, done: Done[Answer | UUID], *, by: Who | None = None
+    ) -> None:
         """Sends at once and answers when delivered (one-way) or answered (two-way); DeviceOffline, DeviceTimeout.
 
         A persistent command is stored first: `done(uuid)` once it is on disk, whether the device is there or not.
@@ -120,7 +125,7 @@ class RpcApi:
         if fault is not None:
             done(fault)
         elif command.is_persistent:
-            self._store_command(tenant_id, device_id, command, done)
+            self._store_command(tenant_id, device_id, command, done, by)
         else:
             self._send_now(device_id, command, done)
 
@@ -155,9 +160,10 @@ class RpcApi:
     ) -> None:
         self._store.survey(decisions.page_of, (tenant_id, device_id, page, status), done)
 
-    def delete(self, tenant_id: int, uuid: UUID, done: Done[None]) -> None:
+    def delete(self, tenant_id: int, uuid: UUID, done: Done[None], *, by: Who | None = None) -> None:
         """Takes a persistent command back; one that is on its way is not sent again."""
-        self._store.submit(decisions.delete, (tenant_id, uuid), done)
+        deed = Deed("DELETED", "RPC", lambda _: Subject(uuid, ""))
+        self._audit.submit(by, deed, decisions.delete, (tenant_id, uuid), done)
 
     def maintain(self) -> None:
         """Called once a minute: expires what is over."""
@@ -167,7 +173,9 @@ class RpcApi:
 
     # -- waiting on disk --------------------------------------------------------------------------
 
-    def _store_command(self, tenant_id: int, device_id: int, command: ServerRpc, done: Done[Answer | UUID]) -> None:
+    def _store_command(
+        self, tenant_id: int, device_id: int, command: ServerRpc, done: Done[Answer | UUID], by: Who | None
+    ) -> None:
         now_ms = self._now_ms()
         if command.expires_ms <= now_ms:
             done(InvalidArgument("The command would have expired already; choose a later expirationTime"))
@@ -178,7 +186,7 @@ class RpcApi:
             retries_left=max(0, min(command.retries, self._options.max_retries)),
             additional_info=command.additional_info,
         )  # fmt: skip
-        self._queue.add(stored, done)
+        self._queue.add(stored, done, by)
 
     # -- waiting in memory ------------------------------------------------------------------------
 

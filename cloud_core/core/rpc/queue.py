@@ -13,6 +13,7 @@ from uuid import UUID
 from twisted.logger import Logger
 
 from cloud_core.core.downlinks import Downlink, Downlinks, Ending
+from cloud_core.core.people.audit import Audit, Deed, Subject, Who
 from cloud_core.core.rpc import decisions as decisions
 from cloud_core.core.rpc.decisions import RpcEvent, Taken
 from cloud_core.core.rpc.options import RpcOptions, SubmitStrategy
@@ -77,8 +78,10 @@ class CommandQueue:
         now_ms: Callable[[], int],
         call_later: Callable[..., Any],
         options: RpcOptions,
+        audit: Audit,
     ) -> None:
         self._store = store
+        self._audit = audit
         self._downlinks = downlinks
         self._now_ms = now_ms
         self._call_later = call_later
@@ -93,7 +96,7 @@ class CommandQueue:
 
     # -- what comes in ----------------------------------------------------------------------------
 
-    def add(self, command: PersistentCommand, done: Done[UUID]) -> None:
+    def add(self, command: PersistentCommand, done: Done[UUID], by: Who | None = None) -> None:
         """`done(uuid)` once it is on disk."""
 
         def stored(outcome: UUID | PlatformError) -> None:
@@ -102,7 +105,8 @@ class CommandQueue:
                 self._pump(command.device_id)
             done(outcome)
 
-        self._store.submit(decisions.insert, (command, self._options.max_waiting_per_device), stored)
+        deed = Deed("CREATED", "RPC", lambda uuid: Subject(uuid, command.method, f"for device {command.device_id}"))
+        self._audit.submit(by, deed, decisions.insert, (command, self._options.max_waiting_per_device), stored)
 
     def reply(self, device_id: int, number: int, value: Any, done: Done[None]) -> None:
         def recorded(outcome: int | PlatformError | None) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from cloud_core.core.people.audit import Audit, Deed, Subject, Who
 from cloud_core.core.people.permissions import may
 from cloud_core.model import Identity, ServerMethod
 from cloud_core.storage.interface import Done, ReadTx, Store, Tx
@@ -46,10 +47,12 @@ class ServerMethods:
         now_ms: Callable[[], int],
         session_limits: Callable[[Identity], dict[str, Any]],
         post: Callable[[ServerMethod, bytes, Callable[[bytes | None], None]], None],
+        audit: Audit | None = None,
     ) -> None:
         """`session_limits` makes the answer to `getSessionLimits`. `post` sends a webhook's body and calls back with
         the answer's body, or None when it failed or took longer than the method's timeout."""
         self._store = store
+        self._audit = audit or Audit(store)
         self._now_ms = now_ms
         self._session_limits = session_limits
         self._post = post
@@ -106,20 +109,27 @@ class ServerMethods:
         else:
             del self._calls[device_id]
 
-    def bind(self, method: ServerMethod, done: Done[None]) -> None:
+    def bind(self, method: ServerMethod, done: Done[None], *, by: Who | None = None) -> None:
         """Binds a method to a webhook, in place of any binding it had; InvalidArgument."""
         fault = _fault_of(method)
         if fault:
             done(InvalidArgument(fault))
         else:
-            self._store.submit(_bind, (method,), done)
+            deed = Deed("UPDATED", "SERVER_METHOD", lambda _: Subject(None, method.method, f"host {_host(method.url)}"))
+            self._audit.submit(by, deed, _bind, (method,), done)
 
-    def unbind(self, tenant_id: int, method: str, done: Done[None]) -> None:
+    def unbind(self, tenant_id: int, method: str, done: Done[None], *, by: Who | None = None) -> None:
         """NotFound."""
-        self._store.submit(_unbind, (tenant_id, method), done)
+        deed = Deed("DELETED", "SERVER_METHOD", lambda _: Subject(None, method))
+        self._audit.submit(by, deed, _unbind, (tenant_id, method), done)
 
     def bound(self, tenant_id: int, done: Done[list[ServerMethod]]) -> None:
         self._store.read(_all_bound, (tenant_id,), done)
+
+
+def _host(url: str) -> str:
+    """What may be shown of a URL, whose path and user may be secrets."""
+    return urlsplit(url).hostname or ""
 
 
 def _call_body(identity: Identity, request: RpcRequest) -> bytes:

@@ -26,6 +26,7 @@ from cloud_core.model import (
     StoredCredentials,
 )
 from cloud_core.storage.interface.attempts import ReadAttempts
+from cloud_core.storage.interface.audit import ReadAudit, WriteAudit
 from cloud_core.storage.interface.batches import ReadBatches, WriteBatches
 from cloud_core.storage.interface.certificates import ReadCertificates, WriteCertificates
 from cloud_core.storage.interface.claims import ReadClaims, WriteClaims
@@ -34,7 +35,11 @@ from cloud_core.storage.interface.customers import ReadCustomers, WriteCustomers
 from cloud_core.storage.interface.device_lists import ReadDeviceLists
 from cloud_core.storage.interface.gateway_lists import ReadGatewayLists
 from cloud_core.storage.interface.gateways import ReadGateways, WriteGateways
+from cloud_core.storage.interface.keys import ReadKeys, WriteKeys
+from cloud_core.storage.interface.manifests import ReadManifests, WriteManifests
+from cloud_core.storage.interface.overview import ReadOverview
 from cloud_core.storage.interface.packages import ReadPackages, WritePackages
+from cloud_core.storage.interface.pending import ReadPending, WritePending
 from cloud_core.storage.interface.people import ReadPeople, WritePeople
 from cloud_core.storage.interface.presence import ReadPresence, WritePresence
 from cloud_core.storage.interface.tenants import ReadTenants, WriteTenants
@@ -102,8 +107,13 @@ class ReadTx(
     ReadPeople,
     ReadTenants,
     ReadBatches,
+    ReadManifests,
     ReadAttempts,
     ReadGatewayLists,
+    ReadAudit,
+    ReadKeys,
+    ReadPending,
+    ReadOverview,
     Protocol,
 ):
     """Look-ups, in a consistent state of the database."""
@@ -157,7 +167,8 @@ class ReadTx(
 
 class Tx(
     ReadTx, WriteTimeSeries, WriteCustomers, WriteCommands, WriteClaims, WritePackages, WriteGateways, WritePresence,
-    WriteCertificates, WritePeople, WriteTenants, WriteBatches, Protocol,
+    WriteCertificates, WritePeople, WriteTenants, WriteBatches, WriteManifests, WriteAudit, WriteKeys, WritePending,
+    Protocol,
 ):  # fmt: skip
     """Everything a decision may do. Constraint violations surface when the batch is replayed."""
 

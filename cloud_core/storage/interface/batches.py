@@ -104,6 +104,9 @@ class ReadBatches(Protocol):
     def batches_under_way(self) -> list[Batch]:
         """Of all tenants, those that the worker has to go on with, oldest first."""
 
+    def first_batch(self, tenant_id: int) -> Batch | None:
+        """The oldest there is, discarded or not."""
+
     def batch_rows(self, batch_id: int, *, after: int, limit: int, status: str = "") -> list[BatchRow]:
         """The next rows in their order; with `status` those alone."""
 
@@ -135,6 +138,9 @@ class WriteBatches(ReadBatches, Protocol):
 
     def discard_batches(self, *, received_before_ms: int, ended_before_ms: int) -> int:
         """Marks as DISCARDED what nobody is sending any more, and what ended long ago; returns how many."""
+
+    def discard_batches_of(self, tenant_id: int) -> None:
+        """Marks all as DISCARDED, whatever they are at."""
 
     def insert_batch_rows(self, batch_id: int, rows: Sequence[BatchRow]) -> None: ...
     def update_batch_rows(self, batch_id: int, rows: Sequence[BatchRow]) -> None:

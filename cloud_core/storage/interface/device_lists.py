@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 from uuid import UUID
 
-from cloud_core.model import EVERY_DEVICE, Customer, Device, DeviceFilter, Page
+from cloud_core.model import EVERY_DEVICE, Customer, Device, DeviceFilter, DeviceStage, Page
 
 
 class ReadDeviceLists(Protocol):
@@ -16,6 +16,14 @@ class ReadDeviceLists(Protocol):
 
         A number that takes long to count may be some seconds old.
         """
+
+    def devices_after(
+        self, tenant_id: int, after: str, limit: int, text: str, wanted: DeviceFilter, *, customer_id: int | None = None
+    ) -> list[Device]:
+        """The next ones by name behind the name `after`; those with `text` in their name, label or profile."""
+
+    def device_stages(self, devices: list[Device]) -> list[DeviceStage]:
+        """For each device how far it has come."""
 
     def device_places(self, devices: list[Device]) -> list[tuple[Customer | None, bool]]:
         """For each device its customer, and whether it is active."""

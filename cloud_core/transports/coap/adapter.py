@@ -42,10 +42,10 @@ from cloud_core.transports.coap.requests import (
 from shared import codecs, payloads
 from shared.codecs import Codec
 from shared.device_json import key_list
+from shared.device_paths import Feature
 from shared.errors import NotAuthenticated, PlatformError, Reason, RequestTooLarge
 from shared.messages import AttributesAnswer, AttributesRequest, ProvisionResponse
 from shared.payloads import ProvisionEncoding
-from shared.topics import Feature
 
 log = Logger()
 

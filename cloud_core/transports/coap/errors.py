@@ -56,18 +56,21 @@ CODES: dict[type[PlatformError], int] = {
     errors.InvalidDeviceName: BAD_REQUEST,
     errors.QuotaExceeded: BAD_REQUEST,
     errors.NoAuthority: BAD_REQUEST,
+    errors.ApprovalPending: BAD_REQUEST,
 }
 
 _COME_BACK = (TOO_MANY_REQUESTS, SERVICE_UNAVAILABLE)
 _DEFAULT_MAX_AGE_S = 5
 
 
-def max_age_s(error: PlatformError) -> int | None:
+def max_age_s(error: PlatformError, code: int | None = None) -> int | None:
     """Whole seconds after which the device may ask again, rounded up; None where that has no meaning.
+
+    `code`: with which it is refused, where that is not the one of `CODES`.
 
     Source: RFC 7252 section 5.9.3.4, RFC 8516.
     """
-    if CODES[type(error)] not in _COME_BACK:
+    if (CODES[type(error)] if code is None else code) not in _COME_BACK:
         return None
     if error.retry_after_s is None:
         return _DEFAULT_MAX_AGE_S

@@ -22,6 +22,7 @@ from cloud_core.transports.coap.errors import (
     METHOD_NOT_ALLOWED,
     NOT_ACCEPTABLE,
     NOT_FOUND,
+    SERVICE_UNAVAILABLE,
     TOO_LARGE,
     UNAUTHORIZED,
     UNSUPPORTED_FORMAT,
@@ -43,6 +44,7 @@ _CODES: dict[type[PlatformError], int] = {
     errors.InvalidCredentials: BAD_REQUEST,
     errors.InvalidDeviceName: BAD_REQUEST,
     errors.NoAuthority: NOT_FOUND,
+    errors.ApprovalPending: SERVICE_UNAVAILABLE,  # with Max-Age (RFC 9148 section 5.7)
 }
 
 Done = Callable[[bytes | list[bytes] | PlatformError], None]
@@ -105,7 +107,7 @@ def _answering(request: Request, code: int, answer: Answer) -> Done:
 def _refusal(error: PlatformError) -> Answered:
     kind = type(error)
     code = _CODES.get(kind) or (FORBIDDEN if issubclass(kind, errors.ProvisionRefused) else CODES[kind])
-    return Answered(code, explained(error).encode("utf-8", "replace")[:400], None, max_age_s(error))
+    return Answered(code, explained(error).encode("utf-8", "replace")[:400], None, max_age_s(error, code))
 
 
 def _label_and_name(segments: Sequence[str]) -> tuple[str, str]:

@@ -31,7 +31,7 @@ from cloud_core.transports.coap.requests import (
     Sessions,
 )
 from cloud_core.transports.coap.wire import ACCEPTED_FORMATS, ACK, CON, NON, RST, Head, HeadReader, encode
-from shared.topics import Feature
+from shared.device_paths import Feature
 
 log = Logger()
 

@@ -13,16 +13,16 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
-from cloud_core.core.downlinks import Delivery, Ending, Interest
+from cloud_core.core.downlinks import Delivery, Ending, Interest, Whereabouts
 from cloud_core.model import Identity
 from cloud_core.transports.coap.exchanges import Exchange
-from cloud_core.transports.coap.outbox import Address, Ancillary
+from cloud_core.transports.coap.outbox import Address, Ancillary, plain_address
 from cloud_core.transports.coap.requests import Request
 from cloud_core.transports.coap.wire import CON
 from shared.codecs import Codec
+from shared.device_paths import Feature
 from shared.messages import AttributesChange, RpcCommand, Value
 from shared.operations import Operation
-from shared.topics import Feature
 
 log = Logger()
 
@@ -82,6 +82,10 @@ class Observation:
         self.is_confirmable = exchange.kind == CON
         self.block2 = exchange.block2
         self.heard_s = exchange.started_s
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        return Whereabouts("CoAP", plain_address(self.address))
 
     def is_of(self, exchange: Exchange) -> bool:
         """Whether a request is about this very observation."""

@@ -22,9 +22,9 @@ from cloud_core.transports.coap.observation import Observation, ObservedAttribut
 from cloud_core.transports.coap.outbox import Address, Ancillary, Fate, Key, Outbox, plain_address
 from cloud_core.transports.coap.requests import Answered, Request, Sessions, refusal
 from cloud_core.transports.coap.wire import CON, NON, encode
+from shared.device_paths import Feature
 from shared.errors import NotAuthorized, PlatformError, Unavailable
 from shared.messages import AttributesAnswer, AttributesChange, AttributesRequest
-from shared.topics import Feature
 
 log = Logger()
 

@@ -16,9 +16,9 @@ from cloud_core.model import Identity
 from cloud_core.transports.coap.blockwise import exponent_of
 from cloud_core.transports.coap.errors import BAD_REQUEST, CONTENT
 from cloud_core.transports.coap.requests import OCTETS, Answer, Answered, Request, refusal
+from shared.device_paths import Feature
 from shared.errors import MalformedRequest, PlatformError
 from shared.messages import PackageChunk, PackageKind, PackageRequest
-from shared.topics import Feature
 
 _MAX_NUMBER = 2**31 - 1
 _ETAG_BYTES = 8

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from cloud_core.model import PresentedChain
 from cloud_core.transports.coap.errors import CODES, CREATED, max_age_s
 from shared import payloads
+from shared.device_paths import DevicePath, Feature, parse_device_path
 from shared.errors import MalformedRequest, NotAuthenticated, PlatformError, Reason
-from shared.topics import DevicePath, Feature, parse_device_path
 
 GET = 0x01
 POST = 0x02

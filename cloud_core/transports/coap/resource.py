@@ -48,7 +48,7 @@ from cloud_core.transports.coap.wire import (
     URI_PORT,
     URI_QUERY,
 )
-from shared.topics import Feature
+from shared.device_paths import Feature
 
 log = Logger()
 _PROXY_OPTIONS = (35, 39)  # Proxy-Uri, Proxy-Scheme

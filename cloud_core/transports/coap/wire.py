@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from cloud_core.transports.coap.recent import Recent
 from cloud_core.transports.coap.requests import ACCEPTED, JSON, OCTETS, Answered, route
-from shared.topics import DevicePath
+from shared.device_paths import DevicePath
 
 CON, NON, ACK, RST = range(4)
 

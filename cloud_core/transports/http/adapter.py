@@ -21,10 +21,10 @@ from cloud_core.transports.http.downloads import Download
 from cloud_core.transports.http.errors import STATUS, retry_after
 from cloud_core.transports.http.long_polls import LongPoll, LongPolls
 from shared import device_json, payloads
+from shared.device_paths import parse_device_path
 from shared.errors import MalformedRequest, NotAuthorized, PlatformError, RequestTooLarge
 from shared.messages import AttributesAnswer, PackageKind, ProvisionResponse
 from shared.operations import Operation
-from shared.topics import parse_device_path
 
 log = Logger()
 MAX_BODY_BYTES = payloads.MAX_BODY_BYTES

@@ -8,11 +8,12 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import HTTPException
+from werkzeug import exceptions as routing
 
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.people.permissions import Act
@@ -68,6 +69,28 @@ def mounted(request: Any, routes: Any) -> Any:  # Any: Twisted's server.Request;
     """Hands a request on to routes that name their whole paths."""
     request.prepath, request.postpath = [], request.prepath + request.postpath
     return routes.app.resource()
+
+
+def rest_app() -> Klein:
+    """For a route class; what none of its routes takes is answered with the REST error object."""
+    app = Klein()
+    app.handle_errors(routing.NotFound, routing.MethodNotAllowed)(_no_route)
+    return app
+
+
+def _no_route(self: object, request: Request, failure: Failure) -> bytes:
+    """404 or 405 as the REST error object; klein calls it as if it were a method of the route class."""
+    error = failure.value
+    assert isinstance(error, routing.HTTPException), "klein's router raises nothing else"
+    status = error.code or 404
+    for name, value in error.get_headers():
+        if name == "Allow":
+            request.setHeader(name, value)
+    body = error_body(status, error.name)
+    request.setResponseCode(status)
+    request.setHeader("Content-Type", "application/json")
+    request.setHeader("Content-Length", str(len(body)))
+    return body
 
 
 Route = Callable[..., Coroutine[Any, Any, Any]]
@@ -135,21 +158,6 @@ def _refuse_data(request: Request, error: PlatformError) -> bytes:
     request.setHeader("Content-Type", "text/plain; charset=utf-8")
     text = "Device with requested id wasn't found!" if isinstance(error, NotFound) else str(error)
     return text.encode("utf-8", "replace")
-
-
-def no_route(request: Request, failure: Failure) -> bytes:
-    """404 or 405 as the REST error object, for klein's `handle_errors`."""
-    error = failure.value
-    assert isinstance(error, HTTPException), "klein's router raises nothing else"
-    status = error.code or 404
-    for name, value in error.get_headers():
-        if name == "Allow":
-            request.setHeader(name, value)
-    body = error_body(status, error.name)
-    request.setResponseCode(status)
-    request.setHeader("Content-Type", "application/json")
-    request.setHeader("Content-Length", str(len(body)))
-    return body
 
 
 def raw_body(request: Request, limit: int = MAX_REST_BODY_BYTES) -> bytes:
@@ -225,12 +233,19 @@ def integer(request: Request, name: str, default: int | None = None) -> int:
     return number
 
 
-def page_of(request: Request) -> Page:
-    """`pageSize` and `page` are required (section 6.2)."""
-    size, number = integer(request, "pageSize"), integer(request, "page")
+def page_bounds(request: Request, default_size: int | None = None) -> tuple[int, int]:
+    """`pageSize` and `page`, which are required where there is no default (section 6.2)."""
+    size = integer(request, "pageSize", default_size)
+    number = integer(request, "page", None if default_size is None else 0)
     if not 1 <= size <= MAX_PAGE_SIZE or not 0 <= number < 2**31:
         raise InvalidArgument(f"Incorrect page link: pageSize must be 1 to {MAX_PAGE_SIZE}, page 0 or more")
+    return size, number
+
+
+def page_of(request: Request, *, default_size: int | None = None, default_sort: str = "createdTime") -> Page:
+    """`page_bounds` with what is searched for, and the order."""
+    size, number = page_bounds(request, default_size)
     return Page(
-        size, number, query(request, "textSearch"), query(request, "sortProperty", "createdTime"),
+        size, number, query(request, "textSearch"), query(request, "sortProperty", default_sort),
         query(request, "sortOrder", "ASC").upper() == "DESC",
     )  # fmt: skip

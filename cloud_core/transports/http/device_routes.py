@@ -8,14 +8,12 @@ from typing import Any
 from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.model import PresentedChain
 from cloud_core.transports.http.adapter import MAX_BODY_BYTES, HttpDeviceAdapter
 from cloud_core.transports.http.answers import JSON_TYPE, Caller
-from cloud_core.transports.http.calls import address_of, no_route, raw_body, refuse
+from cloud_core.transports.http.calls import address_of, raw_body, refuse, rest_app
 from cloud_core.transports.http.downloads import Download, disposition, header_name, media_type
 from cloud_core.transports.http.long_polls import INTERESTS, LongPoll
 from shared.errors import PlatformError, RequestTooLarge
@@ -26,7 +24,7 @@ log = Logger()
 class DeviceRoutes:
     """Routes under `/api/v1`, with an access token in the path or, without, for the connection's certificate."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, adapter: HttpDeviceAdapter) -> None:
         self._adapter = adapter
@@ -86,10 +84,6 @@ class DeviceRoutes:
     @app.route("/software", methods=["GET"])
     def software(self, request: Request, token: str | None = None) -> Any:
         return self._download(request, token, "software")
-
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     def _post(self, request: Request, token: str | None, feature: str) -> Any:
         return _answered(

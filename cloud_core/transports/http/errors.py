@@ -36,6 +36,7 @@ STATUS: dict[type[PlatformError], int] = {
     errors.InvalidDeviceName: 200,
     errors.QuotaExceeded: 200,
     errors.NoAuthority: 200,
+    errors.ApprovalPending: 200,
 }
 
 # On the device API, where it differs: a device whose call to the server is not answered in time asks again.

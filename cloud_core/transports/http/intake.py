@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 from twisted.logger import Logger
@@ -18,7 +19,7 @@ from shared.json_bodies import MAX_BODY_BYTES
 
 log = Logger()
 MAX_REST_BODY_BYTES = 16_777_216
-_DEVICE_API = b"/api/v1/"
+_DEVICE_API, _PAGES = b"/api/v1/", b"/ui/"
 MAX_LINES = 10  # of the log about clients that speak TLS, in LineRation's span
 
 # (request, method, path) -> how large an operator's body may be; asked when the headers are in. Raises what is
@@ -65,15 +66,29 @@ class BoundedRequest(Request):
         if self._is_refused:
             return
         self._is_refused = True
-        too_large = RequestTooLarge(f"the body is above {self._limit} bytes")
-        error = too_large if self._fault is None or length > MAX_REST_BODY_BYTES else self._fault
-        status, body = refusal_body(error)
         channel: Any = self.channel  # HTTPChannel, which twisted declares more loosely
+        is_page = channel._path.startswith(_PAGES)
+        too_large = RequestTooLarge(f"the body is above {self._limit} bytes")
+        is_hopeless = length > MAX_REST_BODY_BYTES and not is_page  # whoever the caller is
+        error = too_large if self._fault is None or is_hopeless else self._fault
+        status, body = refusal_body(error)
+        media_type = b"application/json"
+        if is_page:
+            media_type, body = b"text/html; charset=utf-8", _page_of(error)
         channel.transport.write(
-            b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nConnection: close\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (status, RESPONSES[status], len(body), body)
+            b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (status, RESPONSES[status], media_type, len(body), body)
         )
         channel.loseConnection()
+
+
+def _page_of(error: PlatformError) -> bytes:
+    """For people: without the frame, which is made of what has not been read."""
+    text = escape(str(error) or error.public_text)
+    return (
+        f'<!doctype html><html lang="en"><title>Not possible</title><h1>Not possible</h1><p role="alert">{text}</p>'
+        '<p><a href="/ui/">Go to the first page</a></p></html>'
+    ).encode()
 
 
 def speaks_tls(data: bytes) -> bool:

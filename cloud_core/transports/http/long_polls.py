@@ -7,7 +7,7 @@ Source: wire-contract.md sections 3.1 and 3.2.
 
 from __future__ import annotations
 
-from cloud_core.core.downlinks import Delivery, Downlinks, Ending, Interest
+from cloud_core.core.downlinks import Delivery, Downlinks, Ending, Interest, Whereabouts
 from cloud_core.transports.http.answers import JSON_TYPE, TEXT_TYPE, TIMED_OUT, Answer
 from cloud_core.transports.http.deadlines import Deadlines
 from shared import device_json
@@ -70,6 +70,10 @@ class LongPoll:
         self.answer(TIMED_OUT, b"")
 
     # -- for the core -----------------------------------------------------------------------------
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        return Whereabouts("HTTP", "")
 
     def attributes_changed(self, change: AttributesChange) -> None:
         self.answer(200, device_json.render_attributes_change(change))

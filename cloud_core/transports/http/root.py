@@ -16,8 +16,8 @@ class Root(Resource):
 
     def __init__(self, routes: Any, pages: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._routes = routes
-        self._pages = pages
+        self.routes = routes
+        self.pages = pages
 
     def getChild(self, path: bytes, request: Any) -> Any:
-        return mounted(request, self._pages if path in _PAGES else self._routes)
+        return mounted(request, self.pages if path in _PAGES else self.routes)

@@ -6,6 +6,7 @@ from typing import Any
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi
+from cloud_core.transports.endpoints import Endpoints
 from cloud_core.transports.http.adapter import HttpDeviceAdapter
 from cloud_core.transports.http.deadlines import Deadlines
 from cloud_core.transports.http.device_routes import DeviceRoutes
@@ -23,6 +24,7 @@ from cloud_core.transports.http.rest.rpc_routes import RpcRoutes
 from cloud_core.transports.http.rest.server_method_routes import ServerMethodRoutes
 from cloud_core.transports.http.root import Root
 from cloud_core.transports.http.ui.routes import UiRoutes
+from cloud_core.transports.http.ui.uploads import with_pages
 
 
 class HttpService:
@@ -37,8 +39,10 @@ class HttpService:
         is_fast_path_on: bool,
         request_timeout_s: float,
         metrics_token: str = "",
+        endpoints: Endpoints | None = None,
     ) -> None:
         # `reactor`: seconds and callLater; untyped because a test passes a Clock.
+        self.endpoints = endpoints or Endpoints()
         self._polls = LongPolls(api.downlinks, Deadlines(reactor))
         adapter = HttpDeviceAdapter(api, self._polls)
         packages = PackageRoutes(admin, api.packages)
@@ -55,8 +59,8 @@ class HttpService:
             observing=ObservingRoutes(metrics=api.metrics, health=api.health, token=metrics_token),
         )
         self._site = BoundedSite(
-            Root(routes, UiRoutes(admin)),
-            body_limit=with_uploads(packages.body_limit),
+            Root(routes, UiRoutes(admin, self.endpoints)),
+            body_limit=with_pages(with_uploads(packages.body_limit), admin),
             parsePOSTFormSubmission=False,
             timeout=int(request_timeout_s),
             reactor=reactor,

@@ -32,6 +32,7 @@ REASONS: dict[type[PlatformError], int] = {
     errors.InvalidDeviceName: 0x00,
     errors.QuotaExceeded: 0x00,
     errors.NoAuthority: 0x00,
+    errors.ApprovalPending: 0x00,
 }
 
 UNAVAILABLE = (3, 0x88)  # also for a profile of another transport

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from cloud_core.core.api import DeviceApi
-from cloud_core.core.downlinks import Delivery, Ending, Interest
+from cloud_core.core.downlinks import Delivery, Ending, Interest, Whereabouts
 from cloud_core.model import Identity, Peer, PresentedChain, Role
 from cloud_core.transports.mqtt.adapter import MqttAdapter
 from cloud_core.transports.mqtt.settings import Counters, Settings, Timeouts
@@ -304,6 +304,10 @@ class MqttProtocol(Protocol):
         self._unsent_bytes = unsent_bytes
 
     # -- what the core asks (core.downlinks.Downlink) ----------------------------------------------
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        return Whereabouts("MQTT", self.peer.address)
 
     def attributes_changed(self, change: AttributesChange) -> None:
         self._adapter.attributes_changed(change)

@@ -97,10 +97,12 @@ class Link:
 
     async def close(self) -> None:
         """Takes leave of the server, if it listens."""
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(self.settings.timeout):
-                await self.client.disconnect()
-        self.client.disconnect_socket()
+        try:
+            with contextlib.suppress(OSError, ua.UaError):  # it is gone already, or does not answer in time
+                async with asyncio.timeout(self.settings.timeout):
+                    await self.client.disconnect()
+        finally:
+            self.client.disconnect_socket()
 
 
 def _is_bad(value: Any) -> bool:

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from cloud_core.core import admin as admin_module
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.downlinks import Ending
+from cloud_core.core.people import users
 from cloud_core.core.people.logins import EXPIRED, TOKEN_S, Operator, Tokens
 from cloud_core.model import (
     DEFAULT_TENANT,
@@ -75,7 +76,8 @@ class AdminUnderTest:
 @pytest.fixture
 def one(sqlite_store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> AdminUnderTest:
     # The password hash is the only thread here; the test has no reactor to come back to.
-    monkeypatch.setattr(admin_module, "deferToThread", lambda work, *args: succeed(work(*args)))
+    for module in (admin_module, users):
+        monkeypatch.setattr(module, "deferToThread", lambda work, *args: succeed(work(*args)))
     return AdminUnderTest(sqlite_store)
 
 
@@ -96,6 +98,34 @@ def test_a_password_given_anew_replaces_the_old(one: AdminUnderTest) -> None:
     assert one.run(one.admin.login("a", "second"))
     with pytest.raises(NotAuthenticated, match="Invalid username or password"):
         one.run(one.admin.login("a", "first"))
+
+
+def test_the_first_administrator_does_not_come_back_once_there_is_another(one: AdminUnderTest) -> None:
+    """Deleted or called otherwise since: no start makes it anew with the password of long ago."""
+    one.run(one.admin.ensure_admin("a", "first-password", is_password_given=False))
+    operator = one.admin.operator(one.run(one.admin.login("a", "first-password"))["token"])
+    members = {"email": "me@x", "authority": "TENANT_ADMIN", "password": "my-own-password"}
+    one.run(one.admin.users.save(operator, members))
+    me = one.admin.operator(one.run(one.admin.login("me@x", "my-own-password"))["token"])
+    one.run(one.admin.users.delete(me, operator.user_uuid))
+    assert one.run(one.admin.ensure_admin("a", "first-password", is_password_given=False)) is False
+    with pytest.raises(NotAuthenticated):
+        one.run(one.admin.login("a", "first-password"))
+    assert one.run(one.admin.ensure_admin("a", "given-anew", is_password_given=True)) is True  # who is locked out
+
+
+def test_the_first_administrator_is_nobody_elses_user(one: AdminUnderTest) -> None:
+    """The name of a customer's user is refused, and that user's password stays."""
+    one.run(one.admin.ensure_admin("a", "first-password", is_password_given=False))
+    operator = one.admin.operator(one.run(one.admin.login("a", "first-password"))["token"])
+    customer = one.run(one.admin.customers.save(operator, {"title": "ACME"}))
+    members = {
+        "email": "c@x", "authority": "CUSTOMER_USER", "customerId": str(customer.uuid), "password": "my-own-password",
+    }  # fmt: skip
+    one.run(one.admin.users.save(operator, members))
+    with pytest.raises(InvalidArgument, match="choose another name"):
+        one.run(one.admin.ensure_admin("c@x", "of-the-file", is_password_given=True))
+    assert one.run(one.admin.login("c@x", "my-own-password"))
 
 
 @pytest.mark.parametrize("username", ["a", "nobody"])
@@ -228,6 +258,42 @@ def test_a_list_of_devices_has_one_outcome_per_row(one: AdminUnderTest) -> None:
     assert [row["status"] for row in one.save_devices(*rows)] == statuses
     assert [row["status"] for row in one.save_devices({"name": "a", "type": "t"})] == ["UNCHANGED"]
     assert [row["status"] for row in one.save_devices({"name": "b", "label": "new"})] == ["UPDATED"]
+
+
+def test_a_list_of_devices_tells_the_sessions_of_those_it_changes(one: AdminUnderTest) -> None:
+    """As the call for a single device does; a row that says what is so already is unchanged, else it is written."""
+    (made,) = one.save_devices({"name": "a", "type": "t", "additionalInfo": {"gateway": True}})
+    number = one.run(one.admin.device_by_name(OPERATOR, "a")).id
+    one.ended.clear()
+    again = {"name": "a", "additionalInfo": {"gateway": True}}
+    assert [row["status"] for row in one.save_devices(again)] == ["UNCHANGED"]
+    assert one.ended == []
+    for row in ({"name": "a", "type": "other"}, {"name": "a", "additionalInfo": {"gateway": False}}):
+        assert [row["status"] for row in one.save_devices(row, is_plan=True)] == ["UPDATED"]
+        assert one.ended == []
+        (outcome,) = one.save_devices(row)
+        assert (outcome["status"], outcome["id"]) == ("UPDATED", made["id"])
+        assert one.ended == [(number, Ending.DEVICE_CHANGED)]
+        one.ended.clear()
+    assert one.run(one.admin.device_by_name(OPERATOR, "a")).is_gateway is False
+
+
+def test_a_long_list_of_devices_lets_others_have_their_turn(
+    one: AdminUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few rows are written at a time; repeated names are found over all of them."""
+    store, turns = one.devices.store.store, []
+    real = store.submit
+
+    def submit(work: Any, args: Any, done: Any) -> None:
+        turns.append(len(args[3][1]))  # behind who and what, for the audit
+        real(work, args, done)
+
+    monkeypatch.setattr(store, "submit", submit)
+    told = one.save_devices(*({"name": f"d{number % 120}"} for number in range(130)))
+    assert turns == [50, 50, 30]
+    assert [row["status"] for row in told] == ["CREATED"] * 120 + ["CONFLICT"] * 10
+    assert [row["index"] for row in told] == list(range(130))
 
 
 # -- provisioning ---------------------------------------------------------------------------------

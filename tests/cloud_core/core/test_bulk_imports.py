@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from twisted.internet.defer import Deferred
 
-from cloud_core.core.bulk import applying, imports
-from cloud_core.model import Scope
+from cloud_core.core.bulk import applying, imports, worker
+from cloud_core.model import DEFAULT_TENANT, Scope
 from cloud_core.storage.interface.batches import BatchState
 from shared.credentials import AccessToken, MqttBasic, X509Certificate
 from shared.errors import InvalidArgument, NotFound, Unavailable
 from tests.support.imports import ImportsUnderTest
 from tests.support.rest import ADMINISTRATOR
 from tests.support.stores import TENANT, StoreUnderTest
+
+PARTIAL = imports.ImportOptions(is_atomic=False)
 
 
 @pytest.fixture
@@ -193,6 +198,95 @@ def test_an_atomic_import_stops_before_a_piece_that_somebody_else_has_spoilt(
     assert (under_test.undone(batch).state, under_test.device("a")) == (BatchState.UNDONE, None)
 
 
+def limit_devices(store: StoreUnderTest, most: int) -> None:
+    def limit(tx: Any) -> None:
+        tx.update_tenant(replace(tx.tenant(DEFAULT_TENANT), max_devices=most))
+
+    store.run(limit)
+
+
+def test_an_atomic_import_that_the_tenant_has_no_room_for_is_refused(under_test: ImportsUnderTest) -> None:
+    """The plan says so already; with more room the same batch is applied."""
+    limit_devices(under_test.store, 2)
+    batch = under_test.sent("name\na\nb\nc\n", is_plan=True)
+    assert "room for 2 more devices" in under_test.stored(batch).problem
+    under_test.ran(under_test.imports.apply(ADMINISTRATOR, batch.uuid, is_atomic=True))
+    refused = under_test.done(batch)
+    assert (refused.state, under_test.device_count()) == (BatchState.REFUSED, 0)
+    assert "room for 2 more devices" in refused.problem
+    limit_devices(under_test.store, 3)
+    under_test.ran(under_test.imports.apply(ADMINISTRATOR, batch.uuid, is_atomic=True))
+    assert (under_test.done(batch).state, under_test.device_count()) == (BatchState.APPLIED, 3)
+
+
+def test_a_partial_import_fills_what_room_the_tenant_has(under_test: ImportsUnderTest) -> None:
+    """Rows above the limit are errors that say it; updates need no room."""
+    under_test.imported("name\nold\n")
+    limit_devices(under_test.store, 2)
+    batch = under_test.imported("name,label\na,\nb,\nold,L\n", is_atomic=False)
+    rows = under_test.rows(batch)
+    assert [(row.status, row.code) for row in rows] == [
+        ("CREATED", ""), ("ERROR", "QUOTA_EXCEEDED"), ("UPDATED", ""),
+    ]  # fmt: skip
+    assert "2 devices" in rows[1].detail
+    assert under_test.device_count() == 2
+
+
+def test_an_atomic_import_stops_where_the_tenant_has_filled_up_meanwhile(
+    under_test: ImportsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(applying, "APPLIED_AT_ONCE", 1)
+    batch = under_test.sent("name\na\nb\n", is_plan=True)
+    under_test.ran(under_test.imports.apply(ADMINISTRATOR, batch.uuid, is_atomic=True))
+    limit_devices(under_test.store, 1)
+    stopped = under_test.done(batch)
+    assert (stopped.state, under_test.device_count()) == (BatchState.STOPPED, 1)
+    assert "Row 3" in stopped.problem
+
+
+def test_an_atomic_import_stops_at_an_update_that_is_refused(
+    under_test: ImportsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not end as applied; the rows behind it are left alone."""
+    under_test.imported("name,label\na,1\nb,1\nc,1\n")
+    real = applying.inventory.write_device
+
+    def write_device(tx: Any, tenant_id: int, members: dict[str, Any], *rest: Any) -> Any:
+        if members["name"] == "b":
+            raise InvalidArgument("Can't assign firmware with different deviceProfile!")
+        return real(tx, tenant_id, members, *rest)
+
+    monkeypatch.setattr(applying.inventory, "write_device", write_device)
+    batch = under_test.imported("name,label\na,2\nb,2\nc,2\n")
+    assert (batch.state, under_test.statuses(batch)) == (BatchState.STOPPED, ["UPDATED", "ERROR", "UPDATE"])
+    assert "Row 3: Can't assign firmware" in batch.problem
+    assert [under_test.device(one).label for one in "abc"] == ["2", "1", "1"]
+    assert batch.counts == {"UPDATE": 1, "UPDATED": 1, "ERROR": 1}
+
+
+def test_an_import_that_fails_does_not_keep_the_others_waiting(
+    under_test: ImportsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again later, and who waits for it hears of it."""
+    spoilt = under_test.sent("name\na\n", is_plan=True)
+    good = under_test.sent("name\nb\n", is_plan=True)
+    real = applying.apply_piece
+
+    def apply_piece(tx: Any, batch_id: int, now_ms: int) -> Any:
+        if batch_id == spoilt.id:
+            raise Unavailable("something is wrong with it")
+        return real(tx, batch_id, now_ms)
+
+    monkeypatch.setitem(worker._WORK, BatchState.APPLYING, apply_piece)
+    for one in (spoilt, good):
+        under_test.store.run(applying.start_batch, TENANT, one.uuid, True, 5)
+    with pytest.raises(Unavailable, match="something is wrong"):
+        under_test.ran(under_test.imports.worker.ended(spoilt.uuid))
+    under_test.until(lambda: under_test.stored(good).state is BatchState.APPLIED)
+    monkeypatch.undo()
+    assert under_test.done(spoilt).counts["CREATED"] == 1
+
+
 # -- idempotency and restarts ---------------------------------------------------------------------
 
 
@@ -230,6 +324,39 @@ def test_who_waits_for_an_import_hears_that_the_core_is_stopping(under_test: Imp
         waiting.send(None)
 
 
+def test_who_waits_for_an_import_that_is_discarded_hears_of_it(under_test: ImportsUnderTest) -> None:
+    """Its tenant was deleted, for instance; nobody waits for ever."""
+    batch = under_test.sent("name\na\n", is_plan=True)
+    under_test.store.run(applying.start_batch, TENANT, batch.uuid, True, 5)
+    waiting = Deferred.fromCoroutine(under_test.imports.worker.ended(batch.uuid))
+    under_test.store.run(lambda tx: tx.discard_batches_of(TENANT))
+    failures: list[Any] = []
+    waiting.addErrback(failures.append)
+    for _ in range(5):
+        under_test.store.run(lambda tx: None)
+        under_test.imports.worker.wake()
+    assert [failure.check(NotFound) for failure in failures] == [NotFound]
+
+
+def test_a_mistake_while_telling_of_an_import_ends_no_other(
+    under_test: ImportsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits is answered, and it is gone on with later."""
+    real, told = under_test.imports.worker._tell, []
+
+    def tell(piece: Any) -> None:
+        told.append(piece)
+        if len(told) == 1:
+            raise RuntimeError("a mistake")
+        real(piece)
+
+    monkeypatch.setattr(under_test.imports.worker, "_tell", tell)
+    with pytest.raises(Unavailable):
+        under_test.ran(under_test.imports.receive_and_wait(ADMINISTRATOR, io.BytesIO(b"name\na\n"), PARTIAL))
+    assert under_test.imported("name\nb\n").counts["CREATED"] == 1
+    assert under_test.device_count() == 2
+
+
 def test_what_nobody_sends_any_more_is_forgotten(under_test: ImportsUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a core that was killed while it received; so are imports that ended long ago, with their rows."""
     ended = under_test.imported("name\na\nb\n")
@@ -248,6 +375,22 @@ def test_what_nobody_sends_any_more_is_forgotten(under_test: ImportsUnderTest, m
     assert under_test.device_count() == 2
 
 
+def test_an_upload_whose_sender_is_gone_is_given_up_at_once(
+    under_test: ImportsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key is free for the next try."""
+    monkeypatch.setattr(imports, "PLANNED_AT_ONCE", 1)
+    lines = "name\n" + "".join(f"d{n}\n" for n in range(50))
+    options = imports.ImportOptions(idempotency_key="k")
+    sending = Deferred.fromCoroutine(under_test.imports.receive(ADMINISTRATOR, io.BytesIO(lines.encode()), options))
+    under_test.until(lambda: under_test.store.read(lambda tx: bool(tx.batch_rows(1, after=0, limit=1))))
+    sending.addErrback(lambda failure: None)
+    sending.cancel()
+    for _ in range(3):
+        under_test.store.run(lambda tx: None)
+    assert under_test.imported(lines, idempotency_key="k").counts["CREATED"] == 50
+
+
 # -- undoing --------------------------------------------------------------------------------------
 
 
@@ -255,20 +398,21 @@ def test_an_undo_deletes_what_the_import_created_and_says_what_it_left(under_tes
     """Devices that were changed, logged in or got attributes since are left, and so are updates."""
     under_test.imported("name,label\nold,before\n")
     batch = under_test.imported(
-        "name,label,access_token\nold,after,\nfresh,,\nused,,t-used\nchanged,,\ntagged,,t-tagged\n"
+        "name,label,access_token\nold,after,\nfresh,,\nused,,t-used\nchanged,,\ntagged,,t-tagged\nshown,,\n"
     )
     under_test.api.log_in(username="t-used")
     under_test.imported("name,label\nchanged,now\n")
-    number = under_test.device("tagged").id
+    number, shown = under_test.device("tagged").id, under_test.device("shown").id
+    under_test.store.run(lambda tx: tx.append_samples(shown, [(1_800_000_000_000, {"t": 1})]))
     under_test.store.run(
         lambda tx: tx.put_attributes(number, Scope.SERVER, {"x": 1}, now_ms=under_test.api.api.now_ms() + 1)
     )
     undone = under_test.undone(batch)
     assert undone.state is BatchState.UNDONE
-    assert under_test.statuses(batch) == ["UPDATED", "UNDONE", "KEPT", "KEPT", "KEPT"]
+    assert under_test.statuses(batch) == ["UPDATED", "UNDONE", "KEPT", "KEPT", "KEPT", "KEPT"]
     assert under_test.device("fresh") is None
     assert under_test.device("old").label == "after"
-    assert "3 devices were left" in undone.problem
+    assert "4 devices were left" in undone.problem
     assert "1 devices that were updated" in undone.problem
     with pytest.raises(InvalidArgument, match="UNDONE"):
         under_test.undone(batch)
@@ -298,13 +442,35 @@ def test_the_error_file_holds_the_bad_rows_and_their_reasons(under_test: Imports
 
     text = under_test.ran(content()).decode()
     assert text == (
-        "name,access_token,server:x,error\r\n"
+        "\ufeffname,access_token,server:x,error\r\n"
         "<b>,t-b,\"x,y\",name is malformed; correct the column 'name'\r\n"
         "a,t-c,3,The name 'a' is in row 2 already; remove one of the two\r\n"
     )
     assert under_test.rows(batch)[0].cells == {}
     again = under_test.imported(text.replace("<b>", "b").replace("\na,", "\nc,"))
     assert again.counts["CREATED"] == 2
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_an_error_file_opens_in_the_spreadsheet_that_the_file_came_from(
+    under_test: ImportsUnderTest, delimiter: str, encoding: str
+) -> None:
+    """With the file's delimiter and a mark of its encoding; formulas are texts there, and come back as they were."""
+    lines = ["name,label,server:x", "a,Größe,", "a,=1+1,'=2", "<b>,-5,x"]
+    batch = under_test.imported("\r\n".join(lines).replace(",", delimiter).encode(encoding), is_atomic=False)
+    pieces = under_test.ran(under_test.imports.error_file(ADMINISTRATOR, batch.uuid))
+
+    async def content() -> bytes:
+        return b"".join([piece async for piece in pieces])
+
+    file = under_test.ran(content())
+    assert file.startswith(f"\ufeffname{delimiter}label{delimiter}server:x{delimiter}error\r\n".encode())
+    assert f"a{delimiter}'=1+1{delimiter}''=2{delimiter}".encode() in file
+    again = under_test.imported(file.replace(b"\na", b"\nc").replace(b"<b>", b"b"))
+    assert again.state is BatchState.APPLIED
+    assert (under_test.device("c").label, under_test.device("b").label) == ("=1+1", "-5")
+    assert attributes(under_test, "c", Scope.SERVER)["x"] == "'=2"
 
 
 def test_an_import_of_another_tenant_is_not_there(under_test: ImportsUnderTest) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cloud_core.core.bulk import reading
 from cloud_core.core.bulk.columns import Columns, columns_of_mapping
-from cloud_core.core.bulk.reading import JSON, NDJSON, Format, records
+from cloud_core.core.bulk.reading import JSON, NDJSON, Format, guarded, records
 from cloud_core.core.bulk.rows import RowFault, cast_value, wish_of
 from cloud_core.model import Scope
 from shared.credentials import AccessToken, MqttBasic, X509Certificate
@@ -74,6 +74,12 @@ def test_latin_1_is_recognised_where_it_is_no_utf_8() -> None:
     assert read("name,label\nA,Prüfstand\n".encode("utf-16-le")) == [{"name": "A", "label": "Prüfstand"}]
 
 
+def test_the_signs_of_a_windows_spreadsheet_are_read_as_they_are_meant() -> None:
+    """Without a hint, too: the euro sign, dashes and quotes are where Latin-1 has control characters."""
+    assert read("name;label\nA;5 € – „neu“ ü\n".encode("cp1252")) == [{"name": "A", "label": "5 € – „neu“ ü"}]
+    assert read(b"name;label\nA;\x81\xfc\n") == [{"name": "A", "label": "\x81ü"}]  # nothing of Windows' then
+
+
 def test_an_encoding_that_is_given_is_kept_to() -> None:
     """A file that is not of it is refused, with the fix."""
     with pytest.raises(InvalidArgument, match="encoding"):
@@ -96,6 +102,8 @@ def test_an_encoding_that_is_given_is_kept_to() -> None:
         (f"name\n{'a' * (reading.MAX_LINE_CHARS + 1)}\n", "longer than"),
         (f'name\n"{"a" * 100_000}\n{"a" * 100_000}"\n', "check the quotes"),
         (",".join(f"server:{n}" for n in range(201)) + "\n1\n", "at most 200"),
+        ("name\n" + '"a\n",' * 60_000, "longer than"),
+        ('"name\n",' * 60_000, "longer than"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_with_the_fix(content: str, message: str) -> None:
@@ -117,6 +125,19 @@ def test_a_row_that_is_no_object_is_a_row_with_a_fault() -> None:
     assert [(one.number, bool(one.fault)) for one in found] == [(1, False), (2, True), (3, True), (5, False)]
 
 
+def test_records_of_json_have_no_more_columns_than_a_csv_file() -> None:
+    """Counted over all rows: each is a column of the error file."""
+    content = "".join(f'{{"name": "d{n}", "server:k{n}": 1}}\n' for n in range(300))
+    for kind, text in ((NDJSON, content), (JSON, f"[{content.strip().replace(chr(10), ',')}]")):
+        with pytest.raises(InvalidArgument, match="more than 200 different columns"):
+            read(text, kind=kind)
+
+
+def test_blank_lines_and_long_records_after_each_other_are_no_long_record() -> None:
+    long = '"' + "a\n" * 50_000 + '"'
+    assert len(read(f"name,label\n{'x,' + long + chr(10) * 3}" + f"y,{long}\nz,{long}\n")) == 3
+
+
 def test_too_many_cells_are_a_fault_of_the_row() -> None:
     first, second = records(io.BytesIO(b"name,label\na,b,c\nd,e,,\n"), Format())
     assert ("3 cells" in first.fault, second.fault, second.number) == (True, "", 3)
@@ -135,6 +156,17 @@ def test_the_reason_in_an_error_file_is_passed_over() -> None:
     assert read("name,error\nA,The name was taken\n") == [{"name": "A"}]
 
 
+def test_a_cell_of_an_error_file_that_was_kept_from_a_spreadsheet_is_what_it_was() -> None:
+    """Only there: elsewhere an apostrophe is an apostrophe."""
+    cells = ["=1+1", "'=1+1", "-5", "'-5", "+49 30", "@a", "\t=x", "plain", "o'neil", "-", "'"]
+    assert [guarded(one) for one in cells] == [
+        "'=1+1", "''=1+1", "-5", "''-5", "'+49 30", "'@a", "'\t=x", "plain", "o'neil", "'-", "'",
+    ]  # fmt: skip
+    for one in cells:
+        assert read(f'name,label,error\nA,"{guarded(one)}",why\n') == [{"name": "A", "label": one}]
+    assert read("name,label\nA,'=1\n") == [{"name": "A", "label": "'=1"}]
+
+
 def test_thingsboards_mapping_says_what_columns_are() -> None:
     columns = columns_of_mapping(
         [{"type": "NAME"}, {"type": "MQTT_USER_NAME"}, {"type": "SERVER_ATTRIBUTE", "key": "DATA"}]
@@ -142,6 +174,7 @@ def test_thingsboards_mapping_says_what_columns_are() -> None:
     assert columns == Columns(("name", "mqtt_username", "server:DATA"))
     for wrong, message in (
         ([{"type": "NAMES"}], "did you mean NAME"),
+        ([{"type": "NAME"}] * 201, "at most 200"),
         ([{"type": "NAME"}, {"type": "TIMESERIES"}], "needs a key"),
         ({"type": "NAME"}, "must be a list"),
         ([{"type": "NAME"}, {"type": "LWM2M_CLIENT_ENDPOINT"}], "Unknown column type"),

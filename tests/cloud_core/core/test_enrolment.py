@@ -11,7 +11,8 @@ import pytest
 from cloud_core.core.certificates.enrolment import MAX_ISSUED, explained
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.limits import AttemptRations, Ration
-from cloud_core.model import Peer, PresentedChain, ProvisionStrategy, Transport
+from cloud_core.core.people import audit
+from cloud_core.model import AuditFilter, Page, Peer, PresentedChain, ProvisionStrategy, Transport
 from shared import certificates
 from shared.certificates import certificate_text
 from shared.credentials import X509Certificate
@@ -326,3 +327,12 @@ def test_a_peer_is_told_what_is_wrong_with_its_request_and_not_with_the_fleet(er
     assert explained(error) == text
     error.ref = "AAAAA-BBBBB"
     assert explained(error).endswith("Reference AAAAA-BBBBB; the operator can explain it.")
+
+
+def test_what_devices_do_is_no_deed_of_an_operator(est: Enrolling) -> None:
+    """Enrolment and renewal, by whichever transport, stand in the provisioning log and not in the audit, where
+    everything has an operator who answers for it."""
+    enrolled = est.first()
+    est.renewed(enrolled, csr("SN-1"))
+    assert est.store.survey(audit.entries, TENANT, AuditFilter(), Page(10))[0] == []
+    assert [one.outcome for one in est.store.read(lambda tx: tx.attempts(10))] == ["SUCCESS", "SUCCESS"]

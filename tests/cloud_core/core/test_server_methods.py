@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from cloud_core.core.rpc.commands import server_methods as module
+from cloud_core.core.rpc import server_methods as module
 from cloud_core.core.rpc.server_methods import ServerMethods
 from cloud_core.model import PROVISIONING_IDENTITY, Identity, Role, ServerMethod
 from shared.errors import InvalidArgument, NotAuthorized, NotFound

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from cloud_core.model import DeviceFilter, DevicePresence, Page
+from cloud_core.model import Attempt, DeviceFilter, DevicePresence, DeviceStage, Page, Peer, Transport
 from cloud_core.storage import connected, device_lists
 from cloud_core.storage.interface import NewDevice
+from shared.credentials import AccessToken
 from shared.errors import InvalidArgument
 from tests.support.stores import TENANT, StoreUnderTest
 
@@ -129,3 +131,65 @@ def test_a_total_that_was_dear_is_counted_again_only_later(
     assert listed(store, size=2, page=2)[1] == 5
     monkeypatch.setattr(connected.time, "monotonic", lambda: 1e12)
     assert listed(store, size=2)[1] == 5
+
+
+def test_devices_by_how_far_they_have_come(store: StoreUnderTest) -> None:
+    """Each is in exactly one of the three lists, and says the same beside the others."""
+    numbers = fill(store)
+
+    def live(tx: Any) -> None:
+        for name, number in numbers.items():
+            tx.put_credentials(number, AccessToken(f"t-{name}"), now_ms=1, issued_ms=2 if name in "bc" else None)
+        for name in "cd":
+            tx.mark_confirmed(numbers[name], now_ms=3)
+
+    store.run(live)
+    for stage, names in ((DeviceStage.CREATED, "a"), (DeviceStage.ISSUED, "b"), (DeviceStage.CONFIRMED, "cd")):
+        wanted = DeviceFilter(stage=stage)
+        assert listed(store, wanted, sort_property="name") == (names, len(names))
+        after = store.read(lambda tx, wanted=wanted: tx.devices_after(TENANT, "", 9, "", wanted))
+        assert "".join(one.name for one in after) == names
+        assert store.read(lambda tx, after=after: tx.device_stages(after)) == [stage] * len(names)
+
+
+def test_devices_that_are_gateways_or_not(store: StoreUnderTest) -> None:
+    """By the mark that the device itself has."""
+    numbers = fill(store)
+    gateway = store.read(lambda tx: tx.device_by_id(numbers["c"]))
+    store.run(lambda tx: tx.update_device(replace(gateway, is_gateway=True)))
+    assert listed(store, DeviceFilter(is_gateway=True)) == ("c", 1)
+    assert listed(store, DeviceFilter(is_gateway=False), sort_property="name") == ("abd", 3)
+
+
+def test_the_next_devices_by_name(store: StoreUnderTest) -> None:
+    """Part by part to the end, narrowed as a page is."""
+    numbers = fill(store)
+    store.run(lambda tx: tx.put_presence([DevicePresence(device_id=numbers["b"], is_active=True)]))
+
+    def after(name: str, limit: int = 9, text: str = "", **wanted: Any) -> str:
+        rows = store.read(lambda tx: tx.devices_after(TENANT, name, limit, text, DeviceFilter(**wanted)))
+        return "".join(one.name for one in rows)
+
+    assert (after("", 3), after("c", 3), after("d", 3)) == ("abc", "d", "")
+    assert after("", text="x") == "ac" and after("", profile_name="pump") == "ab"
+    assert after("", profile_name="none") == "" and after("", is_active=True) == "b"
+    assert after("", is_active=False) == "acd"
+
+
+def test_attempts_of_a_name(store: StoreUnderTest) -> None:
+    """The newest first, of this tenant and of no other name."""
+
+    def log(tx: Any) -> None:
+        for number, name in enumerate(("a", "b", "a", "a")):
+            peer = Peer(Transport.HTTP, "192.0.2.1")
+            tenant_id = TENANT if number < 3 else None
+            tx.log_attempt(
+                Attempt(
+                    ref=f"R{number}", at_ms=number, peer=peer, outcome="SUCCESS", stage="stored", device_name=name,
+                    tenant_id=tenant_id,
+                )
+            )  # fmt: skip
+
+    store.run(log)
+    assert [one.ref for one in store.read(lambda tx: tx.attempts_of(TENANT, "a", 9))] == ["R2", "R0"]
+    assert [one.ref for one in store.read(lambda tx: tx.attempts_of(TENANT, "a", 1))] == ["R2"]

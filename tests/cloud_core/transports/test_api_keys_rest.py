@@ -146,7 +146,7 @@ def test_other_nodes_learn_of_keys_and_of_their_end(store: StoreUnderTest, monke
     rest = KeyRest(store)
     other_store = open_store(store.url)
     other = HttpPeer(ApiUnderTest(other_store))
-    access = other.service._site.resource._app._instance._admin.access
+    access = other.service._site.resource.routes._admin.access
     made = rest.key()
     header = f"X-Authorization: ApiKey {made['value']}\r\n"
     assert other.get(DEVICES, header)[0] == 401

@@ -192,7 +192,7 @@ def test_the_sessions_of_a_device_end_with_its_certificate(rest: Rest, monkeypat
     store = rest.api.store
     text = X509Certificate(certificates.certificate_text(leaf.der))
     device_id = store.add_device("SN-1", store.add_profile(), text)
-    monkeypatch.setattr(rest.service._site.resource._app._instance._admin.authorities, "_device_changed",
+    monkeypatch.setattr(rest.service._site.resource.routes._admin.authorities, "_device_changed",
                         lambda *what: told.append(what))  # fmt: skip
     status, rows = rest.call("POST", "/api/certificates/revoke", {"deviceName": "SN-1"})
     assert (status, rows[0]["name"]) == (200, "SN-1")
@@ -216,7 +216,7 @@ def test_the_overview_has_everything_and_what_ends_soon(rest: Rest) -> None:
     rest.made("/api/ca", {"name": "plant", "years": 1})
     for name, days in (("a", 20), ("b", 10)):
         issue(rest, name, days=days)
-    admin = rest.service._site.resource._app._instance._admin
+    admin = rest.service._site.resource.routes._admin
     admin.authorities.server_certificates = lambda: [("/tls/server.pem", int(rest.api.now_s * 1000) + 5 * DAY_MS)]
     page = got(rest, "/api/certificates?pageSize=1")
     assert ([one["subject"] for one in page["data"]], page["totalElements"], page["hasNext"]) == (["CN=b"], 2, True)
@@ -234,7 +234,7 @@ def test_warnings_are_said_once_a_day(rest: Rest, monkeypatch: pytest.MonkeyPatc
     said: list[list[str]] = []
     monkeypatch.setattr(authority_admin, "_say", said.append)
     rest.made("/api/ca", {"name": "plant", "years": 1})
-    admin = rest.service._site.resource._app._instance._admin
+    admin = rest.service._site.resource.routes._admin
     for days in (0, 0.5, 340, 341):
         rest.api.now_s = 1_700_000_000.0 + days * 86_400
         admin.authorities.warn_of_expiry()

@@ -135,7 +135,7 @@ def test_bad_rows_come_back_as_a_file(rest: Rest) -> None:
     rest.send(head.encode())
     ((status, headers, content),) = rest.responses()
     assert (status, headers["content-type"]) == (200, "text/csv; charset=utf-8")
-    rows = list(csv.reader(io.StringIO(content.decode())))
+    rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"))))
     assert rows[0] == ["name", "type", "label", "error"]
     assert rows[1][:3] == ["<x>", "sensor", "l"]
 
@@ -183,3 +183,20 @@ def test_a_file_may_be_larger_than_other_bodies(rest: Rest, monkeypatch: pytest.
     assert (limited(None, b"POST", b"/api/device"), limited(None, b"GET", b"/api/imports")) == (16, 16)
     monkeypatch.setattr(bulk_routes, "MAX_FILE_BYTES", 10)
     assert send(rest, "/api/imports", FILE)[0] == 413
+
+
+def test_what_an_import_did_is_found_from_the_audit(rest: Rest) -> None:
+    """Who decided it, how many rows of each kind, and the import's id, under which every device of it is listed."""
+    send(rest, "/api/imports", "name,type\nSN-0,sensor\n")
+    batch = ended(rest, send(rest, "/api/imports", "name,type,label\nSN-0,sensor,x\nSN-1,sensor,\n")[1])
+    ended(rest, rest.call("POST", f"/api/imports/{batch['id']}/undo")[1])
+    _, page = rest.call("GET", f"/api/audit?entityType=IMPORT&entityId={batch['id']}&sortOrder=ASC")
+    begun, undone = page["data"]
+    assert [(one["action"], one["actor"]) for one in (begun, undone)] == [
+        ("IMPORTED", "admin@test"), ("UNDONE", "admin@test"),
+    ]  # fmt: skip
+    assert "1 CREATE, 1 UPDATE" in begun["detail"] and "1 CREATED, 1 UPDATED" in undone["detail"]
+    _, rows = rest.call("GET", f"/api/imports/{begun['entityId']}/rows?pageSize=10&page=0")
+    assert [(row["name"], row["status"], bool(row["id"])) for row in rows["data"]] == [
+        ("SN-0", "UPDATED", True), ("SN-1", "UNDONE", True),
+    ]  # fmt: skip

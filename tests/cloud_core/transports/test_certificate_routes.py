@@ -70,7 +70,8 @@ def test_a_chain_profile_shows_what_it_keeps(rest: Rest) -> None:
     shown = made["profileData"]["provisionConfiguration"]
     assert shown == {
         "type": CHAIN, "provisionDeviceSecret": LINE.pem + ROOT.pem, "certificateRegExPattern": "(.*)",
-        "allowCreateNewDevicesByX509Certificate": True, "acceptDeviceCredentials": False, "reprovisioning": "REFUSE",
+        "allowCreateNewDevicesByX509Certificate": True, "acceptDeviceCredentials": False, "approval": "NONE",
+        "reprovisioning": "REFUSE",
         "replayWindowSeconds": 3600, "seedErrorMessages": False, "certificateRenewal": "SAME_KEY_OR_WINDOW",
         "certificateRenewalWindowDays": 30, "certificateOverlapDays": 7, "certificateAuthority": None,
         "certificateLifetimeDays": 365,

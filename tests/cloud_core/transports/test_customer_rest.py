@@ -242,6 +242,17 @@ def test_a_device_is_claimed_over_rest(rest: Rest) -> None:
     assert owner_of(rest, device) == NIL
 
 
+def test_an_offer_ends_when_the_device_gets_an_owner_otherwise(rest: Rest) -> None:
+    """Also where that stands in the device itself: taken back, it is nobody's who knows the secret of before."""
+    first, second, device = make_customer(rest), make_customer(rest, "other"), make_device(rest)
+    offer(rest, device, "s")
+    for customer in (first["id"], {"entityType": "CUSTOMER", "id": NIL}):
+        rest.made("/api/device", {"id": device["id"], "name": "d", "customerId": customer})
+    path = "/api/customer/device/d/claim"
+    assert rest.call("POST", path, {"secretKey": "s"}, by=rest.customer_user(second)) == (400, "FAILURE")
+    assert owner_of(rest, device) == NIL
+
+
 def test_a_claim_without_a_secret_needs_no_body(rest: Rest) -> None:
     """Also for a device whose name must be written encoded. (M9)"""
     customer, device = make_customer(rest), make_device(rest, "my dévice")
@@ -323,7 +334,7 @@ def test_a_customers_user_is_refused_wherever_it_is_not_expected(rest: Rest) -> 
     """Every route that exists, one by one: what is not listed here is 403, what is listed is not."""
     customer, device = make_customer(rest), make_device(rest)
     give(rest, customer, device)
-    routes = routes_of(rest.service._site.resource._app._instance)
+    routes = routes_of(rest.service._site.resource.routes)
     assert len(routes) > 40 and routes >= OPEN_TO_ALL | OPEN_TO_CUSTOMERS
     values = {"scope": "SERVER_SCOPE", "_scope": "ANY", "name": "nobody", "kind": "FIRMWARE"}
     refused = set()

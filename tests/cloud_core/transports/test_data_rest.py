@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred, succeed
 
+from cloud_core.transports.http.rest import data_routes
 from tests.support.rest import Rest, id_of, without_threads
 from tests.support.stores import StoreUnderTest
 
@@ -44,6 +46,23 @@ def refusal(rest: Rest, method: str, path: str) -> str:
     ((status, _, body),) = rest.responses()
     assert status == 400
     return body.decode()
+
+
+def test_a_long_history_is_made_into_json_beside_the_reactor(
+    rest: Rest, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Devices are served meanwhile; the answer is the same as that of a short one."""
+    whole = f"keys=n,word&startTs=0&endTs={3 * HOUR}"
+    wanted, threads = history(rest, path, whole), []
+
+    def in_thread(work: Callable[[], bytes]) -> Deferred[bytes]:
+        threads.append(work)
+        return succeed(work())
+
+    monkeypatch.setattr(data_routes, "deferToThread", in_thread)
+    assert (history(rest, path, whole), len(threads)) == (wanted, 0)
+    monkeypatch.setattr(data_routes, "SHAPED_AT_ONCE", 20)
+    assert (history(rest, path, whole), len(threads)) == (wanted, 1)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from twisted.internet.address import IPv4Address
 from tests.support.rest import Rest, without_threads
 from tests.support.stores import TENANT, StoreUnderTest
 
-PATHS = ("/api/auth/user", "/api/tenant/devices?pageSize=1&page=0", "/api/gateways?pageSize=1&page=0")
+PATHS = ("/api/customers?pageSize=1&page=0", "/api/tenant/devices?pageSize=1&page=0", "/api/gateways?pageSize=1&page=0")
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def statuses(rest: Rest, token: str, address: str, extra: str = "") -> set[int]:
 
 def test_the_token_is_good_from_loopback_alone(rest: Rest) -> None:
     """From the network the right token is as wrong as any, and a header that claims loopback changes nothing."""
-    admin = rest.service._site.resource._app._instance._admin
+    admin = rest.service._site.resource.routes._admin
     token = admin.local_access.open(TENANT)
     assert statuses(rest, token, "127.0.0.1") == {200}
     assert statuses(rest, token, "192.0.2.7") == {401}
@@ -44,7 +44,7 @@ def test_the_token_is_good_from_loopback_alone(rest: Rest) -> None:
 
 def test_the_token_ends_with_the_core(rest: Rest) -> None:
     """And an administrator's login goes on beside it."""
-    admin = rest.service._site.resource._app._instance._admin
+    admin = rest.service._site.resource.routes._admin
     token = admin.local_access.open(TENANT)
     assert statuses(rest, rest.caller, "192.0.2.7") == {200}
     admin.local_access.close()

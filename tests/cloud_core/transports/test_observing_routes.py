@@ -24,7 +24,7 @@ def peer(store: StoreUnderTest) -> Iterator[HttpPeer]:
 
 
 def routes(peer: HttpPeer) -> Any:
-    return peer.service._site.resource._app._instance._observing_routes
+    return peer.service._site.resource.routes._observing_routes
 
 
 def get(
@@ -54,7 +54,13 @@ def test_every_loopback_address_is_this_machine(peer: HttpPeer, source: str) -> 
 def test_metrics_are_not_for_other_machines_without_a_token(peer: HttpPeer) -> None:
     """Another machine is refused, and so is one behind a proxy on this machine."""
     assert get(peer, "/metrics", source="192.0.2.7")[0] == 403
-    assert get(peer, "/metrics", "X-Forwarded-For: 192.0.2.7\r\n")[0] == 403
+    for said in (
+        "X-Forwarded-For: 192.0.2.7",
+        "X-Forwarded-Host: core.example",
+        "X-Forwarded-Proto: https",
+        "Via: 1.1 p",
+    ):
+        assert get(peer, "/metrics", f"{said}\r\n")[0] == 403
 
 
 def test_with_a_token_metrics_are_for_whoever_shows_it(peer: HttpPeer) -> None:

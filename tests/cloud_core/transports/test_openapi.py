@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cloud_core.transports.http.rest import openapi
 from cloud_core.transports.http.rest.openapi import mounted_at
 from tests.support.rest import Rest, without_threads
 from tests.support.stores import StoreUnderTest
@@ -47,7 +49,7 @@ def test_every_route_is_described(rest: Rest, description: dict[str, Any]) -> No
     mounts = ("", "/api/v1", "/api/rpc", "/api/plugins/rpc", "/api/serverMethods")
     ends = {(method, path.removeprefix(mount)) for method, path in described for mount in mounts}
     count = 0
-    for one in classes(rest.service._site.resource._app._instance):
+    for one in classes(rest.service._site.resource.routes):
         for rule in one.app.url_map.iter_rules():
             for method in set(rule.methods or ()) - {"HEAD", "OPTIONS"}:
                 assert (method, re.sub(r"<[^>]+>", "{}", str(rule))) in ends, rule
@@ -115,3 +117,19 @@ def test_the_page_comes_whole_and_from_here_alone(rest: Rest) -> None:
         status, headers, body = rest.get(part.decode())
         assert status == 200 and body and headers["x-content-type-options"] == "nosniff"
     assert rest.get("/api/docs/..%2Fdocs_routes.py")[0] == 404
+
+
+def test_every_route_that_reads_a_body_says_which(rest: Rest, description: dict[str, Any]) -> None:
+    """Else the page has no place to write it, and the call cannot be tried."""
+    routes = rest.service._site.resource._routes
+    silent = []
+    for method, path, function in openapi.operations(routes):
+        source = inspect.getsource(inspect.unwrap(function.__func__))
+        if not re.search(
+            r"json_object\(|json_body\(|raw_body\(|_object\(request|request\.content|self\._send\(", source
+        ):
+            continue
+        operation = description["paths"][openapi._template(path)][method.lower()]
+        if "requestBody" not in operation:
+            silent.append((method, path))
+    assert not silent, "\n".join(map(str, silent))

@@ -8,11 +8,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import func, select
 from twisted.internet.defer import Deferred
 
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.people.permissions import ACTS
 from cloud_core.model import DEFAULT_TENANT, SYSTEM_TENANT
+from cloud_core.storage.schema import batch, batch_row
 from shared.errors import InvalidArgument, QuotaExceeded
 from tests.cloud_core.transports.test_roles_rest import ROUTES, filled, status_of
 from tests.support.rest import Rest, id_of, without_threads
@@ -28,7 +30,7 @@ class Tenants(Rest):
 
     def __init__(self, store: StoreUnderTest, **options: Any) -> None:
         super().__init__(store, **options)
-        self.admin = self.service._site.resource._app._instance._admin
+        self.admin = self.service._site.resource.routes._admin
         self.wait(self.admin.ensure_system_admin(SYSTEM, PASSWORD))
         self.system = self.log_in(SYSTEM)
 
@@ -140,6 +142,26 @@ def test_a_tenant_is_deleted_with_all_that_it_has(rest: Tenants) -> None:
     assert rest.get("/api/auth/user", f"X-Authorization: ApiKey {key}\r\n")[0] == 401
     assert rest.ok("GET", f"/api/device/{id_of(kept)}") == kept
     rest.administrator(rest.tenant())  # name and address are free again
+
+
+def test_a_tenants_imports_end_with_it(rest: Tenants) -> None:
+    """One under way makes no more devices; nothing of what the files held is kept."""
+    tenant = rest.tenant()
+    token = rest.administrator(tenant)
+    lines = "".join(f"d{number},token-{number}\n" for number in range(120))
+    body = f"name,access_token\n{lines}".encode()
+    head = f"POST /api/imports HTTP/1.1\r\nHost: h\r\n{rest.headers(token)}Content-Type: text/csv\r\n"
+    rest.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    rest.ask(f"/api/tenant/{id_of(tenant)}?withDevices=true", rest.headers(rest.system), "DELETE")
+    for _ in range(60):
+        rest.settle()
+    assert [status for status, _, _ in rest.received()][-1] == 200
+    assert rest.call("GET", f"/api/tenant/{id_of(tenant)}", by=rest.system)[0] == 404
+
+    def left(tx: Any) -> tuple[int, int]:
+        return tuple(tx._query(select(func.count()).select_from(table))[0][0] for table in (batch, batch_row))
+
+    assert rest.api.store.read(left) == (0, 0)
 
 
 def test_the_first_tenant_stays(rest: Tenants) -> None:
@@ -397,3 +419,43 @@ def test_a_claim_reaches_no_device_of_another_tenant(rest: Tenants) -> None:
     assert rest.call("POST", path, {"secretKey": ""}, by=rest.token_of(user))[0] == 404
     assert rest.call("DELETE", path, by=rest.token_of(user))[0] == 404
     assert number != TENANT
+
+
+# -- the audit ------------------------------------------------------------------------------------
+
+
+def deeds(rest: Tenants, by: str) -> list[tuple[str, str, str]]:
+    """(actor, action, entity type) of all entries, oldest first; the chain they stand in is whole."""
+    assert rest.ok("GET", "/api/audit/verify", by=by)["intact"] is True
+    rows = rest.ok("GET", "/api/audit?sortOrder=ASC", by=by)["data"]
+    return [(one["actor"], one["action"], one["entityType"]) for one in rows]
+
+
+def test_what_is_done_to_users_and_keys_is_audited(rest: Tenants) -> None:
+    """Under the name of who did it; a program's deeds under that of its API key."""
+    token = rest.administrator(rest.tenant())
+    body = {"email": "eve@x", "authority": "TENANT_ADMIN", "role": "VIEWER", "password": PASSWORD}
+    eve = id_of(rest.ok("POST", "/api/user", body, by=token))
+    rest.ok("POST", f"/api/user/{eve}/password", {"password": PASSWORD * 2}, by=token)
+    rest.ok("DELETE", f"/api/user/{eve}", by=token)
+    key = rest.ok("POST", "/api/apiKey", {"name": "line", "role": "OPERATOR"}, by=token)
+    operator = rest.admin.access.operator_of_key(key["value"])
+    rest.wait(rest.admin.save_device(operator, {"name": "d", "type": "p"}))
+    rest.ok("DELETE", f"/api/apiKey/{id_of(key)}", by=token)
+    assert deeds(rest, token)[1:] == [
+        ("b@x", "CREATED", "USER"), ("b@x", "PASSWORD_CHANGED", "USER"), ("b@x", "DELETED", "USER"),
+        ("b@x", "CREATED", "API_KEY"), ("API key line", "CREATED", "DEVICE"), ("b@x", "DELETED", "API_KEY"),
+    ]  # fmt: skip
+
+
+def test_a_deleted_tenants_audit_ends_in_the_systems_own(rest: Tenants) -> None:
+    """Number and hash of its last entry are kept, by which a copy of its audit can be judged."""
+    made = rest.tenant()
+    token = rest.administrator(made)
+    rest.ok("POST", "/api/device", {"name": "d", "type": "p"}, by=token)
+    last = rest.ok("GET", "/api/audit/verify", by=token)
+    rest.ok("DELETE", f"/api/tenant/{id_of(made)}?withDevices=true", by=rest.system)
+    found = [one for one in deeds(rest, rest.system) if one[2] == "TENANT"]
+    assert found == [(SYSTEM, action, "TENANT") for action in ("CREATED", "CLOSED", "DELETED")]
+    newest = rest.ok("GET", "/api/audit?pageSize=1", by=rest.system)["data"][0]
+    assert newest["detail"] == f"its audit ended with entry {last['lastNumber']}, {last['lastHash']}"

@@ -207,7 +207,7 @@ def test_logins_stay_ended_on_every_node_and_after_a_restart(
     header = [f"X-Authorization: Bearer {pair['token']}\r\n" for pair in pairs]
     assert [other.get(ME, one)[0] for one in header] == [200, 200]
     rest.call("POST", "/api/auth/logout", by=pairs[0]["token"])
-    access = other.service._site.resource._app._instance._admin.access
+    access = other.service._site.resource.routes._admin.access
     access.poll()
     other.settle()
     assert [other.get(ME, one)[0] for one in header] == [401, 200]
@@ -227,7 +227,7 @@ def test_ended_logins_are_forgotten_when_no_token_outlives_them(rest: Rest) -> N
     """In memory and in the database."""
     make_user(rest)
     rest.call("POST", "/api/auth/logout", by=log_in(rest)["token"])
-    access = rest.service._site.resource._app._instance._admin.access
+    access = rest.service._site.resource.routes._admin.access
     access.maintain()
     rest.settle()
     assert len(access._ended) == len(rest.api.store.read(lambda tx: tx.ended_logins(0))) == 1

@@ -15,12 +15,12 @@ import pytest
 from edge_gateway.config import Config, ConnectorTable
 from edge_gateway.console import examinations
 from edge_gateway.console.examinations import clock, credentials, data_directory, disk, spool
-from edge_gateway.console.findings import Finding, Verdict
 from edge_gateway.console.network import Address, Unreachable, addresses_of, can_listen, connect
 from edge_gateway.console.reachability import addresses_in, connector_findings, local_page, serial_finding, tls_finding
 from edge_gateway.model import Credentials
 from edge_gateway.settings import Core, Local, Store
 from edge_gateway.storage.credentials import CredentialsFolder
+from shared.findings import Finding, Verdict
 from tests.support.gateway_console import ClockSettings, GatewayConsole
 
 Usage = namedtuple("Usage", "total used free")

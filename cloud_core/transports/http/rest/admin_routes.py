@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug import exceptions as routing
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.people.permissions import Act
@@ -16,13 +13,14 @@ from cloud_core.transports.http.calls import (
     answers,
     integer,
     mounted,
-    no_route,
     page_of,
     query,
+    rest_app,
 )
 from cloud_core.transports.http.device_routes import DeviceRoutes
 from cloud_core.transports.http.rest import shapes
 from cloud_core.transports.http.rest.attempt_queries import attempt_filter
+from cloud_core.transports.http.rest.audit_routes import AuditRoutes
 from cloud_core.transports.http.rest.authority_routes import AuthorityRoutes
 from cloud_core.transports.http.rest.bulk_routes import BulkRoutes
 from cloud_core.transports.http.rest.claim_routes import ClaimRoutes
@@ -31,11 +29,15 @@ from cloud_core.transports.http.rest.data_routes import DataRoutes
 from cloud_core.transports.http.rest.device_admin_routes import DeviceAdminRoutes
 from cloud_core.transports.http.rest.docs_routes import DocsRoutes
 from cloud_core.transports.http.rest.est_routes import EstRoutes
+from cloud_core.transports.http.rest.event_routes import EventRoutes
 from cloud_core.transports.http.rest.fleet_routes import FleetRoutes
 from cloud_core.transports.http.rest.gateway_routes import GatewayRoutes
+from cloud_core.transports.http.rest.key_routes import KeyRoutes
 from cloud_core.transports.http.rest.login_routes import LoginRoutes
+from cloud_core.transports.http.rest.manifest_routes import ManifestRoutes
 from cloud_core.transports.http.rest.observing_routes import ObservingRoutes
 from cloud_core.transports.http.rest.package_routes import PackageRoutes
+from cloud_core.transports.http.rest.pending_routes import PendingRoutes
 from cloud_core.transports.http.rest.profile_routes import ProfileRoutes
 from cloud_core.transports.http.rest.relation_routes import RelationRoutes
 from cloud_core.transports.http.rest.replacement_routes import ReplacementRoutes
@@ -50,7 +52,7 @@ MAX_ATTEMPTS_SHOWN = 1_000
 class AdminRoutes(CallSupport):
     """Routes under `/api`; the device API's are mounted beneath."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(
         self,
@@ -88,7 +90,12 @@ class AdminRoutes(CallSupport):
         self._tenant_routes = TenantRoutes(admin)
         self._docs_routes = DocsRoutes(self)
         self._bulk_routes = BulkRoutes(admin)
+        self._manifest_routes = ManifestRoutes(admin)
         self._observing_routes = observing
+        self._audit_routes = AuditRoutes(admin)
+        self._key_routes = KeyRoutes(admin)
+        self._event_routes = EventRoutes(admin)
+        self._pending_routes = PendingRoutes(admin)
 
     @app.route("/api/v1/", branch=True)
     def device_api(self, request: Request) -> Any:
@@ -186,6 +193,13 @@ class AdminRoutes(CallSupport):
     def bulk_routes(self, request: Request) -> Any:
         return mounted(request, self._bulk_routes)
 
+    @app.route("/api/imports/<_uuid>/manifest")
+    @app.route("/api/imports/<_uuid>/manifest/release")
+    @app.route("/api/imports/<_uuid>/labels.pdf")
+    @app.route("/api/devices/labels.pdf")
+    def manifest_routes(self, request: Request, _uuid: str = "") -> Any:
+        return mounted(request, self._manifest_routes)
+
     @app.route("/api/device/<_uuid>/resetProvisioning")
     @app.route("/api/device/<_uuid>/replace")
     def replacement_routes(self, request: Request, _uuid: str) -> Any:
@@ -196,6 +210,25 @@ class AdminRoutes(CallSupport):
     def gateway_routes(self, request: Request) -> Any:
         return mounted(request, self._gateway_routes)
 
+    @app.route("/api/audit", branch=True)
+    def audit_routes(self, request: Request) -> Any:
+        return mounted(request, self._audit_routes)
+
+    @app.route("/api/deviceProfile/<_uuid>/rotateSecret")
+    @app.route("/api/deviceProfile/<_uuid>/adoption")
+    @app.route("/api/deviceProfile/<_uuid>/keys")
+    @app.route("/api/deviceProfile/<_uuid>/keys/<_key>")
+    def key_routes(self, request: Request, _uuid: str, _key: str = "") -> Any:
+        return mounted(request, self._key_routes)
+
+    @app.route("/api/provisioning/pending", branch=True)
+    def pending_routes(self, request: Request) -> Any:
+        return mounted(request, self._pending_routes)
+
+    @app.route("/api/events")
+    def event_routes(self, request: Request) -> Any:
+        return mounted(request, self._event_routes)
+
     @app.route("/.well-known/est/", branch=True)
     def est_routes(self, request: Request) -> Any:
         return mounted(request, self._est_routes)
@@ -204,10 +237,6 @@ class AdminRoutes(CallSupport):
     @app.route("/health/", branch=True)
     def observing_routes(self, request: Request) -> Any:
         return mounted(request, self._observing_routes)
-
-    @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     # -- provisioning log -------------------------------------------------------------------------
 

@@ -9,25 +9,22 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.certificates.authorities import Which, crl_url
 from cloud_core.core.certificates.authority_admin import CRL_FRESH_MS, chain_pem
 from cloud_core.core.certificates.expiry import Kind, OtherCertificate
 from cloud_core.core.people.permissions import Act
-from cloud_core.model import Authority, KnownCertificate, Page
+from cloud_core.model import Authority, KnownCertificate
 from cloud_core.transports.http.calls import (
-    MAX_PAGE_SIZE,
     CallSupport,
     answers,
     integer,
     json_object,
-    no_route,
+    page_of,
     query,
+    rest_app,
     uuid_of,
 )
 from cloud_core.transports.http.rest import shapes
@@ -36,6 +33,7 @@ from shared.errors import InvalidArgument
 
 DEFAULT_YEARS = 10
 DEFAULT_DAYS = 365
+DEFAULT_PAGE_SIZE = 100
 MAX_WITHIN_DAYS = 36_500
 PEM_TYPE = "application/x-pem-file"
 CRL_TYPE = "application/pkix-crl"  # RFC 2585
@@ -44,15 +42,11 @@ CRL_TYPE = "application/pkix-crl"  # RFC 2585
 class AuthorityRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them. A CA is named by its name or its uuid."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, admin: AdminApi) -> None:
         super().__init__(admin)
         self._authorities = admin.authorities
-
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     @app.route("/api/ca", methods=["GET"])
     @answers
@@ -100,7 +94,7 @@ class AuthorityRoutes(CallSupport):
         """One of `serial` (with `authority`, where there are several), `fingerprint` and `deviceName`; `reason`."""
         operator, body = self.operator(request, Act.ADMINISTER_CA), json_object(request)
         which = Which(
-            serial=_text(body, "serial"), fingerprint=_fingerprint(_text(body, "fingerprint")),
+            serial=_text(body, "serial"), fingerprint=fingerprint_of(_text(body, "fingerprint")),
             device_name=_text(body, "deviceName"), authority=_text(body, "authority"),
         )  # fmt: skip
         reason = _text(body, "reason") or x509.ReasonFlags.unspecified.value
@@ -114,7 +108,7 @@ class AuthorityRoutes(CallSupport):
         within = integer(request, "endsWithinDays", -1)
         if within < -1 or within > MAX_WITHIN_DAYS:
             raise InvalidArgument(f"The parameter 'endsWithinDays' must be 0 to {MAX_WITHIN_DAYS}")
-        page = _page(request)
+        page = page_of(request, default_size=DEFAULT_PAGE_SIZE, default_sort="notAfter")
         found = await self._authorities.overview(operator, page, None if within < 0 else within)
         rows = [certificate_json(one) for one in found.devices]
         shaped = shapes.page_json(rows, found.total, page.size, page.page)
@@ -188,8 +182,8 @@ def _number(body: dict[str, Any], name: str, default: int) -> int:
     return value
 
 
-def _fingerprint(text: str) -> bytes:
-    """SHA-256 in hexadecimal, with or without colons."""
+def fingerprint_of(text: str) -> bytes:
+    """SHA-256 in hexadecimal, with or without colons. Raises: InvalidArgument."""
     try:
         digest = bytes.fromhex(text.replace(":", ""))
     except ValueError as error:
@@ -197,14 +191,3 @@ def _fingerprint(text: str) -> bytes:
     if digest and len(digest) != 32:
         raise InvalidArgument("Validation error: fingerprint must be the SHA-256 of the certificate, 64 digits")
     return digest
-
-
-def _page(request: Request) -> Page:
-    """Those that end first foremost; sizes as everywhere, and with defaults."""
-    size, number = integer(request, "pageSize", 100), integer(request, "page", 0)
-    if not 1 <= size <= MAX_PAGE_SIZE or not 0 <= number < 2**31:
-        raise InvalidArgument(f"Incorrect page link: pageSize must be 1 to {MAX_PAGE_SIZE}, page 0 or more")
-    return Page(
-        size, number, query(request, "textSearch"), query(request, "sortProperty", "notAfter"),
-        query(request, "sortOrder", "ASC").upper() == "DESC",
-    )  # fmt: skip

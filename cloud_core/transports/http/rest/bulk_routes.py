@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, BinaryIO, cast
 
-from klein import Klein
 from twisted.internet.threads import deferToThread
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.http import parse_options_header
 
 from cloud_core.core.admin import AdminApi
@@ -25,13 +23,12 @@ from cloud_core.core.people.permissions import Act
 from cloud_core.model import Page
 from cloud_core.storage.interface.batches import Batch, BatchRow, BatchState, RowStatus
 from cloud_core.transports.http.calls import (
-    MAX_PAGE_SIZE,
     CallSupport,
     answers,
-    integer,
     json_object,
-    no_route,
+    page_bounds,
     query,
+    rest_app,
     uuid_of,
 )
 from cloud_core.transports.http.rest import shapes
@@ -40,6 +37,7 @@ from shared.errors import InvalidArgument, MalformedRequest, RequestTooLarge
 
 MAX_FILE_BYTES = 67_108_864
 MAX_ERRORS_LISTED = 10_000
+DEFAULT_PAGE_SIZE = 100
 MULTIPART = "multipart/form-data"
 _KINDS = {
     "text/csv": CSV, "text/plain": CSV, "text/tab-separated-values": CSV, "application/vnd.ms-excel": CSV,
@@ -68,15 +66,11 @@ def with_uploads(limit: Callable[[Any, bytes, bytes], int]) -> Callable[[Any, by
 class BulkRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, admin: AdminApi) -> None:
         super().__init__(admin)
         self._imports: ImportsApi = admin.imports
-
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     @app.route("/api/device/bulk_import", methods=["POST"])
     @answers
@@ -104,12 +98,12 @@ class BulkRoutes(CallSupport):
         body = cast(BinaryIO, request.content)  # a file of Twisted's: on disk when it is large
         encoding, name = parameters.get("charset", ""), query(request, "fileName")
         if kind != MULTIPART:
-            _check_size(body)
+            check_size(body)
             batch = await self._imports.receive(operator, body, _options(request, kind, encoding, name))
             return batch_json(batch)
         file = await deferToThread(uploaded_file, body, content_type)
         try:
-            _check_size(file.stream)
+            check_size(file.stream)
             options = _options(request, file.content_type, "", file.name)
             return batch_json(await self._imports.receive(operator, file.stream, options))
         finally:
@@ -152,7 +146,7 @@ class BulkRoutes(CallSupport):
     @answers
     async def apply(self, request: Request, uuid: str) -> Any:
         operator = self.operator(request, Act.IMPORT_DEVICES)
-        mode = _mode(request) if query(request, "mode") else None
+        mode = atomic_mode(query(request, "mode")) if query(request, "mode") else None
         return batch_json(await self._imports.apply(operator, uuid_of(uuid), is_atomic=mode))
 
     @app.route("/api/imports/<uuid>/undo", methods=["POST"])
@@ -184,13 +178,12 @@ def _row_json(row: BatchRow) -> dict[str, Any]:
 
 
 def _page(request: Request) -> Page:
-    size, number = integer(request, "pageSize", 100), integer(request, "page", 0)
-    if not 1 <= size <= MAX_PAGE_SIZE or not 0 <= number < 2**31:
-        raise InvalidArgument(f"Incorrect page link: pageSize must be 1 to {MAX_PAGE_SIZE}, page 0 or more")
+    size, number = page_bounds(request, DEFAULT_PAGE_SIZE)
     return Page(size, number)
 
 
-def _check_size(file: BinaryIO) -> None:
+def check_size(file: BinaryIO) -> None:
+    """Raises: RequestTooLarge."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     if size > MAX_FILE_BYTES:
@@ -202,41 +195,57 @@ def _options(request: Request, content_type: str, encoding: str, name: str) -> I
 
     Raises: InvalidArgument.
     """
+    mapped = [one.decode("utf-8", "replace") for one in request.args.get(b"map", ())]
+    key = (request.getHeader("idempotency-key") or "").strip()
+    options = import_options(lambda word: query(request, word), mapped, content_type, name, key)
+    return options if options.format.encoding else replace(options, format=replace(options.format, encoding=encoding))
+
+
+def import_options(
+    given: Callable[[str], str], mapped: Iterable[str], content_type: str, name: str, idempotency_key: str
+) -> ImportOptions:
+    """From words that a client has given, empty where it has not: `plan`, `mode`, `update`, `delimiter`, `encoding`,
+    `format`; `mapped` holds texts `NAME IN FILE=column`. The file is called `name`.
+
+    Raises: InvalidArgument.
+    """
     ending = name.rsplit(".", 1)[-1].lower()
-    kind = query(request, "format").lower() or _KINDS.get(content_type.lower()) or _BY_ENDING.get(ending) or CSV
+    kind = given("format").lower() or _KINDS.get(content_type.lower()) or _BY_ENDING.get(ending) or CSV
     if kind not in (CSV, NDJSON, JSON):
         raise InvalidArgument("The format must be csv, ndjson or json")
-    delimiter = query(request, "delimiter")
-    mapped = {}
-    for one in request.args.get(b"map", ()):
-        header, equals, column = one.decode("utf-8", "replace").rpartition("=")
-        if not equals:
-            raise InvalidArgument("A mapping is written map=NAME IN THE FILE=column, for instance map=Serial=name")
-        mapped[header.strip()] = column.strip()
+    delimiter = given("delimiter")
     return ImportOptions(
         format=Format(
             kind=kind, delimiter={"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter),
-            encoding=query(request, "encoding") or encoding, mapped=mapped,
+            encoding=given("encoding"), mapped=_mapped(mapped),
         ),
-        is_plan=_flag(request, "plan", default=False), is_atomic=_mode(request),
-        updates=_flag(request, "update", default=True), file_name=name,
-        idempotency_key=(request.getHeader("idempotency-key") or "").strip(),
+        is_plan=_flag("plan", given("plan"), default=False), is_atomic=atomic_mode(given("mode")),
+        updates=_flag("update", given("update"), default=True), file_name=name, idempotency_key=idempotency_key,
     )  # fmt: skip
 
 
-def _mode(request: Request) -> bool:
-    """Whether it is atomic, which it is unless it is said otherwise. Raises: InvalidArgument."""
-    mode = _MODES.get(query(request, "mode", "atomic").lower())
-    if mode is None:
+def _mapped(texts: Iterable[str]) -> dict[str, str]:
+    mapped = {}
+    for one in texts:
+        header, equals, column = one.rpartition("=")
+        if not equals:
+            raise InvalidArgument("A mapping is written map=NAME IN THE FILE=column, for instance map=Serial=name")
+        mapped[header.strip()] = column.strip()
+    return mapped
+
+
+def atomic_mode(mode: str) -> bool:
+    """Which it is unless it is said otherwise. Raises: InvalidArgument."""
+    is_atomic = _MODES.get(mode.lower() or "atomic")
+    if is_atomic is None:
         raise InvalidArgument("The mode must be atomic (all rows or none) or partial (the good rows)")
-    return mode
+    return is_atomic
 
 
-def _flag(request: Request, name: str, *, default: bool) -> bool:
-    text = query(request, name).lower()
-    if text not in ("", "true", "false"):
+def _flag(name: str, text: str, *, default: bool) -> bool:
+    if text.lower() not in ("", "true", "false"):
         raise InvalidArgument(f"The parameter '{name}' must be true or false")
-    return text == "true" if text else default
+    return text.lower() == "true" if text else default
 
 
 def _of_thingsboard(body: dict[str, Any]) -> tuple[BinaryIO, ImportOptions]:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.core.admin import AdminApi, answered
 from cloud_core.core.claiming import ClaimsApi
 from cloud_core.core.people.permissions import Act
-from cloud_core.transports.http.calls import CallSupport, answers, no_route, raw_body
+from cloud_core.transports.http.calls import CallSupport, answers, raw_body, rest_app
 from cloud_core.transports.http.rest import shapes
 from shared.device_json import parse_claim
 from shared.errors import NotAuthorized
@@ -22,15 +19,11 @@ from shared.json_bodies import MAX_BODY_BYTES
 class ClaimRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, admin: AdminApi, claims: ClaimsApi) -> None:
         super().__init__(admin)
         self._claims = claims
-
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     @app.route("/api/customer/device/<name>/claim", methods=["POST"])
     @answers
@@ -42,7 +35,7 @@ class ClaimRoutes(CallSupport):
             raise NotAuthorized
         shown = parse_claim(raw_body(request, MAX_BODY_BYTES))
         outcome, device = await answered(
-            lambda done: self._claims.claim(operator.tenant_id, customer_id, name, shown.secret, done)
+            lambda done: self._claims.claim(operator.tenant_id, customer_id, name, shown.secret, done, by=operator)
         )
         if device is None:
             request.setResponseCode(400)
@@ -53,4 +46,6 @@ class ClaimRoutes(CallSupport):
     @answers
     async def give_back(self, request: Request, name: str) -> Any:
         operator = self.operator(request, Act.GIVE_BACK)
-        await answered(lambda done: self._claims.give_back(operator.tenant_id, operator.customer_id, name, done))
+        await answered(
+            lambda done: self._claims.give_back(operator.tenant_id, operator.customer_id, name, done, by=operator)
+        )

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.people.permissions import Act
-from cloud_core.transports.http.calls import CallSupport, answers, json_object, no_route, page_of, query, uuid_of
+from cloud_core.transports.http.calls import CallSupport, answers, json_object, page_of, query, rest_app, uuid_of
 from cloud_core.transports.http.rest import shapes
 
 
 class CustomerRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, admin: AdminApi) -> None:
         super().__init__(admin)
         self._customers = admin.customers
-
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     @app.route("/api/customer", methods=["POST"])
     @answers

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from klein import Klein
-from twisted.python.failure import Failure
+import msgspec
+from twisted.internet.threads import deferToThread
 from twisted.web.http import Request
-from werkzeug import exceptions as routing
 
 from cloud_core.core.histories import EVERYTHING, AggregateQuery, Aggregation, Removal
 from cloud_core.core.people.logins import Operator
@@ -22,9 +21,9 @@ from cloud_core.transports.http.calls import (
     data_answers,
     integer,
     keys_of,
-    no_route,
     query,
     raw_body,
+    rest_app,
     uuid_of,
 )
 from shared import payloads
@@ -33,16 +32,13 @@ from shared.messages import Value
 
 SCOPES = {"CLIENT_SCOPE": Scope.CLIENT, "SHARED_SCOPE": Scope.SHARED, "SERVER_SCOPE": Scope.SERVER}
 MAX_POINTS = 1_000_000
+SHAPED_AT_ONCE = 5_000  # points; more take long, and are shaped in a thread while devices are served
 
 
 class DataRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
-
-    @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
+    app = rest_app()
 
     @app.route("/api/plugins/telemetry/DEVICE/<uuid>/keys/timeseries", methods=["GET"])
     @data_answers
@@ -59,7 +55,11 @@ class DataRoutes(CallSupport):
         if request.path.endswith(b"/history") or query(request, "startTs") or query(request, "endTs"):
             found = await self._history(request, operator, uuid_of(uuid), keys)
             shape = _value_shape(request)
-            return {key: [_point(ts, shape(value)) for ts, value in points] for key, points in found.items()}
+            if sum(map(len, found.values())) <= SHAPED_AT_ONCE:
+                return _history_json(found, shape)
+            content: bytes = await deferToThread(lambda: msgspec.json.encode(_history_json(found, shape)))
+            request.setHeader("Content-Type", "application/json")
+            return content
         shape = _value_shape(request)
         latest = await self._admin.latest(operator, uuid_of(uuid), keys)
         answer = {key: [_point(ts, shape(value))] for key, (ts, value) in latest.items()}
@@ -180,6 +180,10 @@ class DataRoutes(CallSupport):
 
 def _value_shape(request: Request) -> Callable[[Value], Any]:
     return payloads.value_to_json if query(request, "useStrictDataTypes") == "true" else payloads.value_to_text
+
+
+def _history_json(found: dict[str, list[tuple[int, Value]]], shape: Callable[[Value], Any]) -> dict[str, Any]:
+    return {key: [_point(ts, shape(value)) for ts, value in points] for key, points in found.items()}
 
 
 def _point(ts: int, value: Any) -> dict[str, Any]:

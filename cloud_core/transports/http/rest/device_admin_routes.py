@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug import exceptions as routing
 
 from cloud_core.core.assignments import entity_uuid
 from cloud_core.core.people.permissions import Act
@@ -18,9 +15,9 @@ from cloud_core.transports.http.calls import (
     answers,
     json_body,
     json_object,
-    no_route,
     page_of,
     query,
+    rest_app,
     uuid_of,
 )
 from cloud_core.transports.http.rest import shapes
@@ -34,11 +31,7 @@ _POLICIES = ("FAIL", "UNIQUIFY")
 class DeviceAdminRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
-
-    @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
+    app = rest_app()
 
     @app.route("/api/device", methods=["POST"])
     @answers

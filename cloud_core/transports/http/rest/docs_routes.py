@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from klein import Klein
 from twisted.internet.threads import deferToThread
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug import exceptions as routing
 
-from cloud_core.transports.http.calls import answers, no_route
+from cloud_core.transports.http.calls import answers, rest_app
 from cloud_core.transports.http.rest import openapi
 from shared.errors import NotFound
 
@@ -31,15 +28,11 @@ _HEADERS = {
 class DocsRoutes:
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, routes: Any) -> None:
         self._routes = routes  # the class that mounts all others
         self._description = b""
-
-    @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     @app.route("/api/openapi.json", methods=["GET"])
     @answers

@@ -49,6 +49,7 @@ _STATUS: dict[type[PlatformError], int] = {
     errors.InvalidDeviceName: 400,
     errors.InvalidProvisionCredentials: 401,
     errors.NoAuthority: 404,
+    errors.ApprovalPending: 202,  # with Retry-After (RFC 7030 section 4.2.3)
 }
 
 # The certificates that the peer of a request has shown, None where it has shown none.

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug import exceptions as routing
 
 from cloud_core.core.people.permissions import Act
 from cloud_core.model import Scope
-from cloud_core.transports.http.calls import CallSupport, answers, json_object, no_route
+from cloud_core.transports.http.calls import CallSupport, answers, json_object, rest_app
 from shared import payloads
 from shared.device_json import render_json
 from shared.errors import InvalidArgument
@@ -24,11 +21,7 @@ _SCOPES = {"SHARED_SCOPE": Scope.SHARED, "SERVER_SCOPE": Scope.SERVER}
 class FleetRoutes(CallSupport):
     """Routes that name several devices."""
 
-    app = Klein()
-
-    @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
+    app = rest_app()
 
     @app.route("/api/devices/attributes/<scope>", methods=["POST"])
     @answers

@@ -5,25 +5,18 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug import exceptions as routing
 
 from cloud_core.core.people.permissions import Act
 from cloud_core.storage.interface.gateway_lists import DeviceLine
-from cloud_core.transports.http.calls import CallSupport, answers, no_route, page_of, uuid_of
+from cloud_core.transports.http.calls import CallSupport, answers, page_of, rest_app, uuid_of
 from cloud_core.transports.http.rest import shapes
 
 
 class GatewayRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
-
-    @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
+    app = rest_app()
 
     @app.route("/api/gateways", methods=["GET"])
     @answers

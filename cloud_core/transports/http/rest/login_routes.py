@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.core.people.permissions import Act
 from cloud_core.model import NIL_CUSTOMER
-from cloud_core.transports.http.calls import CallSupport, address_of, answers, json_object, no_route
+from cloud_core.transports.http.calls import CallSupport, address_of, answers, json_object, rest_app
 from cloud_core.transports.http.rest import shapes
 from shared import errors
 
@@ -19,11 +16,7 @@ from shared import errors
 class LoginRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
-
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
+    app = rest_app()
 
     @app.route("/api/auth/login", methods=["POST"])
     @answers

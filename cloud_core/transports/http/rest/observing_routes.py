@@ -10,34 +10,25 @@ import hmac
 from ipaddress import ip_address
 from typing import Any
 
-from klein import Klein
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.core.health import Health
 from cloud_core.core.metrics import Metrics
 from cloud_core.measures import CONTENT_TYPE
-from cloud_core.transports.http.calls import address_of, answers, no_route
+from cloud_core.transports.http.calls import address_of, answers, is_handed_on, rest_app
 from shared.errors import NotAuthenticated, NotAuthorized
-
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 
 class ObservingRoutes:
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, *, metrics: Metrics, health: Health, token: str) -> None:
         self._metrics = metrics
         self._health = health
         self._token = token.encode()
-
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     @app.route("/metrics", methods=["GET"])
     @answers
@@ -78,7 +69,7 @@ class ObservingRoutes:
 
 def _is_local(request: Request) -> bool:
     """From this machine, and not by way of a proxy on it."""
-    if any(request.getHeader(name) is not None for name in _FORWARDED):
+    if is_handed_on(request):
         return False
     try:
         address = ip_address(address_of(request).partition("%")[0])

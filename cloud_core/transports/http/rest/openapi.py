@@ -13,7 +13,16 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from cloud_core.transports.http.rest.schemas import ANSWERS, BODIES, DESCRIPTIONS, PARAMETERS, SCHEMAS, WITHOUT_LOGIN
+from cloud_core.transports.http.rest.schemas import (
+    ANSWERS,
+    BODIES,
+    DESCRIPTIONS,
+    FILES,
+    MEDIA_TYPES,
+    PARAMETERS,
+    SCHEMAS,
+    WITHOUT_LOGIN,
+)
 
 TITLE = "Muster: REST for operators, HTTP for devices"
 _PARAMETER = re.compile(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>")
@@ -89,7 +98,10 @@ def _operation(method: str, path: str, function: Any, used: set[str]) -> dict[st
     }
     body = BODIES.get((method, _template(path)))
     if body is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {MEDIA_TYPES.get((method, _template(path)), "application/json"): {"schema": body}},
+        }
     if is_open:
         operation["security"] = []
     return operation
@@ -118,7 +130,7 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
 def _query_parameters(function: Any) -> list[dict[str, Any]]:
     """By what the route and its own helpers ask the request for."""
     source = _source_of(function)
-    for helper in set(re.findall(r"(?:self\.|\b)(_\w+)\(", source)):
+    for helper in dict.fromkeys(re.findall(r"(?:self\.|\b)(_\w+)\(", source)):
         target = getattr(function.__self__, helper, None) or inspect.unwrap(function).__globals__.get(helper)
         if inspect.isroutine(target):
             source += _source_of(target)
@@ -126,8 +138,11 @@ def _query_parameters(function: Any) -> list[dict[str, Any]]:
     if "keys_of(request)" in source:
         names["keys"] = None
     required = set(_REQUIRED.findall(source))
-    if "page_of(request)" in source:
-        names |= dict.fromkeys(("pageSize", "page", "textSearch", "sortProperty", "sortOrder"))
+    if "page_bounds(request" in source or "page_of(request" in source:
+        names |= dict.fromkeys(("pageSize", "page"))
+    if "page_of(request" in source:
+        names |= dict.fromkeys(("textSearch", "sortProperty", "sortOrder"))
+    if "page_of(request)" in source:  # without defaults
         required |= set() if "deviceName" in names else {"pageSize", "page"}
     if "startTs" in names:  # they stand in the query of a history alone
         required = set()
@@ -150,6 +165,9 @@ def _responses(method: str, path: str, is_open: bool) -> dict[str, Any]:
     schema = ANSWERS.get((method, _template(path)))
     if schema is not None:
         success["content"] = {"application/json": {"schema": schema}}
+    files = FILES.get((method, _template(path)), ())
+    if files:
+        success["content"] = {kind: {} for kind in files}
     failure = {"description": "Refused; the message says why and how to mend it."}
     found: dict[str, Any] = {"200": success, "4XX": failure, "5XX": {"description": "Try again later."}}
     if not is_open:

@@ -6,13 +6,10 @@ import re
 from typing import IO, Any, cast
 from uuid import UUID
 
-from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.core.admin import AdminApi, answered
 from cloud_core.core.packages import PackagesApi
@@ -20,7 +17,7 @@ from cloud_core.core.people.logins import Operator
 from cloud_core.core.people.permissions import Act
 from cloud_core.model import Package
 from cloud_core.storage.interface import Done
-from cloud_core.transports.http.calls import CallSupport, answers, json_object, no_route, page_of, query, uuid_of
+from cloud_core.transports.http.calls import CallSupport, answers, json_object, page_of, query, rest_app, uuid_of
 from cloud_core.transports.http.downloads import Download, disposition, header_name, media_type
 from cloud_core.transports.http.intake import MAX_REST_BODY_BYTES
 from cloud_core.transports.http.rest import shapes
@@ -36,7 +33,7 @@ _UPLOAD = re.compile(rb"/api/otaPackage/[0-9a-fA-F-]{36}(?:\?.*)?")
 class PackageRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, admin: AdminApi, packages: PackagesApi) -> None:
         super().__init__(admin)
@@ -49,16 +46,12 @@ class PackageRoutes(CallSupport):
             return MAX_REST_BODY_BYTES
         return max(MAX_REST_BODY_BYTES, self._packages.max_bytes + OVERHEAD_BYTES)
 
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
-
     @app.route("/api/otaPackage", methods=["POST"])
     @answers
     async def save_info(self, request: Request) -> Any:
         operator = self.operator(request, Act.WRITE_PACKAGES)
         package = shapes.package_from(json_object(request))
-        saved = await answered(lambda done: self._packages.save_info(operator.tenant_id, package, done))
+        saved = await answered(lambda done: self._packages.save_info(operator.tenant_id, package, done, by=operator))
         return shapes.package_json(saved, operator.tenant_uuid)
 
     @app.route("/api/otaPackage/<uuid>", methods=["POST"])
@@ -76,7 +69,7 @@ class PackageRoutes(CallSupport):
             self._packages.upload(
                 operator.tenant_id, package_uuid, file_name=file.name, content_type=file.content_type,
                 algorithm=query(request, "checksumAlgorithm", DEFAULT_ALGORITHM).upper(),
-                checksum=query(request, "checksum"), data=file.stream, done=ended,
+                checksum=query(request, "checksum"), data=file.stream, done=ended, by=operator,
             )  # fmt: skip
 
         return shapes.package_json(await answered(start), operator.tenant_uuid)
@@ -92,7 +85,7 @@ class PackageRoutes(CallSupport):
     @answers
     async def delete(self, request: Request, uuid: str) -> Any:
         operator, package_uuid = self.operator(request, Act.DELETE_PACKAGES), uuid_of(uuid)
-        await answered(lambda done: self._packages.delete(operator.tenant_id, package_uuid, done))
+        await answered(lambda done: self._packages.delete(operator.tenant_id, package_uuid, done, by=operator))
 
     @app.route("/api/otaPackages", methods=["GET"])
     @answers

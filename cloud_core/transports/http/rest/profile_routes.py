@@ -5,13 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug import exceptions as routing
 
 from cloud_core.core.people.permissions import Act
-from cloud_core.transports.http.calls import CallSupport, answers, json_object, no_route, page_of, query, uuid_of
+from cloud_core.transports.http.calls import CallSupport, answers, json_object, page_of, query, rest_app, uuid_of
 from cloud_core.transports.http.rest import shapes
 from shared.errors import InvalidArgument
 
@@ -19,11 +16,7 @@ from shared.errors import InvalidArgument
 class ProfileRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
-
-    @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
+    app = rest_app()
 
     @app.route("/api/deviceProfile", methods=["POST"])
     @answers

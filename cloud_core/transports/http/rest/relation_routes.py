@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.people.permissions import Act
 from cloud_core.core.relations import COMMON, CONTAINS, ENTITY_TYPES, DeviceSearch
 from cloud_core.model import Relation
-from cloud_core.transports.http.calls import CallSupport, answers, json_object, no_route, query
+from cloud_core.transports.http.calls import CallSupport, answers, json_object, query, rest_app
 from cloud_core.transports.http.rest import shapes
 from shared.errors import InvalidArgument
 
@@ -23,14 +20,10 @@ from shared.errors import InvalidArgument
 class RelationRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, admin: AdminApi) -> None:
         super().__init__(admin)
-
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     @app.route("/api/relation", methods=["POST"])
     @app.route("/api/v2/relation", methods=["POST"])
@@ -45,7 +38,7 @@ class RelationRoutes(CallSupport):
             type=_text(body, "type"), type_group=_text(body, "typeGroup") or COMMON,
             additional_info=body.get("additionalInfo"),
         )  # fmt: skip
-        await self._admin.save_relation(relation)
+        await self._admin.save_relation(operator, relation)
         return relation_json(relation) if request.path.startswith(b"/api/v2/") else None
 
     @app.route("/api/relation", methods=["GET"])
@@ -57,7 +50,8 @@ class RelationRoutes(CallSupport):
     @app.route("/api/v2/relation", methods=["DELETE"])
     @answers
     async def delete(self, request: Request) -> Any:
-        await self._admin.delete_relation(_named(request, self.operator(request, Act.WRITE_DEVICES)))
+        operator = self.operator(request, Act.WRITE_DEVICES)
+        await self._admin.delete_relation(operator, _named(request, operator))
 
     @app.route("/api/relations", methods=["GET"])
     @answers

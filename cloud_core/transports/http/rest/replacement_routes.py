@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug import exceptions as routing
 
 from cloud_core.core.assignments import entity_uuid
 from cloud_core.core.people.permissions import Act
-from cloud_core.transports.http.calls import CallSupport, answers, json_object, no_route, query, raw_body, uuid_of
+from cloud_core.transports.http.calls import CallSupport, answers, json_object, query, raw_body, rest_app, uuid_of
 from cloud_core.transports.http.rest import shapes
 from shared.errors import InvalidArgument
 
@@ -19,11 +16,7 @@ from shared.errors import InvalidArgument
 class ReplacementRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them. With `plan=true` nothing changes."""
 
-    app = Klein()
-
-    @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
+    app = rest_app()
 
     @app.route("/api/device/<uuid>/resetProvisioning", methods=["POST"])
     @answers

@@ -6,17 +6,14 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug import exceptions as routing
 
 from cloud_core.core.admin import AdminApi, answered
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.people.permissions import Act
 from cloud_core.core.rpc.commands import Answer, ServerRpc
 from cloud_core.model import PersistentCommand, RpcStatus
-from cloud_core.transports.http.calls import CallSupport, answers, no_route, page_of, query, raw_body, refuse
+from cloud_core.transports.http.calls import CallSupport, answers, page_of, query, raw_body, refuse, rest_app
 from cloud_core.transports.http.errors import error_body
 from cloud_core.transports.http.rest import shapes
 from shared.device_json import NotJson, render_json
@@ -35,16 +32,12 @@ _LISTED = [one.value for one in RpcStatus if one is not RpcStatus.DELETED]
 class RpcRoutes(CallSupport):
     """One set of routes; `is_v1` is the older prefix, which has other status codes for a device that is silent."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, admin: AdminApi, api: DeviceApi, *, is_v1: bool = False) -> None:
         super().__init__(admin)
         self._api = api
         self._is_v1 = is_v1
-
-    @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     @app.route("/oneway/<uuid>", methods=["POST"])
     @answers
@@ -66,7 +59,7 @@ class RpcRoutes(CallSupport):
     @answers
     async def delete(self, request: Request, uuid: str) -> Any:
         operator, command = self.operator(request, Act.SEND_RPC), await self._command(request, uuid)
-        await answered(lambda done: self._api.rpc.delete(operator.tenant_id, command.uuid, done))
+        await answered(lambda done: self._api.rpc.delete(operator.tenant_id, command.uuid, done, by=operator))
 
     @app.route("/persistent/device/<uuid>", methods=["GET"])
     @answers
@@ -97,7 +90,7 @@ class RpcRoutes(CallSupport):
             return _no_device(request)
         try:
             outcome: Answer | UUID = await answered(
-                lambda done: self._api.rpc.send(operator.tenant_id, device.id, command, done)
+                lambda done: self._api.rpc.send(operator.tenant_id, device.id, command, done, by=operator)
             )
         except (DeviceTimeout, DeviceOffline) as error:
             return self._silent(request, error)

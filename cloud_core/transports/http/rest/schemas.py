@@ -11,6 +11,8 @@ _FLAG: Schema = {"type": "boolean"}
 _NUMBER: Schema = {"type": "integer"}
 _MAYBE_TEXT: Schema = {"type": ["string", "null"]}
 _MAYBE_NUMBER: Schema = {"type": ["integer", "null"]}
+_PASSWORD: Schema = {"type": "string", "minLength": 8, "maxLength": 200}
+_ROLE: Schema = {"enum": ["ADMINISTRATOR", "OPERATOR", "VIEWER"]}
 _ANY_OBJECT: Schema = {"type": "object"}
 _MAYBE_OBJECT: Schema = {"type": ["object", "null"]}
 
@@ -66,7 +68,8 @@ SCHEMAS: dict[str, Schema] = {
     "DeviceProfileInfo": _object(("id", "name"), id=_ENTITY, name=_TEXT, type=_TEXT, transportType=_TEXT),
     "Customer": _object(("title",), id=_ENTITY, title=_TEXT, email=_MAYBE_TEXT, version=_MAYBE_NUMBER),
     "User": _object(
-        ("email", "authority"), id=_ENTITY, email=_TEXT, authority={"enum": ["TENANT_ADMIN", "CUSTOMER_USER"]},
+        ("email", "authority"), id=_ENTITY, email=_TEXT,
+        authority={"enum": ["TENANT_ADMIN", "CUSTOMER_USER", "SYS_ADMIN"]}, role={"enum": [*_ROLE["enum"], None]},
         customerId=_ENTITY, firstName=_MAYBE_TEXT, lastName=_MAYBE_TEXT, phone=_MAYBE_TEXT,
     ),
     "Relation": {
@@ -82,6 +85,11 @@ SCHEMAS: dict[str, Schema] = {
         ("method",), method=_TEXT, params={}, timeout=_NUMBER, persistent=_FLAG, retries=_NUMBER,
     ),
     "Values": {"type": "object", "additionalProperties": {}},
+    "ManifestState": _object(
+        ("importId", "devices", "taken"), importId={"type": "string", "format": "uuid"}, devices=_NUMBER, taken=_FLAG,
+        takenBy=_MAYBE_TEXT, takenTime=_MAYBE_NUMBER, takenAs={"enum": ["manifest", "labels", None]},
+        heldBy=_MAYBE_TEXT,
+    ),
 }  # fmt: skip
 _relation_from = SCHEMAS["Relation"]["properties"]
 _relation_from["from"] = _ENTITY
@@ -97,7 +105,14 @@ PARAMETERS: dict[str, Schema] = {
     "uniquifyStrategy": {"enum": ["RANDOM", "INCREMENTAL"]},
     **dict.fromkeys(("startTs", "endTs", "interval", "limit"), _NUMBER),
     **dict.fromkeys(("active", "activeOnly", "useStrictDataTypes", "deleteAllDataForKeys", "deleteLatest"), _FLAG),
-    "rewriteLatestIfDeleted": _FLAG,
+    **dict.fromkeys(("rewriteLatestIfDeleted", "secret", "shortId"), _FLAG),
+    "sheet": {
+        "anyOf": [{"enum": ["a4-24", "a4-21", "letter-30"]}, {"type": "string", "pattern": "^roll-[0-9.]+x[0-9.]+$"}]
+    },
+    "code": {"enum": ["qr", "datamatrix"]},
+    "content": {"enum": ["name", "provisioning"]},
+    **{name: {"type": "integer", "minimum": 1} for name in ("start", "from")},
+    "to": {"type": "integer", "minimum": 0},
 }
 
 _TELEMETRY = "/api/plugins/telemetry/DEVICE/{uuid}"
@@ -118,6 +133,9 @@ BODIES: dict[tuple[str, str], Schema] = {
     ("POST", "/api/relation"): _named("Relation"),
     ("POST", "/api/v2/relation"): _named("Relation"),
     ("POST", "/api/customer/device/{name}/claim"): _object(secretKey=_TEXT),
+    ("POST", "/api/devices/labels.pdf"): _object(
+        ("deviceIds",), deviceIds=_array({"type": "string", "format": "uuid"})
+    ),
     ("POST", "/api/devices/attributes/{scope}"): _object(
         ("deviceIds", "values"), deviceIds=_array({"type": "string", "format": "uuid"}), values=_named("Values")
     ),
@@ -136,6 +154,21 @@ BODIES: dict[tuple[str, str], Schema] = {
         ("title", "version", "type", "deviceProfileId"), title=_TEXT, version=_TEXT,
         type={"enum": ["FIRMWARE", "SOFTWARE"]}, deviceProfileId=_ENTITY, url=_MAYBE_TEXT, tag=_MAYBE_TEXT,
     ),
+    ("POST", "/api/auth/changePassword"): _object(
+        ("currentPassword", "newPassword"), currentPassword=_TEXT, newPassword=_PASSWORD
+    ),
+    ("POST", "/api/user/{uuid}/password"): _object(password=_PASSWORD),
+    ("POST", "/api/apiKey"): _object(("name", "role"), name=_TEXT, role=_ROLE, expirationTime=_MAYBE_NUMBER),
+    ("POST", "/api/tenant"): _object(("title",), id=_ENTITY, title=_TEXT, maxDevices=_NUMBER),
+    ("POST", "/api/device/{uuid}/replace"): _object(("by",), by=_ENTITY),
+    ("POST", "/api/device/{uuid}/resetProvisioning"): _object(newCredentials=_FLAG),
+    ("POST", "/api/device/bulk_import"): _object(
+        ("file", "mapping"), file=_TEXT,
+        mapping=_object(columns=_array(_object(("type",), type=_TEXT, key=_TEXT)), delimiter=_TEXT, update=_FLAG,
+                        header=_FLAG),
+    ),
+    ("POST", "/api/imports"): {**_TEXT, "examples": ["name,type,label\nSN-1,sensor,Hall 3\n"]},
+    ("POST", "/api/otaPackage/{uuid}"): _object(("file",), file={"type": "string", "format": "binary"}),
     ("POST", "/api/ca"): _object(("name",), name=_TEXT),
     ("POST", "/api/ca/import"): _object(name=_TEXT),
     ("POST", "/api/ca/{which}/issue"): _object(csr=_TEXT),
@@ -149,6 +182,11 @@ BODIES: dict[tuple[str, str], Schema] = {
         ("POST", f"/api/v1/{token}{feature}"): _named("Values")
         for token in ("{token}/", "") for feature in ("telemetry", "attributes", "claim", "rpc", "rpc/{request_id}")
     },
+}  # fmt: skip
+
+# What bodies are written in, where that is not JSON.
+MEDIA_TYPES: dict[tuple[str, str], str] = {
+    ("POST", "/api/imports"): "text/csv", ("POST", "/api/otaPackage/{uuid}"): "multipart/form-data",
 }  # fmt: skip
 
 ANSWERS: dict[tuple[str, str], Schema] = {
@@ -188,6 +226,18 @@ ANSWERS: dict[tuple[str, str], Schema] = {
     },
 }
 
+ANSWERS |= {
+    ("GET", "/api/imports/{uuid}/manifest"): _named("ManifestState"),
+    ("POST", "/api/imports/{uuid}/manifest/release"): _named("ManifestState"),
+}
+
+# Answers that are files, by their media types.
+FILES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("POST", "/api/imports/{uuid}/manifest"): ("text/csv", "application/x-ndjson"),
+    **dict.fromkeys(((method, "/api/imports/{uuid}/labels.pdf") for method in ("GET", "POST")), ("application/pdf",)),
+    ("POST", "/api/devices/labels.pdf"): ("application/pdf",),
+}
+
 WITHOUT_LOGIN = {
     ("POST", "/api/auth/login"), ("POST", "/api/auth/token"), ("GET", "/api/openapi.json"), ("GET", "/api/docs"),
     ("GET", "/metrics"), ("GET", "/health/live"), ("GET", "/health/ready"),
@@ -195,7 +245,6 @@ WITHOUT_LOGIN = {
 }  # fmt: skip
 
 DESCRIPTIONS: dict[str, str] = {
-    "logout": "Ends the login: the client forgets its tokens, which end by themselves.",
     "provision": "Provisions a device by the key and secret of its profile.",
     "commands": "Waits for a command (a device), or lists a device's persistent commands (an operator).",
 }

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug import exceptions as routing
 
 from cloud_core.core.admin import AdminApi, answered
 from cloud_core.core.api import DeviceApi
@@ -15,7 +12,7 @@ from cloud_core.core.people.logins import Operator
 from cloud_core.core.people.permissions import Act
 from cloud_core.core.tokens import new_secret
 from cloud_core.model import ServerMethod
-from cloud_core.transports.http.calls import CallSupport, answers, json_object, no_route
+from cloud_core.transports.http.calls import CallSupport, answers, json_object, rest_app
 from shared.errors import InvalidArgument
 
 DEFAULT_TIMEOUT_MS = 10_000
@@ -24,15 +21,11 @@ DEFAULT_TIMEOUT_MS = 10_000
 class ServerMethodRoutes(CallSupport):
     """Which methods are bound to which webhooks; a secret is told once, when it is generated."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, admin: AdminApi, api: DeviceApi) -> None:
         super().__init__(admin)
         self._api = api
-
-    @app.handle_errors(routing.NotFound, routing.MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
 
     @app.route("/api/serverMethods", methods=["GET"])
     @answers
@@ -51,14 +44,14 @@ class ServerMethodRoutes(CallSupport):
             tenant_id=operator.tenant_id, method=_text(body, "method"), url=_text(body, "url"),
             secret=given or new_secret(), timeout_ms=_timeout(body),
         )  # fmt: skip
-        await answered(lambda done: self._api.server_methods.bind(method, done))
+        await answered(lambda done: self._api.server_methods.bind(method, done, by=operator))
         return _json(method) if given else _json(method) | {"secret": method.secret}
 
     @app.route("/api/serverMethods/<method>", methods=["DELETE"])
     @answers
     async def unbind(self, request: Request, method: str) -> Any:
-        tenant_id = self._administrator(request).tenant_id
-        await answered(lambda done: self._api.server_methods.unbind(tenant_id, method, done))
+        operator = self._administrator(request)
+        await answered(lambda done: self._api.server_methods.unbind(operator.tenant_id, method, done, by=operator))
 
     def _administrator(self, request: Request) -> Operator:
         """Raises: NotAuthenticated, NotAuthorized."""

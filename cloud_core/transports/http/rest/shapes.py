@@ -11,6 +11,7 @@ from cloud_core.core.assignments import entity_uuid
 from cloud_core.core.people.permissions import TENANT_ADMIN
 from cloud_core.model import (
     NIL_CUSTOMER,
+    Approval,
     Attempt,
     Customer,
     Device,
@@ -55,9 +56,18 @@ FIXES = {
     Reason.MALFORMED_REQUEST: "Mend the request's body as the detail says.",
     Reason.RATE_LIMITED: "Too many failed attempts from this source; mend those first, then wait.",
     Reason.UNTRUSTED_CERTIFICATE: "Mend the certificate, or the CA in the device profile, as the detail says.",
-    Reason.QUOTA_EXCEEDED: "Delete devices, or raise the tenant's maxDevices or [provisioning] max_devices_per_tenant.",
+    Reason.QUOTA_EXCEEDED: "Delete devices, or raise the key's budget, the tenant's maxDevices or [provisioning]"
+    " max_devices_per_tenant, as the detail says.",
     Reason.NO_CERTIFICATE_AUTHORITY: "Make a CA (cloud-core ca init); name it in the profile's certificateAuthority.",
+    Reason.APPROVAL_PENDING: "Accept or reject it: cloud-core provisioning pending; the device goes on asking.",
     Reason.UNAVAILABLE: "The core was busy; the device may simply ask again.",
+}
+
+
+# Of a provision key beside the profile's own.
+KEY_FIXES = {
+    (Reason.INVALID_PROVISION_CREDENTIALS.value, "key"): "Change the provision key as the detail says, or use another.",
+    (Reason.INVALID_DEVICE_NAME.value, "key"): "Name the device as the provision key's namePattern says.",
 }
 
 
@@ -199,6 +209,7 @@ def profile_json(profile: DeviceProfile, tenant: UUID, *, reveals: bool = True) 
         "type": provision.strategy.value, "provisionDeviceSecret": secret,
         "acceptDeviceCredentials": provision.accept_device_credentials,
         "reprovisioning": provision.reprovisioning.value, "replayWindowSeconds": provision.replay_window_s,
+        "approval": provision.approval.value,
         "seedErrorMessages": provision.seed_error_messages,
         **certificate_shapes.members_of(provision),
     }  # fmt: skip
@@ -254,6 +265,7 @@ def _configuration(body: dict[str, Any], given: dict[str, Any]) -> ProvisionConf
             accept_device_credentials=given.get("acceptDeviceCredentials") is True,
             reprovisioning=Reprovisioning(given.get("reprovisioning") or Reprovisioning.REFUSE),
             replay_window_s=window,
+            approval=Approval(given.get("approval") or Approval.NONE),
             seed_error_messages=given.get("seedErrorMessages") is True,
             **certificate_shapes.options_from(given, ProvisionStrategy(strategy)),
         )
@@ -299,7 +311,8 @@ def credentials_from(body: dict[str, Any]) -> Credentials:
 
 def _fix(attempt: Attempt) -> str:
     """By the check that decided where that says more than the outcome."""
-    return certificate_shapes.FIXES.get((attempt.outcome, attempt.stage)) or FIXES.get(attempt.outcome, "")
+    where = (attempt.outcome, attempt.stage)
+    return certificate_shapes.FIXES.get(where) or KEY_FIXES.get(where) or FIXES.get(attempt.outcome, "")
 
 
 def attempt_json(attempt: Attempt) -> dict[str, Any]:

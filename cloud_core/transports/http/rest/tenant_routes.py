@@ -4,37 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from klein import Klein
-from twisted.python.failure import Failure
 from twisted.web.http import Request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.people.permissions import Act
-from cloud_core.transports.http.calls import CallSupport, answers, json_object, no_route, page_of, query, uuid_of
+from cloud_core.transports.http.calls import CallSupport, answers, json_object, page_of, query, rest_app, uuid_of
 from cloud_core.transports.http.rest import shapes
 
 
 class TenantRoutes(CallSupport):
     """Routes by their whole paths; `AdminRoutes` mounts them."""
 
-    app = Klein()
+    app = rest_app()
 
     def __init__(self, admin: AdminApi) -> None:
         super().__init__(admin)
         self._tenants = admin.tenants
         self._users = admin.users
 
-    @app.handle_errors(NotFound, MethodNotAllowed)
-    def no_route(self, request: Request, failure: Failure) -> bytes:
-        return no_route(request, failure)
-
     @app.route("/api/tenant", methods=["POST"])
     @answers
     async def save(self, request: Request) -> Any:
         """`title`; `maxDevices` (0: without limit), and what ThingsBoard's tenants have."""
-        self.operator(request, Act.ADMINISTER_TENANTS)
-        return shapes.tenant_json(await self._tenants.save(json_object(request)))
+        operator = self.operator(request, Act.ADMINISTER_TENANTS)
+        return shapes.tenant_json(await self._tenants.save(operator, json_object(request)))
 
     @app.route("/api/tenant/<uuid>", methods=["GET"])
     @answers
@@ -46,8 +39,10 @@ class TenantRoutes(CallSupport):
     @answers
     async def delete(self, request: Request, uuid: str) -> Any:
         """With its devices only where `withDevices=true` says so."""
-        self.operator(request, Act.ADMINISTER_TENANTS)
-        await self._tenants.delete(uuid_of(uuid), with_devices=query(request, "withDevices").lower() == "true")
+        operator = self.operator(request, Act.ADMINISTER_TENANTS)
+        await self._tenants.delete(
+            operator, uuid_of(uuid), with_devices=query(request, "withDevices").lower() == "true"
+        )
 
     @app.route("/api/tenants", methods=["GET"])
     @answers

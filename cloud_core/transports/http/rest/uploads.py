@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, BinaryIO, cast
 
@@ -28,11 +28,24 @@ class UploadedFile:
     content_type: str
 
 
+@dataclass(frozen=True, slots=True)
+class UploadedForm:
+    """A form with a file: its other fields, and the file."""
+
+    fields: dict[str, list[str]] = field(repr=False)
+    file: UploadedFile
+
+
 def uploaded_file(body: IO[bytes], content_type: str) -> UploadedFile:
     """The file in the field `file`. Reads all of the body, so call it in a thread.
 
     Raises: InvalidArgument, MalformedRequest, RequestTooLarge.
     """
+    return uploaded_form(body, content_type).file
+
+
+def uploaded_form(body: IO[bytes], content_type: str) -> UploadedForm:
+    """As `uploaded_file`, with the other fields."""
     kind, options = parse_options_header(content_type)
     boundary = options.get("boundary", "")
     if kind != "multipart/form-data" or not boundary.isascii() or not boundary:
@@ -41,7 +54,7 @@ def uploaded_file(body: IO[bytes], content_type: str) -> UploadedFile:
         stream_factory=_stream, max_form_memory_size=MAX_OTHER_FIELD_BYTES, max_form_parts=MAX_PARTS
     )
     try:
-        _, files = parser.parse(body, boundary.encode(), None)
+        fields, files = parser.parse(body, boundary.encode(), None)
     except RequestEntityTooLarge as error:
         raise RequestTooLarge("the form has too many fields, or one that is too long") from error
     except ValueError as error:
@@ -51,7 +64,8 @@ def uploaded_file(body: IO[bytes], content_type: str) -> UploadedFile:
         raise InvalidArgument(f"Required request part '{FIELD}' is not present")
     stream = cast(BinaryIO, found.stream)  # what `_stream` gave
     stream.seek(0)
-    return UploadedFile(stream, _last_part(found.filename or ""), found.mimetype or "application/octet-stream")
+    file = UploadedFile(stream, _last_part(found.filename or ""), found.mimetype or "application/octet-stream")
+    return UploadedForm(fields.to_dict(flat=False), file)
 
 
 def _stream(

@@ -19,10 +19,16 @@ class Section(NamedTuple):
 SECTIONS = (
     Section("Overview", f"{PATH}/", Act.READ),
     Section("Devices", f"{PATH}/devices", Act.READ_DEVICES),
+    Section("Imports", f"{PATH}/imports", Act.IMPORT_DEVICES),
     Section("Device profiles", f"{PATH}/profiles", Act.READ),
     Section("Provisioning", f"{PATH}/provisioning", Act.READ),
     Section("Gateways", f"{PATH}/gateways", Act.READ),
     Section("Certificates", f"{PATH}/certificates", Act.READ),
+    Section("Customers", f"{PATH}/customers", Act.READ),
+    Section("Tenants", f"{PATH}/tenants", Act.ADMINISTER_TENANTS),
+    Section("Users", f"{PATH}/users", Act.ADMINISTER_USERS),
+    Section("API keys", f"{PATH}/api-keys", Act.ADMINISTER_KEYS),
+    Section("Audit", f"{PATH}/audit", Act.READ_AUDIT),
 )
 
 

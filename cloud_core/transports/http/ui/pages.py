@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.people.permissions import Act
 from cloud_core.model import Page
+from cloud_core.transports.endpoints import Endpoints
 from cloud_core.transports.http.calls import query
 from cloud_core.transports.http.errors import refusal_body, retry_after
 from cloud_core.transports.http.ui.navigation import sections_for
@@ -59,6 +60,7 @@ class Shared:
 
     admin: AdminApi
     templates: Templates
+    endpoints: Endpoints
 
 
 class Pages:
@@ -67,6 +69,7 @@ class Pages:
     def __init__(self, shared: Shared) -> None:
         self._admin = shared.admin
         self._templates = shared.templates
+        self._endpoints = shared.endpoints
 
     async def visitor(self, request: Any, act: Act) -> Visitor:
         """Who looks at a page that needs `act`. Raises: NotAuthenticated, NotAuthorized."""
@@ -85,9 +88,15 @@ class Pages:
         """A page within the frame. `title` is its name in the tab."""
         request.setResponseCode(status)
         return self._templates.render(
-            template, visitor=visitor, sections=sections_for(visitor), path=text_of(request.path),
+            template, visitor=visitor, sections=sections_for(visitor), badges=self._badges(visitor),
+            path=text_of(request.path),
             url=text_of(request.uri), theme=visitor.theme, **context,
         )  # fmt: skip
+
+    def _badges(self, visitor: Visitor) -> dict[str, int]:
+        """Address of a section -> how many things wait there for this visitor; what is known without waiting."""
+        waiting = self._admin.overview.waiting_known(visitor.operator) if visitor.may(Act.WRITE_DEVICES) else None
+        return {f"{PATH}/provisioning": waiting.total} if waiting is not None and waiting.total else {}
 
     def show_bare(self, request: Any, template: str, *, status: int = 200, **context: Any) -> str:
         """A page for somebody who is not logged in."""

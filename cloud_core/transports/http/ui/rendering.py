@@ -25,7 +25,7 @@ class Templates:
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
         self._environment.globals["static"] = assets.url
-        self._environment.filters |= {"when": when, "ago": ago, "number": number}
+        self._environment.filters |= {"when": when, "ago": ago, "number": number, "bytes": in_bytes}
 
     def render(self, name: str, **context: Any) -> str:
         return self._environment.get_template(name).render(**context)
@@ -66,3 +66,12 @@ def number(value: float | None) -> Markup:
     if value is None:
         return Markup("–")
     return escape(f"{value:,.10g}".replace(",", "\u202f"))
+
+
+def in_bytes(value: float) -> str:
+    """`512 B`, `1.5 GiB`."""
+    size, units = float(value), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size /= 1024
+        del units[0]
+    return f"{size:.0f} {units[0]}" if size >= 100 or units[0] == "B" else f"{size:.1f} {units[0]}"

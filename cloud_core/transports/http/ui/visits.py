@@ -88,6 +88,11 @@ async def visitor_of(request: Any, admin: AdminApi) -> Visitor:  # Any: as in `c
     )
 
 
+def token_of(request: Any) -> str:
+    """The access token in the cookies; empty without one."""
+    return _cookie(request, TOKEN)
+
+
 async def form_of(request: Any, visitor: Visitor | None = None) -> Form:
     """The fields of an urlencoded form. Without a visitor only the site that it came from is checked: at the login.
 

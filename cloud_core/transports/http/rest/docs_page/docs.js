@@ -25,6 +25,10 @@ function example(schema, depth = 0) {
   return { string: "", integer: 0, number: 0, boolean: false }[kind] ?? null;
 }
 
+function mediaOf(operation) {
+  return Object.keys(operation.requestBody.content)[0];
+}
+
 async function send(method, path, operation, form, output) {
   let filled = path;
   const query = new URLSearchParams();
@@ -38,7 +42,7 @@ async function send(method, path, operation, form, output) {
   if (token) headers["X-Authorization"] = "Bearer " + token;
   const options = { method: method.toUpperCase(), headers };
   if (form.elements.body) {
-    headers["Content-Type"] = "application/json";
+    headers["Content-Type"] = mediaOf(operation);
     options.body = form.elements.body.value;
   }
   const asked = query.toString();
@@ -65,11 +69,14 @@ function formOf(method, path, operation) {
     label.append(input);
     form.append(label);
   }
-  if (operation.requestBody) {
+  if (operation.requestBody && mediaOf(operation) !== "multipart/form-data") {
     const area = make("textarea");
     area.name = "body";
     area.setAttribute("aria-label", "Body");
-    area.value = JSON.stringify(example(operation.requestBody.content["application/json"].schema), null, 2);
+    const schema = operation.requestBody.content[mediaOf(operation)].schema;
+    area.value = mediaOf(operation) === "application/json"
+      ? JSON.stringify(example(schema), null, 2)
+      : (schema.examples || [""])[0];
     form.append(area);
   }
   const output = make("pre");

@@ -10,7 +10,7 @@ export function startLive(dress) {
   const kinds = [...new Set(parts.flatMap((one) => one.kinds))];
   let source = null, poll = null;
   const open = () => {
-    if (source || document.hidden) return;
+    if (!kinds.length || source || document.hidden) return;
     source = new EventSource(`/ui/events?kinds=${kinds.join(",")}`);
     for (const kind of [...kinds, "gap"]) source.addEventListener(kind, () => parts.forEach((one) => one.hear(kind)));
     source.addEventListener("open", () => mark("live"));
@@ -29,6 +29,13 @@ function mark(state) {
   for (const one of document.querySelectorAll("[data-live-state]")) one.textContent = state === "live" ? "live" : "waiting for the core";
 }
 
+/** Somebody types in it or has ticked something: what is in hand is not taken away. */
+function inHand(element) {
+  const active = document.activeElement;
+  if (element.contains(active) && active.matches("input, select, textarea")) return true;
+  return [...element.querySelectorAll("input:checked")].some((one) => !one.defaultChecked);
+}
+
 class Part {
   constructor(element, dress) {
     this.element = element;
@@ -37,7 +44,7 @@ class Part {
     this.timer = null;
     this.last = performance.now();
     const every = Number(element.dataset.liveEvery || 0);
-    if (every) setInterval(() => { if (!document.hidden) this.hear("gap"); }, every * 1000);
+    if (every) this.beat = setInterval(() => { if (!document.hidden) this.hear("gap"); }, every * 1000);
   }
 
   hear(kind) {
@@ -50,14 +57,16 @@ class Part {
     this.last = performance.now();
     this.timer = null;
     const { element } = this;
-    if (element.contains(document.activeElement) && document.activeElement.matches("input, select, textarea")) return;
+    if (inHand(element)) { this.timer = setTimeout(() => this.fetch(), POLL_MS); return; }
     try {
       const response = await fetch(element.dataset.liveSrc || location.href, { headers: { Accept: "text/html" } });
       if (response.redirected && new URL(response.url).pathname === "/ui/login") { location.reload(); return; }
       if (!response.ok) return;
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
       const fresh = page.getElementById(element.id);
-      if (!fresh || fresh.innerHTML === this.seen) return;
+      if (!fresh) return;
+      if (!fresh.dataset.liveEvery) clearInterval(this.beat);  // it rests now
+      if (fresh.innerHTML === this.seen) return;
       this.seen = fresh.innerHTML;
       const focused = element.contains(document.activeElement) ? document.activeElement.id : "";
       element.replaceChildren(...fresh.childNodes);

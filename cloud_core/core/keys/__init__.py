@@ -1,0 +1,1 @@
+"""Provision keys: several a profile, budgets, rotation with adoption, approvals."""

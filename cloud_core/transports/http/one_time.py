@@ -1,0 +1,91 @@
+"""Secrets that are shown once, on their way out: as fast as the client reads, and on record before they are complete.
+
+Source of the rule: `core/bulk/manifest.py`.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.web.http import Request
+
+from cloud_core.core.bulk.manifests import OneTime
+from shared.errors import PlatformError
+
+log = Logger()
+
+
+class Outflow:
+    """A push producer that says when the client can take more."""
+
+    def __init__(self) -> None:
+        self._is_paused = False
+        self._waiting: Deferred[None] | None = None
+
+    async def ready(self) -> None:
+        """When the connection takes more. A connection that is lost cancels whoever waits."""
+        while self._is_paused:
+            self._waiting = Deferred()
+            await self._waiting
+
+    def pauseProducing(self) -> None:
+        self._is_paused = True
+
+    def resumeProducing(self) -> None:
+        self._is_paused = False
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
+
+    def stopProducing(self) -> None:
+        """The connection is gone: klein cancels the route."""
+
+
+async def send_once(request: Request, download: OneTime, headers: dict[str, str]) -> None:
+    """Sends the download. Whatever keeps its last piece from being handed to the connection gives it back.
+
+    Raises: InvalidArgument, Unavailable while nothing has been sent; later the connection is cut.
+    """
+    flow = Outflow()
+    is_out = is_begun = False
+
+    def write(piece: bytes) -> None:
+        nonlocal is_begun
+        if not is_begun:
+            is_begun = True
+            for name, value in headers.items():
+                request.setHeader(name, value)
+        request.write(piece)
+
+    request.registerProducer(flow, True)
+    try:
+        async with aclosing(download.pieces()) as pieces:
+            async for piece in pieces:
+                write(piece)
+                await flow.ready()
+        await download.take()
+        write(download.last)
+        is_out = True
+    except PlatformError as error:
+        if not is_begun:
+            raise
+        await _cut(request, error)
+    finally:
+        if not is_out:
+            download.give_back()
+        _unregister(request)
+
+
+async def _cut(request: Request, error: PlatformError) -> None:
+    """The head is out: only a body that ends too soon can say it."""
+    log.warn("A download was not sent whole: {error}", error=str(error))
+    request.loseConnection()
+    await Deferred()  # klein cancels this once the connection is gone
+
+
+def _unregister(request: Any) -> None:  # Any: mypy does not see the channel, which is gone with the connection
+    if request.channel is not None:
+        request.unregisterProducer()

@@ -1,0 +1,84 @@
+"""A database of an earlier step becomes what a fresh one is, and keeps its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, inspect, text
+
+from cloud_core.core.keys import provision_keys
+from cloud_core.core.people import audit
+from cloud_core.core.people.audit import Somebody
+from cloud_core.model import KeyRules, User
+from cloud_core.storage import schema
+from cloud_core.storage.migrations import NEWEST, current
+from cloud_core.storage.store import make_engine
+from tests.support.stores import TENANT, open_store
+
+USER = UUID(int=4)
+ADDED = ("pending_request", "provision_key", "secret_use", "audit_head", "audit")  # by step 0008
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    if request.param == "postgresql":
+        new_database: Callable[[], str] = request.getfixturevalue("postgresql")
+        return new_database
+    names = iter(("one.db", "other.db"))
+    return lambda: f"sqlite:///{tmp_path / next(names)}"
+
+
+def shape(engine: Engine) -> dict[str, Any]:
+    """Columns, indexes and constraints of every table."""
+    found = inspect(engine)
+    return {
+        table: (
+            [(one["name"], str(one["type"]), one["nullable"]) for one in found.get_columns(table)],
+            sorted((str(one["name"]), one["column_names"], bool(one["unique"])) for one in found.get_indexes(table)),
+            sorted(sorted(one["column_names"]) for one in found.get_unique_constraints(table)),
+            sorted((one["constrained_columns"], one["referred_table"]) for one in found.get_foreign_keys(table)),
+        )
+        for table in found.get_table_names()
+    }
+
+
+def test_a_database_of_step_7_gets_audit_keys_and_approvals(new_url: Callable[[], str]) -> None:
+    """It has the tables of a fresh one afterwards, its data, and a chain that begins with the first entry."""
+    url, fresh_url = new_url(), new_url()
+    store = open_store(url)
+    user = User(id=0, uuid=USER, tenant_id=TENANT, username="u@x", password_hash="h", authority="TENANT_ADMIN",
+                created_ms=1)  # fmt: skip
+    store.run(lambda tx: tx.insert_user(user))
+    device_id = store.add_device("d", store.add_profile())
+    store.append(device_id, [(1, {"k": 1})])
+    store.close()
+    engine = make_engine(url)
+    with engine.begin() as connection:
+        for index in (schema.device_gateways, schema.attempt_by_name, schema.credentials_unconfirmed):
+            index.drop(connection)  # by step 0009
+        for table in ADDED:
+            connection.execute(text(f"DROP TABLE {table}"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0007'"))
+    store, fresh = open_store(url), open_store(fresh_url)
+    fresh_engine = make_engine(fresh_url)
+    try:
+        assert current(engine) == current(fresh_engine) == NEWEST
+        assert set(schema.metadata.tables) <= set(shape(fresh_engine))
+        assert shape(engine) == shape(fresh_engine)
+        assert store.read(lambda tx: tx.user_by_name("u@x")).uuid == USER
+        assert store.read(lambda tx: tx.latest(device_id)) == {"k": (1, 1)}
+        profile = store.read(lambda tx: tx.profile_by_key("sensor-key"))
+        made = store.run(provision_keys.add, TENANT, profile.uuid, "k", "", "", KeyRules(), 1)
+        assert store.read(lambda tx: tx.provision_key(made.key))[1].id == profile.id
+        store.run(audit.record, Somebody("u@x", TENANT), "MADE", "THING", None, "one")
+        verdict = store.survey(audit.verify, TENANT, None)
+        assert (verdict.fault, verdict.last_number) == ("", 1)
+    finally:
+        for one in (store, fresh):
+            one.close()
+        for each in (engine, fresh_engine):
+            each.dispose()
