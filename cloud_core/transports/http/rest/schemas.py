@@ -127,7 +127,7 @@ BODIES: dict[tuple[str, str], Schema] = {
     ("POST", "/api/deviceProfile/{profile}/keys"): _object(
         ("name",), name=_TEXT, provisionDeviceKey=_TEXT, provisionDeviceSecret=_TEXT, **_RULES
     ),
-    ("POST", "/api/deviceProfile/{profile}/keys/{key}"): _object(enabled={"type": "boolean"}, **_RULES),
+    ("POST", "/api/deviceProfile/{profile}/keys/{key}"): _object((), enabled={"type": "boolean"}, **_RULES),
     ("POST", "/api/deviceProfile/{profile}/rotateSecret"): _object(
         overlapSeconds={"type": "integer", "minimum": 0}
     ),
