@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from cloud_core.core.downlinks import Delivery, Ending, Interest, Whereabouts
-from cloud_core.core.inventory import first_start, save_device
+from cloud_core.core.inventory import first_start, write_device
 from cloud_core.core.people.customers import save_customer
 from cloud_core.core.people.logins import Operator
 from cloud_core.model import DEFAULT_TENANT, Device
@@ -29,7 +29,7 @@ class Fleet:
 
     def add(self, name: str, *, token: str = "", **members: Any) -> Device:
         brought = AccessToken(token) if token else None
-        device: Device = self.store.run(save_device, TENANT, {"name": name, **members}, brought, 1_000)[0]
+        device: Device = self.store.run(write_device, TENANT, {"name": name, **members}, brought, 1_000).device
         return device
 
     def device(self, uuid: UUID) -> Device | None:

@@ -13,35 +13,10 @@ from twisted.logger import Logger
 from twisted.web.http import Request
 
 from cloud_core.core.bulk.manifests import OneTime
+from cloud_core.transports.http.streaming import Outflow
 from shared.errors import PlatformError
 
 log = Logger()
-
-
-class Outflow:
-    """A push producer that says when the client can take more."""
-
-    def __init__(self) -> None:
-        self._is_paused = False
-        self._waiting: Deferred[None] | None = None
-
-    async def ready(self) -> None:
-        """When the connection takes more. A connection that is lost cancels whoever waits."""
-        while self._is_paused:
-            self._waiting = Deferred()
-            await self._waiting
-
-    def pauseProducing(self) -> None:
-        self._is_paused = True
-
-    def resumeProducing(self) -> None:
-        self._is_paused = False
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.callback(None)
-
-    def stopProducing(self) -> None:
-        """The connection is gone: klein cancels the route."""
 
 
 async def send_once(request: Request, download: OneTime, headers: dict[str, str]) -> None:

@@ -121,7 +121,7 @@ def test_the_page_comes_whole_and_from_here_alone(rest: Rest) -> None:
 
 def test_every_route_that_reads_a_body_says_which(rest: Rest, description: dict[str, Any]) -> None:
     """Else the page has no place to write it, and the call cannot be tried."""
-    routes = rest.service._site.resource._routes
+    routes = rest.service._site.resource.routes
     silent = []
     for method, path, function in openapi.operations(routes):
         source = inspect.getsource(inspect.unwrap(function.__func__))

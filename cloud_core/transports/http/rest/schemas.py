@@ -118,7 +118,19 @@ PARAMETERS: dict[str, Schema] = {
 _TELEMETRY = "/api/plugins/telemetry/DEVICE/{uuid}"
 _DEVICE, _PROFILE = _named("Device"), _named("DeviceProfile")
 
+_RULES: dict[str, Schema] = {
+    "budget": {"type": "integer", "minimum": 0}, "validFrom": {"type": "integer"}, "validUntil": {"type": "integer"},
+    "networks": _array(_TEXT), "namePattern": _TEXT, "gateways": {"type": "boolean"}, "batch": _TEXT,
+}  # fmt: skip
+
 BODIES: dict[tuple[str, str], Schema] = {
+    ("POST", "/api/deviceProfile/{profile}/keys"): _object(
+        ("name",), name=_TEXT, provisionDeviceKey=_TEXT, provisionDeviceSecret=_TEXT, **_RULES
+    ),
+    ("POST", "/api/deviceProfile/{profile}/keys/{key}"): _object((), enabled={"type": "boolean"}, **_RULES),
+    ("POST", "/api/deviceProfile/{profile}/rotateSecret"): _object(
+        overlapSeconds={"type": "integer", "minimum": 0}
+    ),
     ("POST", "/api/auth/login"): _named("Login"),
     ("POST", "/api/auth/token"): _object(("refreshToken",), refreshToken=_TEXT),
     ("POST", "/api/device"): _DEVICE,

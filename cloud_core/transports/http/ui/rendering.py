@@ -27,7 +27,7 @@ class Templates:
         self._environment.globals["static"] = assets.url
         self._environment.filters |= {"when": when, "ago": ago, "number": number, "bytes": in_bytes}
 
-    def render(self, name: str, **context: Any) -> str:
+    def render(self, name: str, /, **context: Any) -> str:
         return self._environment.get_template(name).render(**context)
 
 

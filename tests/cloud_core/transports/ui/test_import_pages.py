@@ -91,13 +91,13 @@ def test_the_good_rows_are_applied_alone_where_that_is_said(browser: Browser) ->
 
 
 def test_bad_rows_are_downloaded_to_be_corrected(browser: Browser) -> None:
-    """As CSV with the reason in the last column; a loaded file may hold credentials, so nobody keeps a copy."""
+    """As CSV, the reason in the last column; a loaded file may hold credentials, so nobody keeps a copy."""
     url = planned(browser, MIXED)
     file = browser.open(f"{url}/errors.csv")
     assert file.status == 200 and file.headers["content-type"] == "text/csv; charset=utf-8"
     assert "attachment" in file.headers["content-disposition"] and file.headers["cache-control"] == "no-store"
     header, first, second = file.text.splitlines()
-    assert (header, first.split(",")[:3]) == ("name,type,label,error", ["", "sensor", "no name"])
+    assert (header, first.split(",")[:3]) == ("\ufeffname,type,label,error", ["", "sensor", "no name"])
     assert second.startswith("SN-1,sensor,again,")
     assert browser.open("/ui/account").status == 200  # the connection goes on
 
