@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import resource
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,13 +22,15 @@ from cloud_core.console.commands import device, login, profile, provisioning
 from cloud_core.console.completion import completion
 from cloud_core.console.config import config
 from cloud_core.console.doctor import doctor
-from cloud_core.console.exits import EXIT_START, EXIT_WRONG, TABLE
+from cloud_core.console.exits import EXIT_CONFIG, EXIT_START, EXIT_WRONG, TABLE
 from cloud_core.console.gateways import gateway
 from cloud_core.console.keys import keys, rotate_secret
 from cloud_core.console.options import configuration, server_options
 from cloud_core.console.output import show_json
 from cloud_core.console.pending import accept, pending, reject
 from cloud_core.console.users import user
+from cloud_core.workers.assignment import Assignment
+from cloud_core.workers.assignment import read as read_assignment
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=TABLE)
@@ -50,7 +54,17 @@ def main() -> None:
 def serve(**options: Any) -> None:
     """Run the core until SIGTERM or Ctrl-C; prints one `ready …` line once everything listens."""
     config = configuration(options)
-    sys.exit(_run(config))
+    sys.exit(_supervise(config) if config.cluster.workers > 1 else _run(config))
+
+
+@main.command(hidden=True)
+def worker() -> None:
+    """One of the processes of `serve --workers N`, which starts it."""
+    try:
+        assignment = read_assignment()
+    except ValueError as error:
+        fail(str(error), EXIT_CONFIG)
+    sys.exit(_run(assignment.config, assignment))
 
 
 @main.command()
@@ -108,7 +122,24 @@ def demo(once: bool, **ports: int | None) -> None:
         fail(str(error), EXIT_WRONG)
 
 
-def _run(config: Config) -> int:
+def _supervise(config: Config) -> int:
+    """Runs several workers; the exit code."""
+    from cloud_core.logs import start_logging
+    from cloud_core.transports.listener import ListenFailed
+    from cloud_core.workers.own_fabric import FabricFailed
+    from cloud_core.workers.supervisor import Supervisor
+
+    start_logging(config.log.format, config.log.level)
+    _raise_file_limit()
+    try:
+        Path(config.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+        return asyncio.run(Supervisor(config, say=lambda line: print(line, flush=True)).run())
+    except (ListenFailed, FabricFailed, OSError) as error:
+        click.echo(f"cloud-core: {error}", err=True)
+        return EXIT_START
+
+
+def _run(config: Config, assignment: Assignment | None = None) -> int:
     """Installs the reactor (aiocoap needs asyncio's), runs the program, returns the exit code."""
     loop = asyncio.SelectorEventLoop()
     asyncio.set_event_loop(loop)
@@ -130,7 +161,7 @@ def _run(config: Config) -> int:
     async def start() -> None:
         nonlocal exit_code
         try:
-            program = Program(config, reactor=reactor)
+            program = Program(config, reactor=reactor, assignment=assignment)
             line = await program.start()
         except StartFailed as error:
             exit_code = EXIT_START
@@ -151,6 +182,8 @@ def _run(config: Config) -> int:
         gc.set_threshold(50_000, 20, 100)
         print(line, flush=True)
 
+    if assignment is not None:
+        loop.add_reader(sys.stdin.fileno(), lambda: reactor.stop() if not os.read(sys.stdin.fileno(), 1) else None)
     reactor.callWhenRunning(lambda: Deferred.fromCoroutine(start()))
     reactor.run()
     return exit_code

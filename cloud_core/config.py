@@ -25,6 +25,9 @@ _DATABASE = re.compile(
 _RATE = re.compile(r"[1-9][0-9]{0,8}:[1-9][0-9]{0,8}(,[1-9][0-9]{0,8}:[1-9][0-9]{0,8}){0,9}")
 
 
+MAX_WORKERS = 64
+
+
 class ConfigError(Exception):
     """One sentence for each problem, one a line."""
 
@@ -175,7 +178,8 @@ class Tracing(Section, frozen=True, kw_only=True):
 
 
 class Cluster(Section, frozen=True, kw_only=True):
-    workers: int = 1  # more than one comes with a later release
+    workers: int = 1  # processes of this machine that share the ports; more than one needs PostgreSQL
+    fabric: str = ""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -238,6 +242,9 @@ def load(
     admin = sections["admin"]
     assert isinstance(admin, Admin)
     _check_admin(admin, problems)
+    cluster, database = sections["cluster"], sections["database"]
+    assert isinstance(cluster, Cluster) and isinstance(database, Database)
+    _check_cluster(cluster, database, problems)
     if problems:
         raise ConfigError("\n".join(problems))
     return Config(**top, **sections)  # type: ignore[arg-type]  # each section has its own type by name
@@ -316,8 +323,8 @@ def _check_range(section: str, key: str, value: object, problems: list[str]) -> 
             "[database] url: is no address of a database; write postgresql+psycopg://user:password@host:5432/name,"
             " or leave it out for SQLite in the data directory."
         )
-    elif section == "cluster" and key == "workers" and value != 1:
-        problems.append("[cluster] workers: this release runs one process; leave it at 1.")
+    elif (section, key) == ("cluster", "workers") and isinstance(value, int) and not 1 <= value <= MAX_WORKERS:
+        problems.append(f"[cluster] workers: use 1 to {MAX_WORKERS}; about one for each processor core.")
 
 
 def _check_tls(tls: Tls, problems: list[str]) -> None:
@@ -343,3 +350,11 @@ def _check_admin(admin: Admin, problems: list[str]) -> None:
 def _did_you_mean(word: str, known: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(known)}"
+
+
+def _check_cluster(cluster: Cluster, database: Database, problems: list[str]) -> None:
+    if cluster.workers > 1 and not database.url.startswith("postgresql"):
+        problems.append(
+            f"[cluster] workers: {cluster.workers} processes need PostgreSQL, as SQLite has one writer; set [database]"
+            " url (--database-url postgresql+psycopg://user:password@host/name), or leave workers at 1."
+        )

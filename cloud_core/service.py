@@ -46,6 +46,7 @@ from cloud_core.transports.listener import ListenFailed, listen_tcp
 from cloud_core.transports.mqtt.service import MqttService, Settings, Timeouts
 from cloud_core.transports.tcp import FastPort
 from cloud_core.transports.tls import TlsFailed
+from cloud_core.workers.assignment import Assignment, inherited
 from shared.errors import InvalidArgument
 from shared.mqtt.connection import Limits as MqttLimits
 
@@ -131,8 +132,10 @@ def rates_of(config: Config, whose: str) -> Rates:
 class Program:
     """The running core."""
 
-    def __init__(self, config: Config, *, reactor: Any) -> None:
+    def __init__(self, config: Config, *, reactor: Any, assignment: Assignment | None = None) -> None:
+        """`assignment`: of a worker beside others."""
         # `reactor` is untyped: it stands for TCP, time and threads at once.
+        self._assignment = assignment
         self._config = config
         self._reactor = reactor
         vault = open_vault(config)
@@ -202,6 +205,7 @@ class Program:
             drain_s=limits.drain_s,
             tls=self._tls.tls if self._tls is not None else None,
             dtls_port=config.coap.dtls_port,
+            opened=inherited(assignment),
         )
         self._observing = Observing(
             api=self._api, store=self._store, mqtt=self._mqtt, http=self._http, coap=self._coap, tls=self._tls,
@@ -237,8 +241,9 @@ class Program:
             raise StartFailed(f"Cannot open the database: {error}.") from error
         self._api.presence.start()
         try:
-            await self._first_administrator()
-            await self._system_administrator()
+            if self._is_first:
+                await self._first_administrator()
+                await self._system_administrator()
             await self._admin.access.start()
             line = await self._listen()
             await self._open_local_access()
@@ -263,11 +268,9 @@ class Program:
     async def _listen(self) -> str:
         config = self._config
         http_bind, mqtt_bind = config.http.bind, config.mqtt.bind or config.http.bind
-        http = listen_tcp(self._reactor, config.http.port, self._http.factory(), http_bind, name="http")
-        self._ports.append(http)
+        http = self._listen_tcp(config.http.port, self._http.factory(), http_bind, name="http")
         self._local_url = local_token.url_on_loopback(http_bind, http.getHost().port)
-        mqtt = listen_tcp(self._reactor, config.mqtt.port, self._mqtt, mqtt_bind, name="mqtt")
-        self._ports.append(mqtt)
+        mqtt = self._listen_tcp(config.mqtt.port, self._mqtt, mqtt_bind, name="mqtt")
         self._endpoints.opened(HTTP, http_bind, http.getHost().port)
         self._endpoints.opened(MQTT, mqtt_bind, mqtt.getHost().port)
         secure = await self._listen_secure(http_bind, mqtt_bind)
@@ -282,6 +285,17 @@ class Program:
             f" coap={coap_bind}:{coap_port}{secure}"
         )
 
+    def _listen_tcp(self, port: int, factory: Any, bind: str, *, name: str) -> FastPort:
+        is_shared = self._assignment is not None
+        opened = listen_tcp(self._reactor, port, factory, bind, name=name, is_shared=is_shared)
+        self._ports.append(opened)
+        return opened
+
+    @property
+    def _is_first(self) -> bool:
+        """Whether this process does what only one of a machine's may do."""
+        return self._assignment is None or self._assignment.is_first
+
     async def _listen_secure(self, http_bind: str, mqtt_bind: str) -> str:
         """Opens the TLS ports, if any; returns their part of the `ready` line."""
         if self._tls is None:
@@ -293,8 +307,7 @@ class Program:
             ("https", self._http.factory(), config.http.tls_port, http_bind),
             ("mqtts", self._mqtt, config.mqtt.tls_port, mqtt_bind),
         ):
-            opened = listen_tcp(self._reactor, port, self._tls.factory(wrapped, name=name), bind, name=name)
-            self._ports.append(opened)
+            opened = self._listen_tcp(port, self._tls.factory(wrapped, name=name), bind, name=name)
             self._endpoints.opened(name, bind, opened.getHost().port)
             listening += f" {name}={bind}:{opened.getHost().port}"
         return listening
@@ -348,7 +361,10 @@ class Program:
         if self._local_url is None:
             log.info("Commands with --data-dir need a login: HTTP is not bound to loopback")
             return
-        token = local_token.LocalToken(self._local_url, await self._admin.open_local_access(), os.getpid())
+        shared = self._assignment.local_token if self._assignment is not None else ""
+        token = local_token.LocalToken(self._local_url, await self._admin.open_local_access(shared), os.getpid())
+        if not self._is_first:
+            return
         fault = local_token.write(Path(self._config.data_dir), token)
         if fault:
             self._admin.local_access.close()

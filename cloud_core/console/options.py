@@ -29,11 +29,14 @@ _OPTIONS = (
     ),
     click.option("--bind", help="Address to listen on, for all transports.  [default: 127.0.0.1]"),
     click.option("--database-url", help="postgresql+psycopg://user:password@host/name instead of SQLite."),
+    click.option(
+        "--workers", type=int, help="Processes that share the ports; more than 1 needs PostgreSQL.  [default: 1]"
+    ),
     click.option("--log-format", type=click.Choice(["text", "json"]), help="Log lines on stderr.  [default: text]"),
 )
 NAMES = (
     "config_path", "data_dir", "http_port", "mqtt_port", "coap_port", "https_port", "mqtts_port", "coaps_port",
-    "dev_tls", "bind", "database_url", "log_format",
+    "dev_tls", "bind", "database_url", "workers", "log_format",
 )  # fmt: skip
 
 
@@ -52,6 +55,7 @@ def given(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "coap": {"port": options["coap_port"], "dtls_port": options["coaps_port"]},
         "tls": {"development": options["dev_tls"]},
         "database": {"url": options["database_url"]},
+        "cluster": {"workers": options["workers"]},
         "log": {"format": options["log_format"]},
     }
 

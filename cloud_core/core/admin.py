@@ -160,9 +160,9 @@ class AdminApi(Asking):
         self._api.profile_changed()
         self._api.certificates.anchors_changed()
 
-    async def open_local_access(self) -> str:
-        """A new token for commands on this machine; the one of before ends."""
-        return self.local_access.open(await self._read(inventory.default_tenant_id))
+    async def open_local_access(self, token: str = "") -> str:
+        """A new token for commands on this machine, or that of all workers; the one of before ends."""
+        return self.local_access.open(await self._read(inventory.default_tenant_id), token)
 
     async def login(self, username: str, password: str, address: str = "") -> dict[str, str]:
         """Tokens for the right password. Who fails too often from an address has to wait, right or wrong.

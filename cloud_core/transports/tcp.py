@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import select
+import socket
 from typing import Any
 
 from twisted.internet import tcp
@@ -240,3 +241,12 @@ class FastPort(Port):
         super().connectionLost(reason)
         if self.transport is PolledServer:
             self.poller.stop_listening()
+
+
+class SharedPort(FastPort):
+    """One of several processes' listening ports of the same number."""
+
+    def createInternetSocket(self) -> Any:
+        created = super().createInternetSocket()
+        created.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        return created

@@ -27,6 +27,7 @@ class CoreProcess:
         self._process: subprocess.Popen[str] | None = None
         self.http_port = self.mqtt_port = self.coap_port = 0
         self.https_port = self.mqtts_port = self.coaps_port = 0  # opened where the environment asks for TLS
+        self.workers = 1
         self.rest: RestClient
         self.jwt = ""
 
@@ -79,6 +80,7 @@ class CoreProcess:
             for line in self._process.stdout:
                 if line.startswith("ready "):
                     ports = dict(part.split("=", 1) for part in line.split()[1:])
+                    self.workers = int(ports.pop("workers", "1"))
                     for name, address in ports.items():
                         setattr(self, f"{name}_port", int(address.rsplit(":", 1)[1]))
                     return

@@ -36,9 +36,9 @@ class LocalAccess:
         self._digest = b""
         self._operator: Operator | None = None
 
-    def open(self, tenant_id: int) -> str:
-        """A new token, for the default tenant's number; one of before ends."""
-        token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+    def open(self, tenant_id: int, token: str = "") -> str:
+        """A new token, for the default tenant's number, or that of all workers; one of before ends."""
+        token = token or new_token()
         self._digest = _digest_of(token)
         self._operator = Operator(USERNAME, TENANT_ADMIN, tenant_id, DEFAULT_TENANT, USER_UUID)
         return token
@@ -64,6 +64,10 @@ class LocalAccess:
         if not is_right or self._operator is None:
             raise NotAuthenticated("Authentication failed")
         return self._operator
+
+
+def new_token() -> str:
+    return PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def is_loopback(address: str) -> bool:

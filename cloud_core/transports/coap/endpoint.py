@@ -35,8 +35,11 @@ _MAX_CONCURRENT = 1_000
 _WOULD_BLOCK = (errno.EAGAIN, errno.EWOULDBLOCK)
 
 
-def open_socket(bind_address: str, port: int, name: str = "coap") -> socket.socket:
-    """A bound UDP socket for IPv6 and IPv4, exclusively ours. Raises: OSError with one sentence."""
+def open_socket(bind_address: str, port: int, name: str = "coap", *, is_shared: bool = False) -> socket.socket:
+    """A bound UDP socket for IPv6 and IPv4, exclusively ours, or one of several (`workers/sockets.py`).
+
+    Raises: OSError with one sentence.
+    """
     place = f"{port} on {bind_address or '::'}"
     try:
         host = "::" if bind_address in ("", "*") else bind_address
@@ -51,7 +54,9 @@ def open_socket(bind_address: str, port: int, name: str = "coap") -> socket.sock
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             opened.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER_BYTES)  # the kernel caps it
         opened.setblocking(False)
-        opened.bind(found[0][4])  # without SO_REUSEPORT: a second instance must not share the port unnoticed
+        if is_shared:  # otherwise a second instance must not share the port unnoticed
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        opened.bind(found[0][4])
     except OSError as error:
         opened.close()
         if error.errno == errno.EADDRINUSE:

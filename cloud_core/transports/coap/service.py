@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Mapping
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
@@ -32,8 +34,12 @@ class CoapService:
         tls: ServerTls | None = None,
         dtls_port: int = 5684,
         dtls_limits: DtlsLimits | None = None,
+        opened: Mapping[str, socket.socket] | None = None,
     ) -> None:
-        """Opens `dtls_port` as well where there is a `tls`."""
+        """Opens `dtls_port` as well where there is a `tls`.
+
+        `opened`: sockets by name (`coap`, `coaps`) that were opened for this process, in the place of the ports.
+        """
         self._api = api
         self._bind_address = bind_address
         self._wanted_port = port
@@ -41,6 +47,7 @@ class CoapService:
         self._drain_s = drain_s
         self._tls = tls
         self._dtls_limits = dtls_limits
+        self._opened = dict(opened or {})
         self._listeners: list[Listener] = []
         self.port: int | None = None  # once started
         self.dtls_port: int | None = None  # once started, where there is one
@@ -54,13 +61,16 @@ class CoapService:
         loop = asyncio.get_running_loop()
         adapter = CoapDeviceAdapter(self._api)
         context = None if self._tls is None else self._tls.context(SSL.DTLS_SERVER_METHOD)
-        plain = Endpoint(open_socket(self._bind_address, self._wanted_port), loop)
+        plain = Endpoint(self._socket("coap", self._wanted_port), loop)
         self.port = await self._listen(Listener(adapter, plain, loop), plain)
         if context is not None:
-            opened = open_socket(self._bind_address, self._wanted_dtls_port, "coaps")
+            opened = self._socket("coaps", self._wanted_dtls_port)
             secure = DtlsEndpoint(opened, loop, context, limits=self._dtls_limits)
             self.dtls_port = await self._listen(Listener(adapter, secure, loop), secure)
         return self.port
+
+    def _socket(self, name: str, port: int) -> socket.socket:
+        return self._opened.pop(name, None) or open_socket(self._bind_address, port, name)
 
     async def _listen(self, listener: Listener, endpoint: Endpoint) -> int:
         endpoint.is_congested = lambda: self._api.is_congested

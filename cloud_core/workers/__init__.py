@@ -1,0 +1,1 @@
+"""Several processes of one core on one machine: a supervisor that opens what they share and keeps them running."""
