@@ -153,7 +153,7 @@ def _run(config: Config, assignment: Assignment | None = None) -> int:
     from cloud_core.service import Program, StartFailed
 
     reactor: Any = installed  # mypy reads nothing from zope interfaces
-    start_logging(config.log.format, config.log.level)
+    start_logging(config.log.format, config.log.level, assignment.index if assignment is not None else None)
     _raise_file_limit()
     signal.signal(signal.SIGHUP, lambda *_: None)  # has new certificates read where there are any; ends nothing
     exit_code = 0

@@ -22,11 +22,14 @@ _LEVELS = {"debug": LogLevel.debug, "info": LogLevel.info, "warn": LogLevel.warn
 _PLAIN = (str, int, float, bool)
 _TAKEN = frozenset(("time", "level", "logger", "message", "error"))
 MAX_VALUE_CHARS = 2_000
+Observer = Callable[[Mapping[str, Any]], None]  # Any: twisted's log event
 
 
-def start_logging(format: str, level: str) -> None:
-    """Begins logging; stdout stays the program's own."""
+def start_logging(format: str, level: str, worker: int | None = None) -> None:
+    """Begins logging; stdout stays the program's own. Each line of a worker says which one it is."""
     observer = json_observer(sys.stderr) if format == "json" else textFileLogObserver(sys.stderr)
+    if worker is not None:
+        observer = of_worker(worker, observer)
     predicate = LogLevelFilterPredicate(_LEVELS[level])
     for noisy in ("twisted", "klein", "aiocoap", "asyncio", "log_legacy"):
         predicate.setLogLevelForNamespace(noisy, max(_LEVELS[level], LogLevel.warn, key=_weight))
@@ -35,7 +38,18 @@ def start_logging(format: str, level: str) -> None:
     )
 
 
-def json_observer(out: TextIO) -> Callable[[Mapping[str, Any]], None]:  # Any: twisted's log event
+def of_worker(worker: int, observer: Observer) -> Observer:
+    """Adds the worker's number: a member of JSON lines, a word behind the logger in text."""
+
+    def observe(event: Mapping[str, Any]) -> None:
+        level = event.get("log_level")
+        system = f"{event.get('log_namespace', '-')}#{level.name if level is not None else 'info'} worker {worker}"
+        observer({**event, "worker": worker, "log_system": system})
+
+    return observe
+
+
+def json_observer(out: TextIO) -> Observer:
     """Writes each event as one line; safe to call from any thread, as a line is one write."""
     encoder = msgspec.json.Encoder()
 

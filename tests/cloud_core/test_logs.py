@@ -6,9 +6,9 @@ import io
 import json
 from typing import Any
 
-from twisted.logger import Logger
+from twisted.logger import Logger, textFileLogObserver
 
-from cloud_core.logs import json_observer
+from cloud_core.logs import json_observer, of_worker
 
 
 def lines_of(*emitted: Any) -> list[dict[str, Any]]:
@@ -58,3 +58,12 @@ def test_an_exception_comes_with_its_traceback() -> None:
     assert (line["level"], line["message"]) == ("critical", "Failed")
     assert "ValueError" in line["error"]
     assert "local-value" not in line["error"].replace('hidden = "local-value"', "")
+
+
+def test_a_worker_says_which_one_it_is() -> None:
+    """In JSON as a member, in text behind the logger's name."""
+    out, text = io.StringIO(), io.StringIO()
+    for observer in (json_observer(out), textFileLogObserver(text)):
+        Logger(namespace="cloud_core.test", observer=of_worker(3, observer)).warn("E")
+    assert json.loads(out.getvalue())["worker"] == 3
+    assert "[cloud_core.test#warn worker 3] E" in text.getvalue()
