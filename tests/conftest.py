@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.nats_servers import NatsServer
 from tests.support.stores import InlineReactor, StoreUnderTest, open_store
 
 REQUIRE_ALL = os.environ.get("MUSTER_REQUIRE_ALL") == "1"
@@ -19,7 +20,7 @@ REQUIRE_ALL = os.environ.get("MUSTER_REQUIRE_ALL") == "1"
 
 def need(program: str, package: str) -> str:
     """Path of an installed program; skips with one clear line, or fails where all is required."""
-    found = shutil.which(program)
+    found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
     if found:
         return found
     message = f"{program} is not installed (Debian package {package})"
@@ -84,6 +85,28 @@ def postgresql() -> Iterator[Callable[[], str]]:
     server = PrivatePostgresql(binaries)
     yield server.new_database
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """One for all tests that leave it alone; each names a cluster of its own."""
+    server = NatsServer(need("nats-server", "nats-server"), tmp_path_factory.mktemp("nats")).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def new_nats_server(tmp_path: Path) -> Iterator[Callable[..., NatsServer]]:
+    """Makes servers for a test that stops or configures them; not started yet."""
+    program, made = need("nats-server", "nats-server"), []
+
+    def make(**options: Any) -> NatsServer:
+        made.append(NatsServer(program, tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.kill()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -20,8 +20,9 @@ Body = Any
 class Fabric(Protocol):
     """Messages between nodes: at most once, those of one sender in order.
 
-    Everything happens in the reactor thread; nothing blocks or raises. A message that is longer than MAX_BODY_BYTES
-    is dropped and logged: whoever tells much tells it in parts.
+    Everything happens in the reactor thread; nothing blocks or raises. A message that is longer than MAX_BODY_BYTES,
+    or holds what MessagePack does not carry, is dropped and logged: whoever tells much tells it in parts. A callback
+    that raises is logged and harms nobody else. In order means over `tell` and `tell_all` together.
     """
 
     @property
@@ -49,7 +50,15 @@ class Fabric(Protocol):
         """`callback(node)` when another node is heard of for the first time."""
 
     def on_left(self, callback: Callable[[str], None]) -> None:
-        """`callback(node)` when one has said goodbye, or was silent for GONE_AFTER_S, or the fabric is away."""
+        """`callback(node)` when one has said goodbye, or was silent for GONE_AFTER_S, or the fabric is away.
+
+        `others` is without it by then. It may join again under its name, unless it said goodbye.
+        """
 
     def on_back(self, callback: Callable[[], None]) -> None:
-        """`callback()` when the fabric is back after it was away: messages may have been missed."""
+        """`callback()` when messages may have been missed, for whoever keeps something by them: look at the truth.
+
+        The fabric is back after it was away (others may join only after this); the numbers of a sender's messages have
+        a gap; or this process stood still for so long that others may have taken it for dead. At most once a second
+        where it goes on.
+        """

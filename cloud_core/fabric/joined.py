@@ -1,7 +1,7 @@
 """Several nodes in one process: the same promises as over a network, for tests and for trying.
 
 A `Hub` delivers when its clock advances, in order, and encodes each message as a network would. It can cut a node off
-(`cut`), let it back (`heal`) and have it die (`kill`).
+(`cut`), let it back (`heal`), have it die (`kill`) and lose what it should hear (`lose`).
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
+from twisted.logger import Logger
 
-from cloud_core.fabric.interface import MAX_BODY_BYTES, Body
+from cloud_core.fabric.callbacks import Callbacks
+from cloud_core.fabric.interface import Body
+from cloud_core.fabric.messages import Untellable, decoded, encoded
+
+log = Logger()
 
 
 class Hub:
@@ -37,54 +41,62 @@ class Hub:
         joined = self._nodes[node]
         joined.is_away = False
         self._see()
-        for callback in joined.back:
-            callback()
+        joined.say_back()
 
     def kill(self, node: str) -> None:
         """The node is gone for good."""
         gone = self._nodes.pop(node)
         gone.is_away = True
+        gone.others = frozenset()
         self._see()
+
+    def lose(self, node: str) -> None:
+        """The next message to this node is lost, which it notices."""
+        self._nodes[node].loses_next = True
 
     def carry(self, sender: Joined, to: str | None, kind: str, body: Body) -> None:
         """To one node, or to all but the sender."""
-        encoded = msgspec.msgpack.encode(body)
-        if sender.is_away or len(encoded) > MAX_BODY_BYTES:
+        try:
+            packed = encoded(body)
+        except Untellable as error:
+            log.error("A message of {kind} is not told: {error}", kind=kind, error=str(error))
             return
         for node in sender.others if to is None else sender.others & {to}:
-            self._call_later(0, self._deliver, sender.node, node, kind, encoded)
+            self._call_later(0, self._deliver, sender.node, node, kind, packed)
 
-    def _deliver(self, sender: str, to: str, kind: str, encoded: bytes) -> None:
+    def _deliver(self, sender: str, to: str, kind: str, packed: bytes) -> None:
         joined = self._nodes.get(to)
-        if joined is not None and not joined.is_away and kind in joined.callbacks:
-            joined.callbacks[kind](sender, msgspec.msgpack.decode(encoded))
+        if joined is None or joined.is_away:
+            return
+        if joined.loses_next:
+            joined.loses_next = False
+            joined.say_back()
+            return
+        joined.deliver(sender, kind, decoded(packed))
 
     def _see(self) -> None:
         """Everybody learns who lives now."""
         linked = frozenset(name for name, one in self._nodes.items() if not one.is_away)
+        before = {name: one.others for name, one in self._nodes.items()}
+        for name, one in self._nodes.items():
+            one.others = linked - {name} if not one.is_away else frozenset()
         for name, one in list(self._nodes.items()):
-            before, one.others = one.others, linked - {name} if not one.is_away else frozenset()
-            for node in before - one.others:
-                _all(one.left, node)
-            for node in one.others - before:
-                _all(one.joined, node)
+            for node in before[name] - one.others:
+                one.say_left(node)
+            for node in one.others - before[name]:
+                one.say_joined(node)
 
 
-class Joined:
+class Joined(Callbacks):
     """A `Fabric`: one node of a hub."""
 
     def __init__(self, hub: Hub, node: str) -> None:
+        super().__init__()
         self._hub = hub
         self.node = node
         self.others: frozenset[str] = frozenset()
         self.is_away = False
-        self.callbacks: dict[str, Callable[[str, Body], None]] = {}
-        self.joined: list[Callable[[str], None]] = []
-        self.left: list[Callable[[str], None]] = []
-        self.back: list[Callable[[], None]] = []
-
-    def hear(self, kind: str, callback: Callable[[str, Body], None]) -> None:
-        self.callbacks[kind] = callback
+        self.loses_next = False
 
     def tell_all(self, kind: str, body: Body) -> None:
         if self.others:
@@ -92,17 +104,3 @@ class Joined:
 
     def tell(self, node: str, kind: str, body: Body) -> None:
         self._hub.carry(self, node, kind, body)
-
-    def on_joined(self, callback: Callable[[str], None]) -> None:
-        self.joined.append(callback)
-
-    def on_left(self, callback: Callable[[str], None]) -> None:
-        self.left.append(callback)
-
-    def on_back(self, callback: Callable[[], None]) -> None:
-        self.back.append(callback)
-
-
-def _all(callbacks: list[Callable[[str], None]], node: str) -> None:
-    for callback in callbacks:
-        callback(node)
