@@ -37,6 +37,15 @@ def _postgresql_bin() -> Path | None:
     return Path(found).parent if found else None
 
 
+def postgresql_binaries() -> Path:
+    """Where the server's programs are; skips, or fails where all is required."""
+    binaries = _postgresql_bin()
+    if binaries is None:
+        message = "PostgreSQL's server programs are not installed (Debian package postgresql)"
+        pytest.fail(message) if REQUIRE_ALL else pytest.skip(message)
+    return binaries
+
+
 class PrivatePostgresql:
     """A server of our own on a Unix socket, thrown away afterwards; never run as root."""
 
@@ -50,9 +59,13 @@ class PrivatePostgresql:
         self._folder.chmod(0o700)
         data = str(self._folder / "data")
         self._run("initdb", "-D", data, "-U", "muster", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
-        options = f"-c listen_addresses='' -c unix_socket_directories='{self._folder}'"
-        self._run("pg_ctl", "-D", data, "-w", "-l", str(self._folder / "log"), "-o", options, "start")
+        self._start()
         self._databases = 0
+
+    def _start(self) -> None:
+        options = f"-c listen_addresses='' -c unix_socket_directories='{self._folder}'"
+        data, log = str(self._folder / "data"), str(self._folder / "log")
+        self._run("pg_ctl", "-D", data, "-w", "-l", log, "-o", options, "start")
 
     def new_database(self) -> str:
         self._databases += 1
@@ -63,6 +76,11 @@ class PrivatePostgresql:
     def stop(self) -> None:
         self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "stop")
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def restart(self) -> None:
+        """Without a word to those who are connected, as when its machine loses power."""
+        self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "stop")
+        self._start()
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
@@ -78,11 +96,7 @@ def postgresql() -> Iterator[Callable[[], str]]:
     if given:
         yield lambda: given
         return
-    binaries = _postgresql_bin()
-    if binaries is None:
-        message = "PostgreSQL's server programs are not installed (Debian package postgresql)"
-        pytest.fail(message) if REQUIRE_ALL else pytest.skip(message)
-    server = PrivatePostgresql(binaries)
+    server = PrivatePostgresql(postgresql_binaries())
     yield server.new_database
     server.stop()
 

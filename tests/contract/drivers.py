@@ -274,13 +274,13 @@ class HttpDriver:
         self.name = name
 
     def provision(self, request: dict[str, Any] | bytes) -> dict[str, Any]:
-        answer = requests.post(f"{self._core.http}/api/v1/provision", data=encoded(request), timeout=WAIT_S)
+        answer = requests.post(f"{self._core.device_http}/api/v1/provision", data=encoded(request), timeout=WAIT_S)
         content: dict[str, Any] = answer.json()
         return content
 
     @contextmanager
     def device(self, token: str) -> Iterator[Device]:
-        device = HttpDevice(f"{self._core.http}/api/v1/{token}")
+        device = HttpDevice(f"{self._core.device_http}/api/v1/{token}")
         try:
             yield device
         finally:

@@ -28,7 +28,7 @@ def name() -> str:
 
 
 def call(core: CoreProcess, method: str, path: str, body: Any = b"", **query: Any) -> requests.Response:
-    url = f"{core.http}/api/v1/{path}"
+    url = f"{core.device_http}/api/v1/{path}"
     return requests.request(method, url, data=encoded(body), params=query, timeout=WAIT_S)
 
 

@@ -14,12 +14,12 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close by RST
 
 
 class CuttingProxy:
-    """Forwards one TCP port to another; runs in a thread of its own.
+    """Forwards a TCP port to another, or to a Unix socket; runs in a thread of its own.
 
     `cut` resets all connections, `is_refusing` closes new ones at once, `is_frozen` forwards nothing and keeps
     everything open, `is_deaf` forwards nothing that the core says."""
 
-    def __init__(self, target_port: int, listener: Callable[[int, bytes], None] | None = None) -> None:
+    def __init__(self, target_port: int | str, listener: Callable[[int, bytes], None] | None = None) -> None:
         # `listener(connection, data)` hears what the gateway says, also what does not get through.
         self.target_port = target_port
         self._listener = listener
@@ -72,7 +72,7 @@ class CuttingProxy:
             writer.transport.abort()
             return
         try:
-            core_reader, core_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
+            core_reader, core_writer = await self._connect()
         except OSError:
             writer.transport.abort()
             return
@@ -80,6 +80,11 @@ class CuttingProxy:
         number = self.connections
         await asyncio.gather(self._forward(reader, core_writer, number), self._forward(core_reader, writer, None))
         self._open -= {writer, core_writer}
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self.target_port, str):
+            return await asyncio.open_unix_connection(self.target_port)
+        return await asyncio.open_connection("127.0.0.1", self.target_port)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int | None) -> None:
         """`number` of the connection for what the gateway says, None for what the core says."""

@@ -36,6 +36,11 @@ class CoreProcess:
         return f"http://127.0.0.1:{self.http_port}"
 
     @property
+    def device_http(self) -> str:
+        """Where devices call; of a cluster another node than `http`."""
+        return self.http
+
+    @property
     def https(self) -> str:
         return f"https://127.0.0.1:{self.https_port}"
 
