@@ -1,34 +1,57 @@
-"""A core with the fast front and one without it, and a driver for each transport."""
+"""A core with the fast front and one without it, or three nodes of a cluster; and a driver for each transport."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
 
 from shared.mqtt.packets import Connect, Packet
+from tests.conftest import need
 from tests.contract.drivers import CoapDriver, CoapLoop, Driver, HttpDriver, MqttDriver
 from tests.contract.mqtt_clients import BareSession, MqttSession
+from tests.support.nats_servers import NatsServer
+from tests.support.nodes import ClusterCore, Nodes
 from tests.support.server import CoreProcess
 
 TRANSPORTS = ("mqtt3", "mqtt5", "http-front", "http-klein", "coap")
 
 
-@pytest.fixture(scope="package")
-def cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, CoreProcess]]:
-    """By whether the fast front is on."""
+@pytest.fixture(scope="package", params=["sqlite", "cluster"])
+def cores(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[bool, CoreProcess]]:
+    """By whether the fast front is on: one node each on SQLite, or nodes on PostgreSQL where operators call another
+    node than devices."""
     folder = tmp_path_factory.mktemp("contract")
-    started = {
-        True: CoreProcess(folder / "front").start(),
-        False: CoreProcess(folder / "klein", CLOUD_CORE__HTTP__FAST_PATH="false").start(),
+    with ExitStack() as stack:
+        if request.param == "cluster":
+            yield cluster(folder, request.getfixturevalue("postgresql")(), stack)
+            return
+        started = {}
+        for is_fast in (True, False):
+            core = CoreProcess(folder / f"fast-{is_fast}", CLOUD_CORE__HTTP__FAST_PATH=str(is_fast).lower())
+            stack.callback(core.stop)
+            started[is_fast] = core.start()
+        yield started
+
+
+def cluster(folder: Path, database_url: str, stack: ExitStack) -> dict[bool, CoreProcess]:
+    """Three nodes, the last without the fast front."""
+    nats = NatsServer(need("nats-server", "nats-server"), folder).start()
+    stack.callback(nats.kill)
+    nodes = Nodes(folder, database_url, nats, last={"CLOUD_CORE__HTTP__FAST_PATH": "false"})
+    stack.callback(nodes.stop)
+    operators, front, klein = nodes.start().all
+    return {
+        True: ClusterCore(operators, http=front, others=klein),
+        False: ClusterCore(operators, http=klein, others=front),
     }
-    yield started
-    for core in started.values():
-        core.stop()
 
 
 @pytest.fixture(scope="package")

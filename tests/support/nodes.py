@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -61,15 +61,18 @@ class Node(CoreProcess):
 class Nodes:
     """Started together on an empty database."""
 
-    def __init__(self, folder: Path, database_url: str, nats: NatsServer, count: int = 3, **environment: str) -> None:
-        """`database_url` as the fixture `postgresql` gives it: a server behind a Unix socket."""
+    def __init__(
+        self, folder: Path, database_url: str, nats: NatsServer, count: int = 3, *,
+        last: Mapping[str, str] | None = None, **environment: str,
+    ) -> None:  # fmt: skip
+        """`database_url` as the fixture `postgresql` gives it: behind a Unix socket. `last`: for the last node alone."""
         parts = urlsplit(database_url)
         socket_file = f"{parse_qs(parts.query)['host'][0]}/.s.PGSQL.5432"
         self.nats = nats
         self.all = [
             Node(
                 folder, number, database=CuttingProxy(socket_file).start(), fabric=CuttingProxy(nats.port).start(),
-                database_name=parts.path.lstrip("/"), **environment,
+                database_name=parts.path.lstrip("/"), **environment, **(last or {} if number == count else {}),
             )
             for number in range(1, count + 1)
         ]  # fmt: skip
@@ -112,14 +115,13 @@ class Nodes:
 
 
 class ClusterCore(CoreProcess):
-    """A cluster as one core: operators at the first node, devices at the others. Not started or stopped by itself."""
+    """A cluster as one core: operators at one node, devices at others. Not started or stopped by itself."""
 
-    def __init__(self, nodes: Nodes) -> None:
-        operators, over_mqtt, over_others = nodes.all
+    def __init__(self, operators: Node, *, http: Node, others: Node) -> None:
         super().__init__(operators.data_dir)
         self.http_port, self.rest, self.jwt = operators.http_port, operators.rest, operators.jwt
-        self.mqtt_port, self.coap_port = over_mqtt.mqtt_port, over_others.coap_port
-        self._device_http = over_others.http
+        self.mqtt_port, self.coap_port = others.mqtt_port, others.coap_port
+        self._device_http = http.http
 
     @property
     def device_http(self) -> str:
