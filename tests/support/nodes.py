@@ -65,7 +65,7 @@ class Nodes:
         self, folder: Path, database_url: str, nats: NatsServer, count: int = 3, *,
         last: Mapping[str, str] | None = None, **environment: str,
     ) -> None:  # fmt: skip
-        """`database_url` as the fixture `postgresql` gives it: behind a Unix socket. `last`: for the last node alone."""
+        """`database_url` as the fixture `postgresql` gives it: on a Unix socket. `last`: for the last node alone."""
         parts = urlsplit(database_url)
         socket_file = f"{parse_qs(parts.query)['host'][0]}/.s.PGSQL.5432"
         self.nats = nats
