@@ -27,7 +27,9 @@ from cloud_core.measures import Family
 
 log = Logger()
 
-HELLO, BEAT, BYE = ".hello", ".beat", ".bye"  # what nodes say of themselves; a hello wants an answer
+# What nodes say of themselves. A hello begins the numbers to each node anew, and is answered by a beat that says the
+# number of the next envelope to all: so the first that is missed is noticed, too.
+HELLO, BEAT, BYE = ".hello", ".beat", ".bye"
 BATCH_BYTES = 262_144  # of bodies in one envelope
 ENVELOPE_BYTES = 4_096  # kind, name and frame beside a body
 FRAME_BYTES = 8  # of a message in an envelope, beside kind and body
@@ -170,6 +172,7 @@ class NatsFabric(Callbacks):
         self.is_away = False
         self._is_tried.set()
         self._expected.clear()
+        self._to_node.clear()
         self._rations.forget(str(connection.address))
         self._sending = self._loop.create_task(self._send(connection))
         log.info("The fabric is there: {address}, as node {node}", address=str(connection.address), node=self.node)
@@ -270,8 +273,8 @@ class NatsFabric(Callbacks):
         return sealed(self.node, number, [(kind, packed) for _, kind, packed in told])
 
     def _drop_outgoing(self) -> None:
-        for way, kind, _ in self._outgoing:
-            way.next_number += 1
+        for _, kind, _ in self._outgoing:
+            self._to_all.next_number += 1  # whoever hears us again notices
             self.counters.away += not kind.startswith(".")
         self._outgoing.clear()
         self._outgoing_bytes = 0
@@ -319,7 +322,10 @@ class NatsFabric(Callbacks):
     def _take(self, envelope: Envelope) -> None:
         for kind, body in envelope.messages:
             if kind == HELLO:
-                self._queue(self._way_to(envelope.sender), BEAT, _NOTHING)
+                self._expected[envelope.sender, self._subject_of(self.node)] = 0
+                self._queue(self._way_to(envelope.sender), BEAT, encoded(self._to_all.next_number))
+            elif kind == BEAT and isinstance(body, int):
+                self._expected.setdefault((envelope.sender, self._to_all.subject), body)
             elif not kind.startswith("."):
                 self.counters.heard += self.deliver(envelope.sender, kind, body)
 
