@@ -131,7 +131,9 @@ class NatsFabric(Callbacks):
             except Exception as error:  # the others find out by themselves
                 log.info("Goodbye could not be said to the other nodes: {error}", error=_said(error))
             await connection.close()
-        await asyncio.gather(*(task for task in (self._sending, self._keeping) if task), return_exceptions=True)
+        tasks = [task for task in (self._sending, self._keeping) if task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=GOODBYE_S)
         self._members.clear()
         self.is_away = True
 
@@ -153,10 +155,15 @@ class NatsFabric(Callbacks):
             try:
                 await connection.open(subjects, name=f"muster {self.node}", ping_s=self._beat_s, tls=self._tls)
             except ConnectFailed as error:
+                if self._is_stopping:  # `wait_for` may lose a cancellation that comes together with an end
+                    return
                 self._not_there(address, str(error))
                 if turn % len(self._addresses):
                     continue
             else:
+                if self._is_stopping:
+                    await connection.close()
+                    return
                 self._connected(connection)
                 began_s = self._loop.time()
                 await self._ended.wait()
@@ -234,7 +241,7 @@ class NatsFabric(Callbacks):
 
     async def _send(self, connection: Connection) -> None:
         """Publishes what was told since the last turn. Waits here, and only here, while the server does not read."""
-        while True:
+        while self._connection is connection:
             await self._told.wait()
             self._told.clear()
             try:
