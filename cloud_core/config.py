@@ -22,6 +22,10 @@ _URL = re.compile(r"(https?://[!-~]{1,500})?")
 _DATABASE = re.compile(
     r"sqlite://.*|postgresql\+psycopg://([^:/]*(:[^@]*)?@)?(\[[^/?]+\]|[^/:?]+)?(:[0-9]*)?(/[^?]*)?(\?.*)?", re.DOTALL
 )
+# What is special in a user or password is escaped, so a comma always parts two addresses.
+_NATS = r"(nats|tls)://([^\s,/@]+@)?(\[[0-9a-fA-F:.]+\]|[^\s,/@:\[\]?#]+)(:[0-9]{1,5})?/?"
+_FABRIC = re.compile(rf"\s*{_NATS}(\s*,\s*{_NATS})*\s*")
+_CLUSTER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _RATE = re.compile(r"[1-9][0-9]{0,8}:[1-9][0-9]{0,8}(,[1-9][0-9]{0,8}:[1-9][0-9]{0,8}){0,9}")
 
 
@@ -175,6 +179,8 @@ class Tracing(Section, frozen=True, kw_only=True):
 
 
 class Cluster(Section, frozen=True, kw_only=True):
+    fabric: str = ""  # of several nodes on one database: nats://user:password@host:4222, or tls://…, commas between
+    name: str = "muster"  # the same at all nodes of a cluster, another for each that shares the NATS servers
     workers: int = 1  # more than one comes with a later release
 
 
@@ -238,6 +244,9 @@ def load(
     admin = sections["admin"]
     assert isinstance(admin, Admin)
     _check_admin(admin, problems)
+    cluster, database = sections["cluster"], sections["database"]
+    assert isinstance(cluster, Cluster) and isinstance(database, Database)
+    _check_cluster(cluster, database, problems)
     if problems:
         raise ConfigError("\n".join(problems))
     return Config(**top, **sections)  # type: ignore[arg-type]  # each section has its own type by name
@@ -285,7 +294,7 @@ def _section(name: str, kind: type[Section], values: dict[str, Any], problems: l
         try:
             good[key] = msgspec.convert(value, fields[key].type, strict=False)
         except msgspec.ValidationError as error:
-            shown = "" if "password" in key or key in ("key", "token") else f" (given: {value!r})"
+            shown = "" if "password" in key or key in ("key", "token", "fabric") else f" (given: {value!r})"
             problems.append(f"[{name}] {key}: {error}{shown}.")
             continue
         _check_range(name, key, good[key], problems)
@@ -316,6 +325,13 @@ def _check_range(section: str, key: str, value: object, problems: list[str]) -> 
             "[database] url: is no address of a database; write postgresql+psycopg://user:password@host:5432/name,"
             " or leave it out for SQLite in the data directory."
         )
+    elif (section, key) == ("cluster", "fabric") and isinstance(value, str) and value and not _FABRIC.fullmatch(value):
+        problems.append(
+            "[cluster] fabric: is no address of NATS; write nats://user:password@host:4222 or tls://…,"
+            " several with commas, and what is special in a password as %XX."
+        )
+    elif (section, key) == ("cluster", "name") and isinstance(value, str) and not _CLUSTER.fullmatch(value):
+        problems.append("[cluster] name: use 1 to 64 letters, digits, hyphens and underscores.")
     elif section == "cluster" and key == "workers" and value != 1:
         problems.append("[cluster] workers: this release runs one process; leave it at 1.")
 
@@ -338,6 +354,14 @@ def _check_admin(admin: Admin, problems: list[str]) -> None:
         problems.append(f"[admin] {missing}: is missing; system_username and system_password belong together.")
     elif admin.system_password and not 8 <= len(admin.system_password) <= 200:
         problems.append("[admin] system_password: must have 8 to 200 characters.")
+
+
+def _check_cluster(cluster: Cluster, database: Database, problems: list[str]) -> None:
+    if cluster.fabric and not database.url.startswith("postgresql"):
+        problems.append(
+            "[cluster] fabric: several nodes need one PostgreSQL; set [database] url to"
+            " postgresql+psycopg://user:password@host:5432/name, or leave fabric out."
+        )
 
 
 def _did_you_mean(word: str, known: Mapping[str, Any]) -> str:

@@ -29,11 +29,12 @@ _OPTIONS = (
     ),
     click.option("--bind", help="Address to listen on, for all transports.  [default: 127.0.0.1]"),
     click.option("--database-url", help="postgresql+psycopg://user:password@host/name instead of SQLite."),
+    click.option("--fabric", help="nats://user:password@host:4222, which joins the nodes of a cluster."),
     click.option("--log-format", type=click.Choice(["text", "json"]), help="Log lines on stderr.  [default: text]"),
 )
 NAMES = (
     "config_path", "data_dir", "http_port", "mqtt_port", "coap_port", "https_port", "mqtts_port", "coaps_port",
-    "dev_tls", "bind", "database_url", "log_format",
+    "dev_tls", "bind", "database_url", "fabric", "log_format",
 )  # fmt: skip
 
 
@@ -52,6 +53,7 @@ def given(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "coap": {"port": options["coap_port"], "dtls_port": options["coaps_port"]},
         "tls": {"development": options["dev_tls"]},
         "database": {"url": options["database_url"]},
+        "cluster": {"fabric": options["fabric"]},
         "log": {"format": options["log_format"]},
     }
 

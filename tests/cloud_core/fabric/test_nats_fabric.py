@@ -79,7 +79,7 @@ async def test_nodes_know_each_other_before_the_next_beat(cluster: NatsCluster) 
 
 @asyncio_test
 async def test_a_node_that_dies_in_silence_is_gone(cluster: NatsCluster) -> None:
-    """Its connection stays open and says nothing: after the span the others have lost it, and it has lost the fabric."""
+    """Its connection stays open and says nothing: after the span the others have lost it, and it the fabric."""
     one, two = await cluster.join("one"), await cluster.join("two")
     first, second = Hearing(one), Hearing(two)
     await acquainted(one, two)
