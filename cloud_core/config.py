@@ -22,6 +22,10 @@ _URL = re.compile(r"(https?://[!-~]{1,500})?")
 _DATABASE = re.compile(
     r"sqlite://.*|postgresql\+psycopg://([^:/]*(:[^@]*)?@)?(\[[^/?]+\]|[^/:?]+)?(:[0-9]*)?(/[^?]*)?(\?.*)?", re.DOTALL
 )
+# What is special in a user or password is escaped, so a comma always parts two addresses.
+_NATS = r"(nats|tls)://([^\s,/@]+@)?(\[[0-9a-fA-F:.]+\]|[^\s,/@:\[\]?#]+)(:[0-9]{1,5})?/?"
+_FABRIC = re.compile(rf"\s*{_NATS}(\s*,\s*{_NATS})*\s*")
+_CLUSTER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _RATE = re.compile(r"[1-9][0-9]{0,8}:[1-9][0-9]{0,8}(,[1-9][0-9]{0,8}:[1-9][0-9]{0,8}){0,9}")
 
 
@@ -178,8 +182,9 @@ class Tracing(Section, frozen=True, kw_only=True):
 
 
 class Cluster(Section, frozen=True, kw_only=True):
+    fabric: str = ""  # of several nodes on one database: nats://user:password@host:4222, or tls://…, commas between
+    name: str = "muster"  # the same at all nodes of a cluster, another for each that shares the NATS servers
     workers: int = 1  # processes of this machine that share the ports; more than one needs PostgreSQL
-    fabric: str = ""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,7 +297,7 @@ def _section(name: str, kind: type[Section], values: dict[str, Any], problems: l
         try:
             good[key] = msgspec.convert(value, fields[key].type, strict=False)
         except msgspec.ValidationError as error:
-            shown = "" if "password" in key or key in ("key", "token") else f" (given: {value!r})"
+            shown = "" if "password" in key or key in ("key", "token", "fabric") else f" (given: {value!r})"
             problems.append(f"[{name}] {key}: {error}{shown}.")
             continue
         _check_range(name, key, good[key], problems)
@@ -323,6 +328,13 @@ def _check_range(section: str, key: str, value: object, problems: list[str]) -> 
             "[database] url: is no address of a database; write postgresql+psycopg://user:password@host:5432/name,"
             " or leave it out for SQLite in the data directory."
         )
+    elif (section, key) == ("cluster", "fabric") and isinstance(value, str) and value and not _FABRIC.fullmatch(value):
+        problems.append(
+            "[cluster] fabric: is no address of NATS; write nats://user:password@host:4222 or tls://…,"
+            " several with commas, and what is special in a password as %XX."
+        )
+    elif (section, key) == ("cluster", "name") and isinstance(value, str) and not _CLUSTER.fullmatch(value):
+        problems.append("[cluster] name: use 1 to 64 letters, digits, hyphens and underscores.")
     elif (section, key) == ("cluster", "workers") and isinstance(value, int) and not 1 <= value <= MAX_WORKERS:
         problems.append(f"[cluster] workers: use 1 to {MAX_WORKERS}; about one for each processor core.")
 
@@ -347,14 +359,19 @@ def _check_admin(admin: Admin, problems: list[str]) -> None:
         problems.append("[admin] system_password: must have 8 to 200 characters.")
 
 
-def _did_you_mean(word: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(known)}"
-
-
 def _check_cluster(cluster: Cluster, database: Database, problems: list[str]) -> None:
-    if cluster.workers > 1 and not database.url.startswith("postgresql"):
+    if cluster.fabric and not database.url.startswith("postgresql"):
+        problems.append(
+            "[cluster] fabric: several nodes need one PostgreSQL; set [database] url to"
+            " postgresql+psycopg://user:password@host:5432/name, or leave fabric out."
+        )
+    elif cluster.workers > 1 and not database.url.startswith("postgresql"):
         problems.append(
             f"[cluster] workers: {cluster.workers} processes need PostgreSQL, as SQLite has one writer; set [database]"
             " url (--database-url postgresql+psycopg://user:password@host/name), or leave workers at 1."
         )
+
+
+def _did_you_mean(word: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(known)}"

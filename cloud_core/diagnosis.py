@@ -19,6 +19,8 @@ from cloud_core import local_token, port_holders
 from cloud_core.config import Config
 from cloud_core.console.config import clashes, ports_of, url_without_password
 from cloud_core.console.output import at, size
+from cloud_core.fabric.addresses import addresses_of
+from cloud_core.fabric.opening import FabricFailed, unreachable
 from cloud_core.local_token import LocalToken, LocalTokenError
 from cloud_core.rest_client import RestClient, RestError
 from cloud_core.service import database_url
@@ -45,6 +47,8 @@ def examined(config: Config) -> Iterator[Finding]:
     key = master_key(config)
     yield key.finding
     yield database(config, key.vault)
+    if config.cluster.fabric:
+        yield fabric(config.cluster.fabric)
     yield from ports(config, running)
     yield from tls(config)
     yield file_limit()
@@ -162,6 +166,23 @@ def _closed(topic: str, url: str, error: Exception) -> Finding:
     return wrong(
         topic, f"PostgreSQL does not let us in at {url_without_password(url)}: {said[-1] if said else ''}", fix
     )
+
+
+def fabric(urls: str) -> Finding:
+    """Whether NATS lets us in at each of its addresses."""
+    topic = "fabric"
+    try:
+        failed = unreachable(urls)
+        count = len(addresses_of(urls))
+    except FabricFailed as error:
+        return wrong(topic, "cannot be joined", str(error))
+    text = "; ".join(f"{address}: {why}" for address, why in failed)
+    fix = "start nats-server there (apt install nats-server), check host, port and login of [cluster] fabric"
+    if len(failed) == count:
+        return wrong(topic, f"NATS does not let us in at {text}", f"{fix}; until then changes take seconds")
+    if failed:
+        return hint(topic, f"one of its servers does for the others, but {text}", fix)
+    return good(topic, f"NATS lets us in at {', '.join(str(one) for one in addresses_of(urls))}")
 
 
 def ports(config: Config, running: LocalToken | None) -> Iterator[Finding]:

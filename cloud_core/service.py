@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -29,6 +30,7 @@ from cloud_core.core.provisioning import Policy
 from cloud_core.core.rates import RatePolicy, Rates
 from cloud_core.core.rpc.commands import RpcOptions, SubmitStrategy
 from cloud_core.core.tokens import new_secret
+from cloud_core.fabric.opening import FabricFailed, OpenFabric, open_fabric
 from cloud_core.observing import Observing
 from cloud_core.secrets_file import master_key, write_private
 from cloud_core.storage.interface import Tx
@@ -106,6 +108,14 @@ def open_tracing(config: Config) -> Tracing | None:
         raise StartFailed(str(error)) from error
 
 
+def fabric_of(config: Config) -> OpenFabric:
+    """What joins this node with others, where the configuration names any. Raises: StartFailed."""
+    try:
+        return open_fabric(config.cluster.fabric, cluster=config.cluster.name)
+    except FabricFailed as error:
+        raise StartFailed(str(error)) from error
+
+
 def options_of(config: Config) -> Options:
     """What the configuration says about the device API."""
     return Options(
@@ -142,6 +152,7 @@ class Program:
         self._store = SqlStore(url=database_url(config), vault=vault, call_in_reactor=reactor.callFromThread)
         self._webhooks = Webhooks(reactor)
         self._status_fetcher = StatusFetcher(reactor)
+        self._fabric = fabric_of(config)
         limits = config.limits
         self._api = DeviceApi(
             store=self._store,
@@ -162,6 +173,7 @@ class Program:
             post_webhook=self._webhooks.post,
             revocation=RevocationChecker(fetch=self._status_fetcher.fetch),
             options=options_of(config),
+            fabric=self._fabric,
         )
         self._admin = AdminApi(
             store=self._store, api=self._api, jwt_key=vault.derive(JWT_PURPOSE, length=JWT_KEY_BYTES)
@@ -217,6 +229,8 @@ class Program:
             self._http.trace(self._tracing.call)
         self._is_listening = self._is_draining = False
         self._api.health.checks = [self._what_is_wrong]
+        self._api.health.degradations = [lambda: health.FABRIC if self._fabric.is_away else None]
+        self._api.metrics.sources.append(self._fabric.families)
         self._ports: list[FastPort] = []
         self._local_url: str | None = None  # where commands on this machine reach us
         self._maintenance = LoopingCall(self._maintain)
@@ -245,6 +259,7 @@ class Program:
                 await self._first_administrator()
                 await self._system_administrator()
             await self._admin.access.start()
+            await Deferred.fromFuture(asyncio.ensure_future(self._fabric.start()))
             line = await self._listen()
             await self._open_local_access()
         except (ListenFailed, TlsFailed, OSError, InvalidArgument) as error:
@@ -396,6 +411,7 @@ class Program:
         await self._coap.stop_deferred()
         await self._webhooks.stop()
         await self._status_fetcher.stop()
+        await Deferred.fromFuture(asyncio.ensure_future(self._fabric.stop()))
         self._api.presence.stop()
         self._api.adoption.flush()
         self._store.close()

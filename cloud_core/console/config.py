@@ -19,6 +19,7 @@ from cloud_core.console.output import HIDDEN, fitted, show_json, terminal_column
 DEFAULT = "default"
 _SECRETS = {("database", "key"), ("admin", "password"), ("admin", "system_password"), ("metrics", "token")}
 
+_LOGIN = re.compile(r"(://)[^@,]*@")  # user and password, or a token, of each address
 _KEY = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -138,6 +139,8 @@ def _public(section: str, key: str, value: Any) -> Any:
         return HIDDEN if value else value
     if (section, key) == ("database", "url") and value:
         return url_without_password(value)
+    if (section, key) == ("cluster", "fabric"):
+        return _LOGIN.sub(rf"\1{HIDDEN}@", value)
     return value
 
 

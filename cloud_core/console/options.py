@@ -32,11 +32,12 @@ _OPTIONS = (
     click.option(
         "--workers", type=int, help="Processes that share the ports; more than 1 needs PostgreSQL.  [default: 1]"
     ),
+    click.option("--fabric", help="nats://user:password@host:4222, which joins the nodes of a cluster."),
     click.option("--log-format", type=click.Choice(["text", "json"]), help="Log lines on stderr.  [default: text]"),
 )
 NAMES = (
     "config_path", "data_dir", "http_port", "mqtt_port", "coap_port", "https_port", "mqtts_port", "coaps_port",
-    "dev_tls", "bind", "database_url", "workers", "log_format",
+    "dev_tls", "bind", "database_url", "workers", "fabric", "log_format",
 )  # fmt: skip
 
 
@@ -55,7 +56,7 @@ def given(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "coap": {"port": options["coap_port"], "dtls_port": options["coaps_port"]},
         "tls": {"development": options["dev_tls"]},
         "database": {"url": options["database_url"]},
-        "cluster": {"workers": options["workers"]},
+        "cluster": {"workers": options["workers"], "fabric": options["fabric"]},
         "log": {"format": options["log_format"]},
     }
 

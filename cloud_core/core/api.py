@@ -36,6 +36,8 @@ from cloud_core.core.rpc.commands import RpcApi, RpcOptions
 from cloud_core.core.rpc.server_methods import ServerMethods
 from cloud_core.core.tokens import new_attempt_id, new_reference
 from cloud_core.core.traces import Traces
+from cloud_core.fabric.alone import Alone
+from cloud_core.fabric.interface import Fabric
 from cloud_core.model import (
     PROVISIONING_IDENTITY,
     Identity,
@@ -60,6 +62,7 @@ from shared.operations import Operation
 from shared.payloads import redacted_provision_request
 
 log = Logger()
+ALONE = Alone()
 
 
 class WallClock(Protocol):
@@ -113,8 +116,10 @@ class DeviceApi:
         post_webhook: PostWebhook = _no_webhooks,
         options: Options | None = None,
         revocation: ChecksRevocation | None = None,
+        fabric: Fabric = ALONE,
     ) -> None:
         self._store = store
+        self.fabric = fabric
         self.failed_attempts = failed_attempts  # of whoever guesses secrets, administrators' passwords included
         self._policy = policy
         self._wall_clock = wall_clock

@@ -13,6 +13,7 @@ from shared.errors import PlatformError
 
 FRESH_S = 1.0  # so long an answer holds: whoever asks more often costs nothing
 PROBE_S = 2.0  # so long the store may take for an empty decision
+FABRIC = "FABRIC"  # the core serves without it, and less promptly
 STARTING, DRAINING, STORE = "STARTING", "DRAINING", "STORE_UNAVAILABLE"
 
 Check = Callable[[], str | None]
@@ -25,6 +26,7 @@ class Health:
 
     def __init__(self, *, store: Store, now_s: Callable[[], float], call_later: Callable[..., Any]) -> None:
         self.checks: list[Check] = [lambda: STARTING]  # replaced by whoever starts the program
+        self.degradations: list[Check] = []  # what is away and does not keep the core from serving
         self._store = store
         self._now_s = now_s
         self._call_later = call_later
@@ -35,6 +37,10 @@ class Health:
     def reasons(self) -> tuple[str, ...]:
         """What the checks say now; without asking the store."""
         return tuple(said for check in self.checks if (said := check()) is not None)
+
+    def degraded(self) -> tuple[str, ...]:
+        """What is away; the core is ready all the same."""
+        return tuple(said for check in self.degradations if (said := check()) is not None)
 
     def ready(self, done: Ready) -> None:
         """`done` with what is wrong, nothing when the core is ready; at most PROBE_S later."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cloud_core.fabric.interface import Body
+from cloud_core.measures import Family
 
 _NOBODY: frozenset[str] = frozenset()
 
@@ -33,3 +34,13 @@ class Alone:
 
     def on_back(self, callback: Callable[[], None]) -> None:
         """It is never away."""
+
+    async def start(self) -> None:
+        """There is nothing to start."""
+
+    async def stop(self) -> None:
+        """There is nobody to say goodbye to."""
+
+    def families(self) -> list[Family]:
+        """Numbers of a fabric would mean that there is one."""
+        return []

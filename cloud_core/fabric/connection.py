@@ -87,13 +87,17 @@ class Connection(Client):
         self._on_arrived(subject.decode("utf-8", "replace"), data)
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
-        """Says so at once, and lets nothing linger: with a peer that does not read, nats-py would wait for hours."""
+        """Says so at once, and lets nothing linger.
+
+        With a peer that does not read, or whose certificate is refused, nats-py would wait for an end that never comes.
+        """
         said, self._on_ended = self._on_ended, None
         self._pending.clear()
         self._pending_data_size = 0
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
+        self._transport = None
         if said is not None:
             said(self._why or (_reason(self._err) if self._err is not None else "it was closed"))
         await super()._close(status, do_cbs)

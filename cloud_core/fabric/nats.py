@@ -27,7 +27,9 @@ from cloud_core.measures import Family
 
 log = Logger()
 
-HELLO, BEAT, BYE = ".hello", ".beat", ".bye"  # what nodes say of themselves; a hello wants an answer
+# What nodes say of themselves. A hello begins the numbers to each node anew, and is answered by a beat that says the
+# number of the next envelope to all: so the first that is missed is noticed, too.
+HELLO, BEAT, BYE = ".hello", ".beat", ".bye"
 BATCH_BYTES = 262_144  # of bodies in one envelope
 ENVELOPE_BYTES = 4_096  # kind, name and frame beside a body
 FRAME_BYTES = 8  # of a message in an envelope, beside kind and body
@@ -129,7 +131,9 @@ class NatsFabric(Callbacks):
             except Exception as error:  # the others find out by themselves
                 log.info("Goodbye could not be said to the other nodes: {error}", error=_said(error))
             await connection.close()
-        await asyncio.gather(*(task for task in (self._sending, self._keeping) if task), return_exceptions=True)
+        tasks = [task for task in (self._sending, self._keeping) if task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=GOODBYE_S)
         self._members.clear()
         self.is_away = True
 
@@ -151,10 +155,15 @@ class NatsFabric(Callbacks):
             try:
                 await connection.open(subjects, name=f"muster {self.node}", ping_s=self._beat_s, tls=self._tls)
             except ConnectFailed as error:
+                if self._is_stopping:  # `wait_for` may lose a cancellation that comes together with an end
+                    return
                 self._not_there(address, str(error))
                 if turn % len(self._addresses):
                     continue
             else:
+                if self._is_stopping:
+                    await connection.close()
+                    return
                 self._connected(connection)
                 began_s = self._loop.time()
                 await self._ended.wait()
@@ -170,6 +179,7 @@ class NatsFabric(Callbacks):
         self.is_away = False
         self._is_tried.set()
         self._expected.clear()
+        self._to_node.clear()
         self._rations.forget(str(connection.address))
         self._sending = self._loop.create_task(self._send(connection))
         log.info("The fabric is there: {address}, as node {node}", address=str(connection.address), node=self.node)
@@ -231,7 +241,7 @@ class NatsFabric(Callbacks):
 
     async def _send(self, connection: Connection) -> None:
         """Publishes what was told since the last turn. Waits here, and only here, while the server does not read."""
-        while True:
+        while self._connection is connection:
             await self._told.wait()
             self._told.clear()
             try:
@@ -270,8 +280,8 @@ class NatsFabric(Callbacks):
         return sealed(self.node, number, [(kind, packed) for _, kind, packed in told])
 
     def _drop_outgoing(self) -> None:
-        for way, kind, _ in self._outgoing:
-            way.next_number += 1
+        for _, kind, _ in self._outgoing:
+            self._to_all.next_number += 1  # whoever hears us again notices
             self.counters.away += not kind.startswith(".")
         self._outgoing.clear()
         self._outgoing_bytes = 0
@@ -319,7 +329,10 @@ class NatsFabric(Callbacks):
     def _take(self, envelope: Envelope) -> None:
         for kind, body in envelope.messages:
             if kind == HELLO:
-                self._queue(self._way_to(envelope.sender), BEAT, _NOTHING)
+                self._expected[envelope.sender, self._subject_of(self.node)] = 0
+                self._queue(self._way_to(envelope.sender), BEAT, encoded(self._to_all.next_number))
+            elif kind == BEAT and isinstance(body, int):
+                self._expected.setdefault((envelope.sender, self._to_all.subject), body)
             elif not kind.startswith("."):
                 self.counters.heard += self.deliver(envelope.sender, kind, body)
 

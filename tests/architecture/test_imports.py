@@ -39,7 +39,8 @@ ALLOWED = {
     "cloud_core.profile_options": ("shared", "cloud_core.proto_schemas"),
     "cloud_core.model": ("shared", "cloud_core.profile_options"),
     "cloud_core.core": ("shared", "cloud_core.model", "cloud_core.entropy", "cloud_core.storage.interface",
-                        "cloud_core.fabric.interface", "cloud_core.proto_schemas", "cloud_core.measures"),
+                        "cloud_core.fabric.interface", "cloud_core.fabric.alone", "cloud_core.proto_schemas",
+                        "cloud_core.measures"),
     "cloud_core.fabric": ("cloud_core.measures",),
     "cloud_core.storage": ("shared", "cloud_core.model", "cloud_core.profile_options", "cloud_core.entropy",
                            "cloud_core.measures"),
@@ -99,6 +100,7 @@ BARRED = {
     "edge_gateway.connectors": ("sqlalchemy", "sqlite3"),
     "cloud_core.core": ("klein", "aiocoap", "sqlalchemy", "httptools", "sqlite3", "psycopg"),
     "cloud_core.storage": ("klein", "aiocoap", "httptools"),
+    "cloud_core.fabric": ("klein", "aiocoap", "sqlalchemy", "httptools"),
     "cloud_core.transports.mqtt": ("klein", "aiocoap", "sqlalchemy"),
     "cloud_core.transports.http": ("aiocoap", "sqlalchemy"),
     "cloud_core.transports.coap": ("klein", "sqlalchemy", "httptools"),
@@ -132,6 +134,15 @@ def test_the_core_starts_without_protobufs_library() -> None:
     code = (
         "import sys, cloud_core.service; print([m for m in sys.modules if m.split('.')[0] in ('google', 'grpc_tools')])"
     )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout.strip()) == (0, "[]"), run.stderr
+
+
+def test_the_core_starts_without_the_clusters_library(graph: grimp.ImportGraph) -> None:
+    """NATS' client is an extra, and stays within one file of the fabric."""
+    users = set(graph.find_modules_that_directly_import("nats"))
+    assert users == {"cloud_core.fabric.connection"}
+    code = "import sys, cloud_core.service; print([m for m in sys.modules if m.split('.')[0] == 'nats'])"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stdout.strip()) == (0, "[]"), run.stderr
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from cloud_core.config import SECTIONS, ConfigError, load
+from cloud_core.fabric.addresses import addresses_of
 from cloud_core.service import options_of
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "cloud_core" / "cloud-core.toml"
@@ -152,3 +153,44 @@ def test_an_address_of_no_database_is_named_without_its_password(url: str) -> No
 )  # fmt: skip
 def test_addresses_of_databases(url: str) -> None:
     assert load(None, {"CLOUD_CORE__DATABASE__URL": url}, {}, data_dir=None).database.url == url
+
+
+POSTGRESQL = {"url": "postgresql+psycopg://u@h/d"}
+
+
+@pytest.mark.parametrize(
+    "url", ["nats://h", "nats://h:4222", "tls://user:p%40ss@h.example:4222/", "nats://token@[::1]:1, nats://h2"]
+)
+def test_addresses_of_a_fabric(url: str) -> None:
+    """With or without login and port, several with commas."""
+    config = load(None, {}, {"cluster": {"fabric": url}, "database": POSTGRESQL}, data_dir=None)
+    assert config.cluster.fabric == url and config.cluster.name == "muster"
+    assert addresses_of(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://u:s3cret@h", "u:s3cret@h:4222", "nats://u:s3cret@", "nats://u:s3,cret@h", "nats://u:s3cret@h:port",
+            "nats://u:s3cret@h/x", "nats://u:s3cret@h nats://h"],
+)  # fmt: skip
+def test_what_is_no_address_of_a_fabric_is_named_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"\[cluster\] fabric: is no address of NATS; write nats://") as caught:
+        load(None, {}, {"cluster": {"fabric": url}, "database": POSTGRESQL}, data_dir=None)
+    assert "cret" not in str(caught.value)
+
+
+def test_a_fabric_needs_postgresql() -> None:
+    """SQLite is of one node; the sentence names what to set."""
+    for database in ({}, {"url": "sqlite:///x.db"}):
+        with pytest.raises(ConfigError, match=r"several nodes need one PostgreSQL; set \[database\] url"):
+            load(None, {}, {"cluster": {"fabric": "nats://h"}, "database": database}, data_dir=None)
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "a b", "a*", ">", "x" * 65, "ü", "a\n"])
+def test_the_name_of_a_cluster_fits_into_a_subject(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"\[cluster\] name: use 1 to 64 letters"):
+        load(None, {}, {"cluster": {"name": name}}, data_dir=None)
+
+
+def test_more_workers_come_with_a_later_release() -> None:
+    with pytest.raises(ConfigError, match=r"\[cluster\] workers: this release runs one process"):
+        load(None, {}, {"cluster": {"workers": 2}}, data_dir=None)

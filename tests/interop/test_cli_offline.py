@@ -14,6 +14,7 @@ import pytest
 
 from cloud_core.storage.migrations import NEWEST
 from tests.support.console import Console
+from tests.support.nats_servers import NatsServer, free_port
 from tests.support.server import CoreProcess
 
 SECRET = "s3cret-of-mine"
@@ -156,6 +157,28 @@ def test_a_database_that_cannot_be_reached_shows_no_password(console: Console) -
     result = console.run("doctor", "--database-url", url)
     assert result.exit_code == 1
     assert "PostgreSQL does not let us in" in result.output and SECRET not in result.output
+
+
+def test_a_fabric_is_looked_at(console: Console, postgresql: Callable[[], str], nats_server: NatsServer) -> None:
+    """Well where NATS lets us in at all of its addresses; what does not is named with the fix, without a password."""
+    options = ("doctor", "--database-url", postgresql(), "--fabric")
+    said = console.run(*options, nats_server.url).stdout
+    assert f"NATS lets us in at {nats_server.url}" in said
+    dead = f"nats://user:{SECRET}@127.0.0.1:{free_port()}"
+    said = console.run(*options, f"{dead},{nats_server.url}").stdout
+    assert "one of its servers does for the others, but nats://127.0.0.1" in said and SECRET not in said
+    result = console.run(*options, dead)
+    assert "NATS does not let us in at nats://127.0.0.1" in result.stdout and SECRET not in result.output
+    assert "start nats-server there (apt install nats-server)" in result.stdout
+
+
+def test_the_login_of_a_fabric_is_hidden(console: Console) -> None:
+    """Of each address; host and port stay."""
+    fabric = f"nats://user:{SECRET}@a:4222, tls://{SECRET}@b"
+    options = ("config", "show", "--changed", "--fabric", fabric, "--database-url", "postgresql+psycopg://h/d")
+    said = console.run(*options).stdout
+    assert SECRET not in said and "user" not in said and "@a:4222, tls://" in said
+    assert SECRET in console.run(*options, "--reveal").stdout
 
 
 def test_a_reachable_postgresql_is_well(console: Console, postgresql: Callable[[], str]) -> None:

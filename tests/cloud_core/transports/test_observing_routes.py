@@ -36,6 +36,15 @@ def get(
     return status, found, body
 
 
+def test_a_core_whose_fabric_is_away_is_ready_and_says_so(peer: HttpPeer) -> None:
+    """A load balancer goes on asking it; people see what is missing."""
+    health = peer.api.api.health
+    health.checks = []
+    health.degradations = [lambda: "FABRIC"]
+    status, _, body = get(peer, "/health/ready")
+    assert (status, json.loads(body)) == (200, {"status": "ready", "degraded": ["FABRIC"]})
+
+
 def test_metrics_are_prometheus_text_for_this_machine(peer: HttpPeer) -> None:
     """A local scraper gets the text, with what has been counted so far."""
     peer.api.provision(device_name="d-1")

@@ -52,7 +52,8 @@ class ObservingRoutes:
         self._health.ready(lambda found: None if known.called else known.callback(found))
         reasons = await known
         if not reasons:
-            return {"status": "ready"}
+            degraded = self._health.degraded()
+            return {"status": "ready", "degraded": list(degraded)} if degraded else {"status": "ready"}
         request.setResponseCode(503)
         request.setHeader("Retry-After", "1")
         return {"status": "not ready", "reasons": list(reasons)}
