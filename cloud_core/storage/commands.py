@@ -8,7 +8,8 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Select, bindparam, delete, func, or_, select, update
 
-from cloud_core.model import Page, PersistentCommand, RpcStatus, ServerMethod
+from cloud_core.model import ChangeKind, Page, PersistentCommand, RpcStatus, ServerMethod
+from cloud_core.storage.changes import RecordsChanges
 from cloud_core.storage.connected import Connected
 from cloud_core.storage.interface.commands import MAX_ROWS
 from cloud_core.storage.schema import command, device, server_method
@@ -30,7 +31,7 @@ def _is_one_of(states: tuple[RpcStatus, ...]) -> Any:
 
 _COMMANDS = select(
     _c.id, _c.uuid, _c.tenant_id, _c.device_id, device.c.uuid, _c.created_ms, _c.expires_ms, _c.status, _c.is_oneway,
-    _c.retries_left, _c.request, _c.response,
+    _c.retries_left, _c.request, _c.response, _c.sent_ms, _c.sent_by,
 ).join(device, device.c.id == _c.device_id)  # fmt: skip
 _SORT = {
     "createdTime": _c.created_ms, "expirationTime": _c.expires_ms, "status": _c.status, "request": _c.request,
@@ -54,6 +55,7 @@ _UPDATE = (
     .where(_c.id == p("b_id"))
     .values(status=p("status"), retries_left=p("retries_left"), response=p("response"))
 )
+_MARK_SENT = update(command).where(_c.id == p("b_id")).values(sent_ms=p("sent_ms"), sent_by=p("sent_by"))
 _DELETE = delete(command).where(_c.id == p("id"))
 _EXPIRE = (
     update(command)
@@ -132,7 +134,7 @@ class ReadsCommands(Connected):
         return ServerMethod(tenant_id=row[0], method=row[1], url=row[2], secret=secret, timeout_ms=row[4])
 
 
-class WritesCommands(ReadsCommands):
+class WritesCommands(ReadsCommands, RecordsChanges):
     """`WriteCommands` of the interface."""
 
     def insert_command(self, command: PersistentCommand) -> int:
@@ -145,6 +147,7 @@ class WritesCommands(ReadsCommands):
         if row is None:
             raise InvalidArgument(f"A command with the id {command.uuid} exists already; choose another requestUUID")
         self.writes += 1
+        self.record_change(ChangeKind.COMMAND, command.device_id)
         number: int = row[0]
         return number
 
@@ -154,12 +157,19 @@ class WritesCommands(ReadsCommands):
             response=_text(response),
         )  # fmt: skip
 
+    def mark_command_sent(self, command_id: int, *, now_ms: int) -> None:
+        if self.node is not None:
+            self._write(self._once(_MARK_SENT), b_id=command_id, sent_ms=now_ms, sent_by=self.node)
+
     def delete_command(self, command_id: int) -> None:
         self._write(self._once(_DELETE), id=command_id)
 
     def expire_commands(self, now_ms: int) -> list[int]:
         self.writes += 1
-        return sorted({row[0] for row in self._rows(self._once(_EXPIRE), b_now_ms=now_ms)})
+        devices = sorted({row[0] for row in self._rows(self._once(_EXPIRE), b_now_ms=now_ms)})
+        for device_id in devices:
+            self.record_change(ChangeKind.COMMAND, device_id)  # something may have waited for an expired one
+        return devices
 
     def trim_commands(self, *, before_ms: int) -> int:
         self._write(self._once(_TRIM), before_ms=before_ms)
@@ -184,7 +194,8 @@ def _command(row: Any) -> PersistentCommand:
         device_uuid=UUID(bytes=bytes(row[4])), created_ms=row[5], expires_ms=row[6], status=RpcStatus(row[7]),
         is_oneway=bool(row[8]), retries_left=row[9], method=request["method"], params=request["params"],
         additional_info=request.get("additionalInfo"),
-        response=None if row[11] is None else decode_json(row[11].encode()),
+        response=None if row[11] is None else decode_json(row[11].encode()), sent_ms=row[12] or 0,
+        sent_by=row[13] or "",
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ from cloud_core.storage.batches import ReadsBatches
 from cloud_core.storage.certificates import ReadsCertificates
 from cloud_core.storage.claims import ReadsClaims
 from cloud_core.storage.commands import ReadsCommands
+from cloud_core.storage.changes import ReadsChanges
 from cloud_core.storage.customers import ReadsCustomers
 from cloud_core.storage.device_lists import ReadsDeviceLists
 from cloud_core.storage.documents import (
@@ -100,6 +101,7 @@ class SqlReadTx(
     ReadsKeys,
     ReadsPending,
     ReadsOverview,
+    ReadsChanges,
 ):
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 
