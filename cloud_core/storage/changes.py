@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Select, bindparam, column, delete, func, insert, or_, select, table
 
 from cloud_core.model import Change, ChangeKind
-from cloud_core.storage.connected import Connected
+from cloud_core.storage.connected import Connected, one_of
 from cloud_core.storage.schema import change, lease
 
 p = bindparam
@@ -46,6 +46,9 @@ class ReadsChanges(Connected):
 
     def changes(self, after: int, limit: int) -> list[Change]:
         return [_change(row) for row in self._rows(self._once(_AFTER), after=after, limit=limit)]
+
+    def changes_of(self, numbers: Sequence[int]) -> list[Change]:
+        return [_change(row) for row in self._query(_ROWS.where(one_of(_c.number, numbers)).order_by(_c.number))]
 
     def first_change(self) -> int | None:
         number: int | None = self._row(self._once(_FIRST))[0]
@@ -110,8 +113,11 @@ class WritesChanges(ReadsChanges, RecordsChanges):
     def take_lease(self, name: str, *, now_ms: int, for_ms: int) -> bool:
         if self.node is None:
             return True
-        self._write(self._once(_take), name=name, node=self.node, until_ms=now_ms + for_ms, now_ms=now_ms)
-        return bool(self._cursor.rowcount == 1)
+        params = {"name": name, "node": self.node, "until_ms": now_ms + for_ms, "now_ms": now_ms}
+        self._execute(self._once(_take), params)
+        is_taken = bool(self._cursor.rowcount == 1)
+        self.writes += is_taken  # where it is not, a refusal may follow: nothing was written
+        return is_taken
 
     def keep_lease(self, name: str, *, now_ms: int, for_ms: int) -> bool:
         if self.node is None:

@@ -48,6 +48,10 @@ _COMMAND = _COMMANDS.where(_c.tenant_id == p("tenant_id"), _c.uuid == p("uuid"))
 _COMMAND_BY_ID = _COMMANDS.where(_c.id == p("id"))
 _FIRST_OPEN = _first(_OPEN)
 _FIRST_UNDELIVERED = _first(_UNDELIVERED)
+# Where several nodes share the database: whoever decides about a command is the only one at that time.
+_LOCK_BY_ID = _COMMAND_BY_ID.with_for_update(of=command)
+_LOCK_OPEN = _FIRST_OPEN.with_for_update(of=command)
+_LOCK_UNDELIVERED = _FIRST_UNDELIVERED.with_for_update(of=command)
 _OPEN_COUNT = select(func.count()).select_from(command).where(_c.device_id == p("device_id"), _is_one_of(_OPEN))
 _DEVICES = select(_c.device_id).where(_is_one_of(_OPEN)).distinct()
 _UPDATE = (
@@ -136,6 +140,22 @@ class ReadsCommands(Connected):
 
 class WritesCommands(ReadsCommands, RecordsChanges):
     """`WriteCommands` of the interface."""
+
+    def command_by_id(self, command_id: int) -> PersistentCommand | None:
+        if self.node is None:
+            return super().command_by_id(command_id)
+        row = self._row(self._once(_LOCK_BY_ID), id=command_id)
+        return None if row is None else _command(row)
+
+    def open_commands(self, device_id: int, limit: int = MAX_ROWS) -> list[PersistentCommand]:
+        if self.node is None:
+            return super().open_commands(device_id, limit)
+        return [_command(row) for row in self._rows(self._once(_LOCK_OPEN), device_id=device_id, limit=limit)]
+
+    def undelivered_commands(self, device_id: int, limit: int = MAX_ROWS) -> list[PersistentCommand]:
+        if self.node is None:
+            return super().undelivered_commands(device_id, limit)
+        return [_command(row) for row in self._rows(self._once(_LOCK_UNDELIVERED), device_id=device_id, limit=limit)]
 
     def insert_command(self, command: PersistentCommand) -> int:
         row = self._row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from cloud_core.model import Change, ChangeKind
@@ -10,6 +11,9 @@ from cloud_core.model import Change, ChangeKind
 class ReadChanges(Protocol):
     def changes(self, after: int, limit: int) -> list[Change]:
         """Those with a number above `after`, by number. A lower number may still become visible behind a higher one."""
+
+    def changes_of(self, numbers: Sequence[int]) -> list[Change]:
+        """Those of these numbers that are there."""
 
     def first_change(self) -> int | None:
         """The lowest number that is kept."""
