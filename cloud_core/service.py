@@ -143,9 +143,7 @@ class Program:
         vault = open_vault(config)
         self._fabric: Fabric = Alone()
         node = None if isinstance(self._fabric, Alone) else self._fabric.node
-        self._store = SqlStore(
-            url=database_url(config), vault=vault, call_in_reactor=reactor.callFromThread, node=node
-        )
+        self._store = SqlStore(url=database_url(config), vault=vault, call_in_reactor=reactor.callFromThread, node=node)
         self._webhooks = Webhooks(reactor)
         self._status_fetcher = StatusFetcher(reactor)
         limits = config.limits

@@ -199,7 +199,10 @@ class PackagesApi(Asking):
         )  # fmt: skip
         finished: Package = await answered(
             lambda done: self._audit.submit(
-                by, Deed("UPLOADED", "OTA_PACKAGE", _subject), _finish_upload, (tenant_id, uploaded, self._now_ms()),
+                by,
+                Deed("UPLOADED", "OTA_PACKAGE", _subject),
+                _finish_upload,
+                (tenant_id, uploaded, self._now_ms()),
                 done,
             )
         )

@@ -73,7 +73,9 @@ class Presence:
 
     def _timeouts_read(self, outcome: dict[int, int] | PlatformError) -> None:
         if isinstance(outcome, PlatformError):
-            log.error("Which devices have an inactivity time-out of their own is not known: {error}", error=str(outcome))
+            log.error(
+                "Which devices have an inactivity time-out of their own is not known: {error}", error=str(outcome)
+            )
         else:
             self._timeouts = outcome
 
@@ -241,9 +243,7 @@ def _lost(tx: ReadTx, now_ms: int, inactivity_ms: int, timeouts: dict[int, int])
     for one in tx.silent_devices(now_ms - min(inactivity_ms, *timeouts.values(), inactivity_ms)):
         since_ms = now_ms - timeouts.get(one.device_id, inactivity_ms)
         if one.last_activity_ms <= since_ms:
-            rows.append(
-                DevicePresence(device_id=one.device_id, inactivity_alarm_ms=now_ms, silent_since_ms=since_ms)
-            )
+            rows.append(DevicePresence(device_id=one.device_id, inactivity_alarm_ms=now_ms, silent_since_ms=since_ms))
     return rows
 
 

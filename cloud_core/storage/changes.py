@@ -24,7 +24,9 @@ _TRIM = delete(change).where(_c.at_ms < p("before_ms"))
 # The numbers are taken first, so that all rows of a batch go in one statement. SQLite's table of sequences is as much
 # its own as PostgreSQL's sequence: no number comes twice, be the rows removed meanwhile.
 _TAKE_NUMBERS: Select[Any] = select(func.nextval("change_number_seq")).select_from(func.generate_series(1, p("count")))
-_LAST_NUMBER: Select[Any] = select(column("seq")).select_from(table("sqlite_sequence")).where(column("name") == p("name"))
+_LAST_NUMBER: Select[Any] = (
+    select(column("seq")).select_from(table("sqlite_sequence")).where(column("name") == p("name"))
+)
 _LEASE = select(_l.node, _l.until_ms).where(_l.name == p("name")).with_for_update()
 _RELEASE = delete(lease).where(_l.name == p("name"), _l.node == p("node"))
 _RELEASE_ALL = delete(lease).where(_l.node == p("node"))

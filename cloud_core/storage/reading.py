@@ -35,9 +35,9 @@ from cloud_core.storage.attempts import ReadsAttempts, attempt_of
 from cloud_core.storage.audit import ReadsAudit
 from cloud_core.storage.batches import ReadsBatches
 from cloud_core.storage.certificates import ReadsCertificates
+from cloud_core.storage.changes import ReadsChanges
 from cloud_core.storage.claims import ReadsClaims
 from cloud_core.storage.commands import ReadsCommands
-from cloud_core.storage.changes import ReadsChanges
 from cloud_core.storage.customers import ReadsCustomers
 from cloud_core.storage.device_lists import ReadsDeviceLists
 from cloud_core.storage.documents import (

@@ -133,5 +133,3 @@ class Cluster:
 
 def rpc_options(**members: Any) -> dict[str, Any]:
     return {"rpc": RpcOptions(**members)}
-
-

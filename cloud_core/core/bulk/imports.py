@@ -64,9 +64,7 @@ class ImportsApi(Asking):
         self._api = api
         self._now_ms: Callable[[], int] = api.now_ms
         self._receiving = 0
-        self.worker = ImportWorker(
-            store=store, now_ms=api.now_ms, tell=self._tell, call_later=api.call_later
-        )
+        self.worker = ImportWorker(store=store, now_ms=api.now_ms, tell=self._tell, call_later=api.call_later)
 
     def start(self) -> None:
         """Goes on with what was under way when the core ended."""

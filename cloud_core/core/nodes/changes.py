@@ -23,7 +23,9 @@ log = Logger()
 KIND = "changes"
 POLL_S = 2.0
 KEPT_MS = 3_600_000  # rows, by the clock of whoever wrote them
-BLIND_MS = KEPT_MS - 600_000  # so long without a look at them, and some may be gone; clocks of nodes may differ a little
+BLIND_MS = (
+    KEPT_MS - 600_000
+)  # so long without a look at them, and some may be gone; clocks of nodes may differ a little
 GAP_MS = 600_000  # so long a number that is missing is looked for: then its transaction was rolled back
 MAX_GAPS = 10_000
 LOOK_BACK = 1_000  # numbers, at the start

@@ -25,9 +25,7 @@ class Here:
 
     def __init__(self, api: DeviceApi, *, store: Store, call_later: Callable[..., object]) -> None:
         self._api = api
-        self._rereading = Rereading(
-            store=store, downlinks=api.downlinks, presence=api.presence, call_later=call_later
-        )
+        self._rereading = Rereading(store=store, downlinks=api.downlinks, presence=api.presence, call_later=call_later)
         self._standing = Standing(store=store, downlinks=api.downlinks, end=api.device_changed)
         self._on_logins: list[Callback] = []
         self._on_revoked: list[Callback] = []

@@ -258,6 +258,7 @@ def test_a_lease_is_one_nodes_until_its_end(url: str) -> None:
     """It may take it again meanwhile; another one gets it when it is over or given back."""
     a, b = open_store(url, "a"), open_store(url, "b")
     try:
+
         def take(store: StoreUnderTest, now_ms: int) -> bool:
             return bool(store.run(lambda tx: tx.take_lease("work", now_ms=now_ms, for_ms=100)))
 
