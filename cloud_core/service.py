@@ -20,9 +20,12 @@ from cloud_core.configured_passwords import ConfiguredPassword
 from cloud_core.core import health
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.api import DeviceApi, Options
+from cloud_core.core.asking import answered
 from cloud_core.core.certificates.revocation import RevocationChecker
 from cloud_core.core.gateways import GatewayOptions
 from cloud_core.core.limits import AttemptRations, FailedAttempts, Ration
+from cloud_core.core.nodes import changes
+from cloud_core.core.nodes.leases import MAINTENANCE
 from cloud_core.core.people import audit
 from cloud_core.core.people.access import POLL_S
 from cloud_core.core.presence import CHECK_S
@@ -30,6 +33,7 @@ from cloud_core.core.provisioning import Policy
 from cloud_core.core.rates import RatePolicy, Rates
 from cloud_core.core.rpc.commands import RpcOptions, SubmitStrategy
 from cloud_core.core.tokens import new_secret
+from cloud_core.fabric.alone import Alone
 from cloud_core.fabric.opening import FabricFailed, OpenFabric, open_fabric
 from cloud_core.observing import Observing
 from cloud_core.secrets_file import master_key, write_private
@@ -49,7 +53,7 @@ from cloud_core.transports.mqtt.service import MqttService, Settings, Timeouts
 from cloud_core.transports.tcp import FastPort
 from cloud_core.transports.tls import TlsFailed
 from cloud_core.workers.assignment import Assignment, inherited
-from shared.errors import InvalidArgument
+from shared.errors import InvalidArgument, Unavailable
 from shared.mqtt.connection import Limits as MqttLimits
 
 log = Logger()
@@ -149,10 +153,11 @@ class Program:
         self._config = config
         self._reactor = reactor
         vault = open_vault(config)
-        self._store = SqlStore(url=database_url(config), vault=vault, call_in_reactor=reactor.callFromThread)
+        self._fabric = fabric_of(config)
+        node = None if isinstance(self._fabric, Alone) else self._fabric.node
+        self._store = SqlStore(url=database_url(config), vault=vault, call_in_reactor=reactor.callFromThread, node=node)
         self._webhooks = Webhooks(reactor)
         self._status_fetcher = StatusFetcher(reactor)
-        self._fabric = fabric_of(config)
         limits = config.limits
         self._api = DeviceApi(
             store=self._store,
@@ -240,9 +245,10 @@ class Program:
         self._adoption_flush = LoopingCall(self._api.adoption.flush)
         self._presence_check = LoopingCall(self._api.presence.check)
         self._access_poll = LoopingCall(self._admin.access.poll)
+        self._changes_poll = LoopingCall(self._api.changes.poll)
         self._repeated = (
             self._maintenance, self._gateway_report, self._presence_flush, self._adoption_flush, self._event_beat,
-            self._presence_check, self._access_poll,
+            self._presence_check, self._access_poll, self._changes_poll,
         )  # fmt: skip
         for repeated in self._repeated:
             repeated.clock = reactor
@@ -253,8 +259,10 @@ class Program:
             self._store.open()
         except Exception as error:
             raise StartFailed(f"Cannot open the database: {error}.") from error
-        self._api.presence.start()
         try:
+            if self._store.node is not None:
+                await answered(self._api.changes.start)  # before anything is remembered of the database
+            self._api.presence.start()
             if self._is_first:
                 await self._first_administrator()
                 await self._system_administrator()
@@ -262,7 +270,7 @@ class Program:
             await Deferred.fromFuture(asyncio.ensure_future(self._fabric.start()))
             line = await self._listen()
             await self._open_local_access()
-        except (ListenFailed, TlsFailed, OSError, InvalidArgument) as error:
+        except (ListenFailed, TlsFailed, OSError, InvalidArgument, Unavailable) as error:
             await self.stop()
             raise StartFailed(str(error)) from error
         self._is_listening = True
@@ -278,6 +286,8 @@ class Program:
         self._adoption_flush.start(self._config.presence.flush_s, now=False)
         self._presence_check.start(CHECK_S, now=False)
         self._access_poll.start(POLL_S, now=False)
+        if self._store.node is not None:
+            self._changes_poll.start(changes.POLL_S, now=True)
         return line
 
     async def _listen(self) -> str:
@@ -414,23 +424,29 @@ class Program:
         await Deferred.fromFuture(asyncio.ensure_future(self._fabric.stop()))
         self._api.presence.stop()
         self._api.adoption.flush()
+        self._api.leases.release()
         self._store.close()
         if self._tracing is not None:
             await deferToThread(self._tracing.stop)
 
     def _maintain(self) -> None:
+        """Each node for itself; what concerns the database alone by one of them."""
         self._api.rpc.maintain()
-        now_ms = int(time.time() * 1000)
-        self._api.claims.maintain()
         self._api.packages.maintain()
+        self._admin.authorities.warn_of_expiry()
+        self._admin.access.maintain()
+        self._admin.imports.maintain()
+        self._api.leases.having(MAINTENANCE, 1.5 * MAINTENANCE_S, self._tidy_up)
+
+    def _tidy_up(self) -> None:
+        now_ms = int(time.time() * 1000)
+        self._api.changes.maintain()
+        self._api.claims.maintain()
         provisioning, telemetry = self._config.provisioning, self._config.telemetry
         self._store.submit(
             _trim_log, (provisioning.keep_attempts, now_ms - provisioning.keep_attempts_days * DAY_MS), _maintained
         )
         self._api.gateways.maintain()
-        self._admin.authorities.warn_of_expiry()
-        self._admin.access.maintain()
-        self._admin.imports.maintain()
         self._admin.approvals.maintain()
         self._store.submit(audit.trim, _kept(self._config.audit, now_ms), _maintained)
         if telemetry.retention_days:

@@ -98,6 +98,8 @@ class AdminApi(Asking):
             store=store, now_ms=api.now_ms, device_changed=api.device_changed, public_url=api.public_url,
             on_new_authority=api.certificates.anchors_changed, audit=api.audit,
         )  # fmt: skip
+        api.here.on_logins(self.access.poll)
+        api.here.on_revoked(self.authorities.revocations_changed)
         self.imports = ImportsApi(store=store, api=api)
         self.manifests = ManifestsApi(store=store, now_ms=api.now_ms)
         self.labels = LabelsApi(store=store, manifests=self.manifests)

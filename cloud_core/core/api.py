@@ -27,6 +27,9 @@ from cloud_core.core.health import Health
 from cloud_core.core.keys.adoption import Adoption
 from cloud_core.core.limits import FailedAttempts
 from cloud_core.core.metrics import SUCCESS, Metrics
+from cloud_core.core.nodes.changes import Changes
+from cloud_core.core.nodes.here import Here
+from cloud_core.core.nodes.leases import Leases
 from cloud_core.core.packages import MAX_PACKAGE_BYTES, PackagesApi
 from cloud_core.core.people.audit import Audit
 from cloud_core.core.people.permissions import may
@@ -120,6 +123,7 @@ class DeviceApi:
     ) -> None:
         self._store = store
         self.fabric = fabric
+        self.call_later = call_later
         self.failed_attempts = failed_attempts  # of whoever guesses secrets, administrators' passwords included
         self._policy = policy
         self._wall_clock = wall_clock
@@ -143,9 +147,11 @@ class DeviceApi:
         self.audit = Audit(store, on_recorded=self.events.recorded)
         self.adoption = Adoption(store)
         self.downlinks = Downlinks()
+        self.leases = Leases(store, now_ms)
         self.presence = Presence(
-            store=store, now_ms=now_ms, inactivity_s=options.inactivity_s, flush_s=options.presence_flush_s
-        )
+            store=store, now_ms=now_ms, inactivity_s=options.inactivity_s, flush_s=options.presence_flush_s,
+            leases=self.leases,
+        )  # fmt: skip
         self.certificates = CertificateLogins(
             store=store, now_ms=now_ms, look_ups=self._look_ups, failed_attempts=self.failed_attempts,
             policy=self._policy, forget_logins=self.forget_logins, device_changed=self.device_changed,
@@ -192,6 +198,12 @@ class DeviceApi:
             authenticate=lambda chain, peer, done: self.certificates.authenticate(chain, peer, done),
             forget_logins=self.forget_logins, device_changed=self.device_changed, on_logged=self.events.logged,
         )  # fmt: skip
+        self.here = Here(self, store=store, call_later=call_later)
+        self.changes = Changes(
+            store=store, fabric=self.fabric, now_ms=now_ms, apply=self.here.apply, own=self.here.own,
+            forget=self.here.forget,
+        )  # fmt: skip
+        self.fabric.on_back(self.rpc.read_waiting)
 
     # -- for adapters -----------------------------------------------------------------------------
 
@@ -264,8 +276,11 @@ class DeviceApi:
             return
         cache = self._logins
         if all(map(cache.knows, ids)):
-            self._conclude(presented, [cache.get(one) for one in ids], done, kinds)
-            return
+            known = [cache.get(one) for one in ids]
+            # What is not remembered, another node may have made since: it must not be refused for that.
+            if self._store.node is None or choose(presented, known) is not None:
+                self._conclude(presented, known, done, kinds)
+                return
         generation = cache.generation
         look_up = self._look_ups.begin()
 

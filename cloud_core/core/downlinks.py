@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import Flag, auto
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from cloud_core.model import Identity
 from shared.messages import AttributesChange, RpcCommand
 
 
@@ -73,6 +74,14 @@ class Located(Protocol):
     def whereabouts(self) -> Whereabouts: ...
 
 
+@runtime_checkable
+class Identified(Protocol):
+    """A downlink that says what it has copied of the device at its login; None for one that has not logged in."""
+
+    @property
+    def identity(self) -> Identity | None: ...
+
+
 class Link(NamedTuple):
     """A downlink as operators see it."""
 
@@ -116,6 +125,10 @@ class Downlinks:
         """What is connected of a device, oldest first; what does not say where it leads is left out."""
         known = self._by_device.get(device_id, ())
         return [Link(one.whereabouts, interest) for one, interest in known if isinstance(one, Located)]
+
+    def devices(self) -> list[int]:
+        """Of which anything is connected."""
+        return list(self._by_device)
 
     def is_open(self, device_id: int) -> bool:
         """Whether anything of the device is connected."""

@@ -44,6 +44,9 @@ MAX_PACKAGE_BYTES = 536_870_912
 MAX_PIECE_BYTES = 16_777_216  # of one answer to a device
 BLOCKS_PER_COMMIT = 4  # of an upload: devices' messages wait for no more than that
 DEVICES_PER_COMMIT = 50  # that are told of an assignment
+ROLL_OUT = "package rollout"
+ROLL_OUT_MS = 30_000  # a batch takes some milliseconds
+UPLOAD_MS = 60_000  # between two pieces of a file
 NIL_PACKAGE = UUID(int=0)
 MAX_URL_CHARS = 1024
 
@@ -181,11 +184,13 @@ class PackagesApi(Asking):
             raise InvalidArgument("The file is empty")
         if checksum and checksum.strip().lower() != whole.checksum:
             raise InvalidArgument(f"Wrong otaPackage file! Its {algorithm} checksum is {whole.checksum}")
+        if self._store.node is not None:
+            await self._decide(_begin_upload, uuid, self._now_ms())
         await deferToThread(data.seek, 0)
         number = 0
         while number * BLOCK_BYTES < whole.size_bytes:
             part: bytes = await deferToThread(data.read, BLOCKS_PER_COMMIT * BLOCK_BYTES)
-            await self._decide(_put_blocks, package.id, number, part)
+            await self._decide(_put_blocks, package, number, part, self._now_ms())
             number += BLOCKS_PER_COMMIT
         uploaded = replace(
             package, file_name=named[0], content_type=named[1],
@@ -194,7 +199,11 @@ class PackagesApi(Asking):
         )  # fmt: skip
         finished: Package = await answered(
             lambda done: self._audit.submit(
-                by, Deed("UPLOADED", "OTA_PACKAGE", _subject), _finish_upload, (tenant_id, uploaded), done
+                by,
+                Deed("UPLOADED", "OTA_PACKAGE", _subject),
+                _finish_upload,
+                (tenant_id, uploaded, self._now_ms()),
+                done,
             )
         )
         return finished
@@ -309,16 +318,30 @@ def _open_for_bytes(tx: ReadTx, tenant_id: int, uuid: UUID) -> Package:
     return package
 
 
-def _put_blocks(tx: Tx, package_id: int, number: int, part: bytes) -> None:
+def _lease(uuid: UUID) -> str:
+    """Of whoever uploads a package: blocks of two files must not mix."""
+    return f"upload {uuid}"
+
+
+def _begin_upload(tx: Tx, uuid: UUID, now_ms: int) -> None:
+    if not tx.take_lease(_lease(uuid), now_ms=now_ms, for_ms=UPLOAD_MS):
+        raise InvalidArgument("This package is being uploaded already; wait for that to end")
+
+
+def _put_blocks(tx: Tx, begun: Package, number: int, part: bytes, now_ms: int) -> None:
+    package_id = begun.id
     package = tx.package_by_id(package_id)
-    if package is None or package.has_data:
+    if package is None or package.has_data or not tx.keep_lease(_lease(begun.uuid), now_ms=now_ms, for_ms=UPLOAD_MS):
         raise NotFound("The package was deleted, or uploaded by somebody else, meanwhile")
     for start in range(0, len(part), BLOCK_BYTES):
         tx.put_package_block(package_id, number + start // BLOCK_BYTES, part[start : start + BLOCK_BYTES])
 
 
-def _finish_upload(tx: Tx, tenant_id: int, uploaded: Package) -> Package:
+def _finish_upload(tx: Tx, tenant_id: int, uploaded: Package, now_ms: int) -> Package:
     package = _open_for_bytes(tx, tenant_id, uploaded.uuid)
+    if not tx.keep_lease(_lease(uploaded.uuid), now_ms=now_ms, for_ms=UPLOAD_MS):
+        raise NotFound("The package was uploaded by somebody else meanwhile")
+    tx.release_lease(_lease(uploaded.uuid))
     tx.trim_package_blocks(package.id, -(-uploaded.size_bytes // BLOCK_BYTES))  # of a longer upload that failed
     tx.update_package(replace(uploaded, document=package.document))
     return found(tx.package_by_id(package.id), "OtaPackage", package.uuid)
@@ -337,9 +360,12 @@ def _tell_all(tx: Tx, tenant_id: int, device_ids: tuple[int, ...], kind: Package
 
 
 def _roll_out(tx: Tx, now_ms: int) -> News | None:
-    """One batch of the first rollout; None when there is none."""
+    """One batch of the first rollout; None when there is none, or another node is at it."""
+    if not tx.take_lease(ROLL_OUT, now_ms=now_ms, for_ms=ROLL_OUT_MS):
+        return None
     rollout = next(iter(tx.package_rollouts()), None)
     if rollout is None:
+        tx.release_lease(ROLL_OUT)
         return None
     device_ids = tx.devices_with_profile_package(
         rollout.profile_id, rollout.kind, after=rollout.after_device_id, count=DEVICES_PER_COMMIT

@@ -3,6 +3,11 @@
 Memory holds the devices that are active, those that are connected, and what is still to be written. Time of activity
 is kept to the interval of `flush`, as ThingsBoard reports it.
 
+Where several nodes share the database, each holds those that it has heard of itself, and none of them alone knows that
+a device is silent: it becomes inactive where the database has no later sign of it. Devices that no living node has
+heard of are looked for by one node for all. When a node dies, nobody has seen its devices leave: the time of their
+last disconnect stays as it was, and they are inactive when they have been silent for too long.
+
 Source: wire-contract.md section 6.3 (`active`, `lastConnectTime` and so on), G8 and G9 of section 10.
 """
 
@@ -13,6 +18,7 @@ from itertools import islice
 
 from twisted.logger import Logger
 
+from cloud_core.core.nodes.leases import Leases
 from cloud_core.model import DevicePresence
 from cloud_core.storage.interface import ReadTx, Store, Tx
 from shared.errors import PlatformError
@@ -20,6 +26,7 @@ from shared.errors import PlatformError
 DEFAULT_INACTIVITY_S = 600.0
 DEFAULT_FLUSH_S = 3.0
 CHECK_S = 60.0  # how often `check` is due
+LEASE_S = 90.0
 MAX_ROWS_PER_FLUSH = 2_000  # some 10 ms of the writer's time
 
 log = Logger()
@@ -37,8 +44,11 @@ class Presence:
         now_ms: Callable[[], int],
         inactivity_s: float = DEFAULT_INACTIVITY_S,
         flush_s: float = DEFAULT_FLUSH_S,
+        leases: Leases | None = None,
     ) -> None:
         self._store = store
+        self._is_shared = store.node is not None
+        self._leases = leases or Leases(store, now_ms)
         self._now_ms = now_ms
         self._inactivity_ms = int(inactivity_s * 1000)
         self._flush_ms = int(flush_s * 1000)
@@ -52,7 +62,22 @@ class Presence:
 
     def start(self) -> None:
         """Reads who was active when the core stopped."""
-        self._store.read(_known, (), self._started)
+        if self._is_shared:
+            self.read_timeouts()
+        else:
+            self._store.read(_known, (), self._started)
+
+    def read_timeouts(self) -> None:
+        """Reads the times that devices have of their own."""
+        self._store.read(_timeouts, (), self._timeouts_read)
+
+    def _timeouts_read(self, outcome: dict[int, int] | PlatformError) -> None:
+        if isinstance(outcome, PlatformError):
+            log.error(
+                "Which devices have an inactivity time-out of their own is not known: {error}", error=str(outcome)
+            )
+        else:
+            self._timeouts = outcome
 
     def _started(self, outcome: tuple[list[DevicePresence], dict[int, int]] | PlatformError) -> None:
         if isinstance(outcome, PlatformError):
@@ -124,6 +149,23 @@ class Presence:
             change = self._change(device_id)
             change.is_active = False
             change.inactivity_alarm_ms = now_ms
+            change.silent_since_ms = now_ms - self._timeouts.get(device_id, self._inactivity_ms)
+        if self._is_shared:
+            self._leases.having("presence", LEASE_S, self._look_for_the_lost)
+
+    def _look_for_the_lost(self) -> None:
+        """Devices that are active as far as the database says, and silent for everybody: of nodes that are gone."""
+        slack_ms = 2 * self._flush_ms  # what other nodes have heard may not be written yet
+        args = (self._now_ms() - slack_ms, self._inactivity_ms, dict(self._timeouts))
+        self._store.survey(_lost, args, self._found_lost)
+
+    def _found_lost(self, outcome: list[DevicePresence] | PlatformError) -> None:
+        if isinstance(outcome, PlatformError):
+            log.warn("Devices of nodes that are gone are looked for later: {error}", error=str(outcome))
+            return
+        rows = [row for row in outcome if row.device_id not in self._active]
+        for start in range(0, len(rows), MAX_ROWS_PER_FLUSH):
+            self._store.submit(_put, (rows[start : start + MAX_ROWS_PER_FLUSH],), _written)
 
     def _silent(self, now_ms: int) -> list[int]:
         """From the longest silent to the first that is not silent for too long; and those with times of their own."""
@@ -183,12 +225,31 @@ class Presence:
         """What could not be written goes with the next flush, unless something newer is known."""
         for row in rows:
             newer = self._change(row.device_id)
-            for name in _TIMES:
+            for name in (*_TIMES, "silent_since_ms"):
                 setattr(newer, name, max(getattr(newer, name), getattr(row, name)))
 
 
 def _known(tx: ReadTx) -> tuple[list[DevicePresence], dict[int, int]]:
     return tx.active_devices(), tx.inactivity_timeouts()
+
+
+def _timeouts(tx: ReadTx) -> dict[int, int]:
+    return tx.inactivity_timeouts()
+
+
+def _lost(tx: ReadTx, now_ms: int, inactivity_ms: int, timeouts: dict[int, int]) -> list[DevicePresence]:
+    """Each as it is to be written."""
+    rows = []
+    for one in tx.silent_devices(now_ms - min(inactivity_ms, *timeouts.values(), inactivity_ms)):
+        since_ms = now_ms - timeouts.get(one.device_id, inactivity_ms)
+        if one.last_activity_ms <= since_ms:
+            rows.append(DevicePresence(device_id=one.device_id, inactivity_alarm_ms=now_ms, silent_since_ms=since_ms))
+    return rows
+
+
+def _written(outcome: object) -> None:
+    if isinstance(outcome, PlatformError):
+        log.warn("Devices of nodes that are gone become inactive later: {error}", error=str(outcome))
 
 
 def _put(tx: Tx, rows: list[DevicePresence]) -> None:

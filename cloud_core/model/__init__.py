@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cloud_core.model.audit import AuditEntry, AuditFilter, AuditHead
+from cloud_core.model.changes import Change, ChangeKind
 from cloud_core.model.commands import PersistentCommand, RpcStatus, ServerMethod
 from cloud_core.model.devices import (
     ACTIVE,
@@ -76,6 +77,8 @@ __all__ = [
     "AuditFilter",
     "AuditHead",
     "Authority",
+    "Change",
+    "ChangeKind",
     "Customer",
     "Device",
     "DeviceFilter",

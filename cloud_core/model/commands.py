@@ -49,6 +49,8 @@ class PersistentCommand:
     retries_left: int = 0
     response: Any = None  # decoded JSON
     additional_info: Any = None  # decoded JSON, kept for REST
+    sent_ms: int = 0  # by one of several nodes, the last time
+    sent_by: str = ""  # that node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -322,6 +322,8 @@ class DevicePresence:
     last_disconnect_ms: int = 0
     last_activity_ms: int = 0
     inactivity_alarm_ms: int = 0
+    silent_since_ms: int = 0
+    """Of one that is to be inactive: not where several nodes share the database and one has heard of it since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,14 @@ import msgspec
 from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 
 from cloud_core.entropy import random_bytes
-from cloud_core.model import Device, Page
+from cloud_core.model import ChangeKind, Device, Page
+from cloud_core.storage.changes import RecordsChanges
 from cloud_core.storage.connected import Connected
 from cloud_core.storage.interface import NewDevice
 from cloud_core.storage.interface.batches import BAD, UNDER_WAY, Batch, BatchRow, BatchState
 from cloud_core.storage.schema import batch, batch_row, credentials, device
 from cloud_core.storage.statements import Statement, device_rows
-from shared.credentials import Credentials, X509Certificate, credentials_id
+from shared.credentials import AccessToken, Credentials, X509Certificate, credentials_id
 
 p = bindparam
 _b, _r = batch.c, batch_row.c
@@ -144,7 +145,7 @@ class ReadsBatches(Connected):
         raise NotImplementedError
 
 
-class WritesBatches(ReadsBatches):
+class WritesBatches(ReadsBatches, RecordsChanges):
     """`WriteBatches` of the interface."""
 
     def insert_batch(self, batch: Batch) -> int:
@@ -217,7 +218,10 @@ class WritesBatches(ReadsBatches):
         )  # fmt: skip
         names = [one.name for one in devices]
         numbers = dict(self._look_up(_NUMBERS, names, tenant_id=devices[0].tenant_id)) if devices else {}
-        return [numbers[name] for name in names]
+        made = [numbers[name] for name in names]
+        if self.node is not None:
+            self._new_devices.update(made)
+        return made
 
     def insert_credentials(self, credentials: Sequence[tuple[int, Credentials]], *, now_ms: int) -> None:
         simple = []
@@ -225,6 +229,8 @@ class WritesBatches(ReadsBatches):
             if isinstance(one, X509Certificate):  # what is known of a certificate is kept beside it
                 self.put_credentials(device_id, one, now_ms=now_ms, is_new_device=True)
                 continue
+            if not isinstance(one, AccessToken):
+                self.record_change(ChangeKind.NEW_CREDENTIALS, device_id)
             simple.append(
                 {
                     "device_id": device_id, "uuid": random_bytes(16), "created_ms": now_ms, "issued_ms": None,

@@ -10,8 +10,9 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
 
-from cloud_core.model import Authority, DeviceProfile, KnownCertificate, Login, Page, ProvisionConfiguration
+from cloud_core.model import Authority, ChangeKind, DeviceProfile, KnownCertificate, Login, Page, ProvisionConfiguration
 from cloud_core.model import ProvisionStrategy as Strategy
+from cloud_core.storage.changes import RecordsChanges
 from cloud_core.storage.connected import FEW_MATCHES, FEW_OF_TABLE, Connected
 from cloud_core.storage.schema import authority, certificate, device, device_profile, trust_anchor
 from cloud_core.storage.statements import login_columns, profile_rows
@@ -59,6 +60,7 @@ _REVOKE = (
     .where(_c.id == p("b_id"), _c.revoked_ms.is_(None))
     .values(revoked_ms=p("revoked_ms"), revocation_reason=p("revocation_reason"))
 )
+_DEVICE_OF = select(_c.device_id).where(_c.id == p("id"))
 _AUTHORITIES = select(
     _a.id, _a.uuid, _a.tenant_id, _a.name, _a.chain, _a.key_sealed, _a.created_ms, _a.crl_number
 ).order_by(_a.id)
@@ -208,7 +210,7 @@ class ReadsCertificates(Connected):
         raise NotImplementedError
 
 
-class WritesCertificates(ReadsCertificates):
+class WritesCertificates(ReadsCertificates, RecordsChanges):
     """`WriteCertificates` of the interface."""
 
     def record_certificate(
@@ -225,6 +227,9 @@ class WritesCertificates(ReadsCertificates):
 
     def revoke_certificate(self, certificate_id: int, *, now_ms: int, reason: str) -> None:
         self._write(self._once(_REVOKE), b_id=certificate_id, revoked_ms=now_ms, revocation_reason=reason)
+        if self.node is not None:
+            row = self._row(self._once(_DEVICE_OF), id=certificate_id)
+            self.record_change(ChangeKind.CREDENTIALS, None if row is None else row[0], True)
 
     def insert_authority(self, authority: Authority) -> int:
         self.writes += 1
@@ -235,6 +240,7 @@ class WritesCertificates(ReadsCertificates):
             crl_number=authority.crl_number,
         )  # fmt: skip
         number: int = row[0]
+        self.record_change(ChangeKind.PROFILE)
         return number
 
     def next_crl_number(self, authority_id: int) -> int:

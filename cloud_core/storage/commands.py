@@ -8,7 +8,8 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Select, bindparam, delete, func, or_, select, update
 
-from cloud_core.model import Page, PersistentCommand, RpcStatus, ServerMethod
+from cloud_core.model import ChangeKind, Page, PersistentCommand, RpcStatus, ServerMethod
+from cloud_core.storage.changes import RecordsChanges
 from cloud_core.storage.connected import Connected
 from cloud_core.storage.interface.commands import MAX_ROWS
 from cloud_core.storage.schema import command, device, server_method
@@ -30,7 +31,7 @@ def _is_one_of(states: tuple[RpcStatus, ...]) -> Any:
 
 _COMMANDS = select(
     _c.id, _c.uuid, _c.tenant_id, _c.device_id, device.c.uuid, _c.created_ms, _c.expires_ms, _c.status, _c.is_oneway,
-    _c.retries_left, _c.request, _c.response,
+    _c.retries_left, _c.request, _c.response, _c.sent_ms, _c.sent_by,
 ).join(device, device.c.id == _c.device_id)  # fmt: skip
 _SORT = {
     "createdTime": _c.created_ms, "expirationTime": _c.expires_ms, "status": _c.status, "request": _c.request,
@@ -47,6 +48,10 @@ _COMMAND = _COMMANDS.where(_c.tenant_id == p("tenant_id"), _c.uuid == p("uuid"))
 _COMMAND_BY_ID = _COMMANDS.where(_c.id == p("id"))
 _FIRST_OPEN = _first(_OPEN)
 _FIRST_UNDELIVERED = _first(_UNDELIVERED)
+# Where several nodes share the database: whoever decides about a command is the only one at that time.
+_LOCK_BY_ID = _COMMAND_BY_ID.with_for_update(of=command)
+_LOCK_OPEN = _FIRST_OPEN.with_for_update(of=command)
+_LOCK_UNDELIVERED = _FIRST_UNDELIVERED.with_for_update(of=command)
 _OPEN_COUNT = select(func.count()).select_from(command).where(_c.device_id == p("device_id"), _is_one_of(_OPEN))
 _DEVICES = select(_c.device_id).where(_is_one_of(_OPEN)).distinct()
 _UPDATE = (
@@ -54,6 +59,7 @@ _UPDATE = (
     .where(_c.id == p("b_id"))
     .values(status=p("status"), retries_left=p("retries_left"), response=p("response"))
 )
+_MARK_SENT = update(command).where(_c.id == p("b_id")).values(sent_ms=p("sent_ms"), sent_by=p("sent_by"))
 _DELETE = delete(command).where(_c.id == p("id"))
 _EXPIRE = (
     update(command)
@@ -132,8 +138,24 @@ class ReadsCommands(Connected):
         return ServerMethod(tenant_id=row[0], method=row[1], url=row[2], secret=secret, timeout_ms=row[4])
 
 
-class WritesCommands(ReadsCommands):
+class WritesCommands(ReadsCommands, RecordsChanges):
     """`WriteCommands` of the interface."""
+
+    def command_by_id(self, command_id: int) -> PersistentCommand | None:
+        if self.node is None:
+            return super().command_by_id(command_id)
+        row = self._row(self._once(_LOCK_BY_ID), id=command_id)
+        return None if row is None else _command(row)
+
+    def open_commands(self, device_id: int, limit: int = MAX_ROWS) -> list[PersistentCommand]:
+        if self.node is None:
+            return super().open_commands(device_id, limit)
+        return [_command(row) for row in self._rows(self._once(_LOCK_OPEN), device_id=device_id, limit=limit)]
+
+    def undelivered_commands(self, device_id: int, limit: int = MAX_ROWS) -> list[PersistentCommand]:
+        if self.node is None:
+            return super().undelivered_commands(device_id, limit)
+        return [_command(row) for row in self._rows(self._once(_LOCK_UNDELIVERED), device_id=device_id, limit=limit)]
 
     def insert_command(self, command: PersistentCommand) -> int:
         row = self._row(
@@ -145,6 +167,7 @@ class WritesCommands(ReadsCommands):
         if row is None:
             raise InvalidArgument(f"A command with the id {command.uuid} exists already; choose another requestUUID")
         self.writes += 1
+        self.record_change(ChangeKind.COMMAND, command.device_id)
         number: int = row[0]
         return number
 
@@ -154,12 +177,19 @@ class WritesCommands(ReadsCommands):
             response=_text(response),
         )  # fmt: skip
 
+    def mark_command_sent(self, command_id: int, *, now_ms: int) -> None:
+        if self.node is not None:
+            self._write(self._once(_MARK_SENT), b_id=command_id, sent_ms=now_ms, sent_by=self.node)
+
     def delete_command(self, command_id: int) -> None:
         self._write(self._once(_DELETE), id=command_id)
 
     def expire_commands(self, now_ms: int) -> list[int]:
         self.writes += 1
-        return sorted({row[0] for row in self._rows(self._once(_EXPIRE), b_now_ms=now_ms)})
+        devices = sorted({row[0] for row in self._rows(self._once(_EXPIRE), b_now_ms=now_ms)})
+        for device_id in devices:
+            self.record_change(ChangeKind.COMMAND, device_id)  # something may have waited for an expired one
+        return devices
 
     def trim_commands(self, *, before_ms: int) -> int:
         self._write(self._once(_TRIM), before_ms=before_ms)
@@ -184,7 +214,8 @@ def _command(row: Any) -> PersistentCommand:
         device_uuid=UUID(bytes=bytes(row[4])), created_ms=row[5], expires_ms=row[6], status=RpcStatus(row[7]),
         is_oneway=bool(row[8]), retries_left=row[9], method=request["method"], params=request["params"],
         additional_info=request.get("additionalInfo"),
-        response=None if row[11] is None else decode_json(row[11].encode()),
+        response=None if row[11] is None else decode_json(row[11].encode()), sent_ms=row[12] or 0,
+        sent_by=row[13] or "",
     )  # fmt: skip
 
 

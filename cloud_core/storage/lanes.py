@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from cloud_core.measures import Histogram
+from cloud_core.model import Change
 from cloud_core.storage.reading import SqlReadTx
 from cloud_core.storage.sql import SqlTx
 from shared.errors import PlatformError, Unavailable
@@ -87,11 +88,14 @@ class Lane:
                 self._linger()
                 batch = self._take()
                 self._last_batch = len(batch)
-                self._call_in_reactor(self._deliver, self._run_batch(batch))
+                self._hand_over(self._run_batch(batch))
                 self._batch_done()
             if self._is_stopping:
                 break
         self._close()
+
+    def _hand_over(self, answers: list[Answer]) -> None:
+        self._call_in_reactor(self._deliver, answers)
 
     def _linger(self) -> None:
         """Hook: wait a moment for more units before a batch is taken."""
@@ -124,8 +128,12 @@ class Lane:
 class WriterLane(Lane):
     """One transaction for each batch; when it fails, each unit again in a transaction of its own."""
 
-    def __init__(self, open_tx: Callable[[], SqlTx], *, after_commit: Callable[[SqlTx], None], **lane: Any) -> None:
+    def __init__(
+        self, open_tx: Callable[[], SqlTx], *, after_commit: Callable[[SqlTx], None],
+        deliver_changes: Callable[[list[Answer], list[Change]], None], **lane: Any,
+    ) -> None:  # fmt: skip
         super().__init__("storage-writer", **lane)
+        self._deliver_changes = deliver_changes
         self._open_tx = open_tx
         self._after_commit = after_commit
         self._tx: SqlTx | None = None  # while the database is away
@@ -162,6 +170,13 @@ class WriterLane(Lane):
         """
         if not self._is_stopping and len(self._queue) * 2 < self._last_batch:
             time.sleep(LINGER_S)
+
+    def _hand_over(self, answers: list[Answer]) -> None:
+        changes = self._tx.take_committed() if self._tx is not None else []
+        if changes:
+            self._call_in_reactor(self._deliver_changes, answers, changes)
+        else:
+            super()._hand_over(answers)
 
     def _batch_done(self) -> None:
         if self._tx is None:

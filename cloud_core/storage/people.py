@@ -8,7 +8,8 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 
-from cloud_core.model import ApiKey, EndedLogin, Page, User, UserRole
+from cloud_core.model import ApiKey, ChangeKind, EndedLogin, Page, User, UserRole
+from cloud_core.storage.changes import RecordsChanges
 from cloud_core.storage.connected import Connected
 from cloud_core.storage.schema import admin_user, api_key, ended_login, tenant
 
@@ -137,7 +138,7 @@ class ReadsPeople(Connected):
         return [(_key(row), bytes(row[10]), UUID(bytes=bytes(row[11]))) for row in rows]
 
 
-class WritesPeople(ReadsPeople):
+class WritesPeople(ReadsPeople, RecordsChanges):
     """`WritePeople` of the interface."""
 
     def insert_user(self, user: User) -> None:
@@ -162,6 +163,7 @@ class WritesPeople(ReadsPeople):
         self._write(
             self._once(_INSERT_ENDED), subject=ended.subject.bytes, generation=ended.generation, until_ms=ended.until_ms
         )
+        self.record_change(ChangeKind.LOGINS)
 
     def trim_ended_logins(self, before_ms: int) -> None:
         self._write(self._once(_TRIM_ENDED), before_ms=before_ms)
@@ -172,6 +174,7 @@ class WritesPeople(ReadsPeople):
             key_hash=key_hash, hint=key.hint, created_ms=key.created_ms, created_by=key.created_by,
             ends_ms=key.ends_ms, used_ms=key.used_ms,
         )  # fmt: skip
+        self.record_change(ChangeKind.LOGINS)
 
     def mark_api_key_used(self, key_id: int, *, used_ms: int) -> None:
         self._write(self._once(_MARK_USED), b_id=key_id, used_ms=used_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, bindparam, case, delete, exists, select
+from sqlalchemy import BigInteger, Boolean, bindparam, case, delete, exists, func, select
 
 from cloud_core.model import (
     ACTIVE,
@@ -19,6 +19,7 @@ from cloud_core.model import (
     Scope,
     inactivity_timeout_ms,
 )
+from cloud_core.storage.changes import RecordsChanges
 from cloud_core.storage.connected import Connected
 from cloud_core.storage.documents import decode_value
 from cloud_core.storage.schema import attribute, device, presence, ts_key
@@ -31,6 +32,7 @@ _NAMES = ("device_id", "is_active", *_TIMES)
 _rows = select(*(c[name] for name in _NAMES))
 _of_device = _rows.where(c.device_id == p("device_id"))
 _active = _rows.where(c.is_active.is_(True)).order_by(c.last_activity_ms)
+_silent = _active.where(c.last_activity_ms <= p("before_ms"))
 _timeouts = (
     select(attribute.c.device_id, attribute.c.value)
     .join(ts_key, ts_key.c.id == attribute.c.key_id)
@@ -39,7 +41,7 @@ _timeouts = (
 _delete = delete(presence).where(c.device_id == p("device_id"))
 
 
-def _put(upsert: Any) -> Any:  # Any: the dialect's insert
+def _given(upsert: Any) -> Any:  # Any: the dialect's insert
     """Not for devices that are gone: what was gathered may come in after a deletion."""
     given: list[Any] = [
         p("device_id", type_=BigInteger),
@@ -47,9 +49,26 @@ def _put(upsert: Any) -> Any:  # Any: the dialect's insert
         *(p(name, type_=BigInteger) for name in _TIMES),
     ]
     is_there = exists(select(device.c.id).where(device.c.id == p("b_device_id", type_=BigInteger)))
-    put = upsert(presence).from_select(_NAMES, select(*given).where(is_there))
+    return upsert(presence).from_select(_NAMES, select(*given).where(is_there))
+
+
+def _put(upsert: Any) -> Any:  # Any: the dialect's insert
+    put = _given(upsert)
     kept = {name: case((put.excluded[name] == 0, c[name]), else_=put.excluded[name]) for name in _TIMES}
     return put.on_conflict_do_update(index_elements=[c.device_id], set_={"is_active": put.excluded.is_active, **kept})
+
+
+def _put_shared(upsert: Any) -> Any:  # Any: the dialect's insert
+    """As `_put`, where other nodes write of the same devices: times never go back, and a device is inactive only
+    where nobody has heard of it lately."""
+    put = _given(upsert)
+    new = put.excluded
+    newer = func.max if upsert.__module__.startswith("sqlalchemy.dialects.sqlite") else func.greatest
+    times: dict[str, Any] = {name: newer(new[name], c[name]) for name in _TIMES}
+    is_refuted = ~new.is_active & (c.last_activity_ms > p("silent_since_ms", type_=BigInteger))
+    is_active = case((is_refuted, c.is_active), else_=new.is_active)
+    times["inactivity_alarm_ms"] = case((is_refuted, c.inactivity_alarm_ms), else_=times["inactivity_alarm_ms"])
+    return put.on_conflict_do_update(index_elements=[c.device_id], set_={"is_active": is_active, **times})
 
 
 class ReadsPresence(Connected):
@@ -61,6 +80,9 @@ class ReadsPresence(Connected):
 
     def active_devices(self) -> list[DevicePresence]:
         return [_presence(row) for row in self._rows(self._once(_active))]
+
+    def silent_devices(self, before_ms: int) -> list[DevicePresence]:
+        return [_presence(row) for row in self._rows(self._once(_silent), before_ms=before_ms)]
 
     def inactivity_timeouts(self) -> dict[int, int]:
         rows = self._rows(self._once(_timeouts), name=INACTIVITY_TIMEOUT, scope=int(Scope.SERVER))
@@ -85,14 +107,17 @@ class ReadsPresence(Connected):
         ]
 
 
-class WritesPresence(ReadsPresence):
+class WritesPresence(ReadsPresence, RecordsChanges):
     """`WritePresence` of the interface."""
 
     def put_presence(self, rows: Sequence[DevicePresence]) -> None:
-        statement = self._once(_put)
+        is_shared = self.node is not None
+        statement = self._once(_put_shared if is_shared else _put)
         put = []
         for row in sorted(rows, key=_device_id):  # neighbours share pages; nodes lock in one order
             members = {name: getattr(row, name) for name in _NAMES}
+            if is_shared:
+                members["silent_since_ms"] = row.silent_since_ms
             put.append(statement.values(members | {"b_device_id": row.device_id}))
         self.writes += 1
         self._cursor.executemany(statement.sql, put)

@@ -35,6 +35,7 @@ from cloud_core.storage.attempts import ReadsAttempts, attempt_of
 from cloud_core.storage.audit import ReadsAudit
 from cloud_core.storage.batches import ReadsBatches
 from cloud_core.storage.certificates import ReadsCertificates
+from cloud_core.storage.changes import ReadsChanges
 from cloud_core.storage.claims import ReadsClaims
 from cloud_core.storage.commands import ReadsCommands
 from cloud_core.storage.customers import ReadsCustomers
@@ -100,6 +101,7 @@ class SqlReadTx(
     ReadsKeys,
     ReadsPending,
     ReadsOverview,
+    ReadsChanges,
 ):
     """Look-ups on one connection; not thread-safe, one instance for each lane."""
 

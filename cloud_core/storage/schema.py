@@ -186,6 +186,8 @@ command = _numbered(
     Column("retries_left", Integer, nullable=False),
     Column("request", Text, nullable=False),  # JSON: method, params, additionalInfo
     Column("response", Text),  # JSON
+    Column("sent_ms", BigInteger),  # the last time; None while it never was
+    Column("sent_by", Text),  # the node that did it; None where there is but one
     Index("command_by_device", "device_id", "status"),
     Index("command_by_status", "status", "expires_ms"),
 )
@@ -516,4 +518,27 @@ batch_manifest = Table(
     Column("held_ms", BigInteger, nullable=False),
     Column("taken_ms", BigInteger),  # None while it is being received
     sqlite_with_rowid=True,
+)
+
+# What nodes tell each other, written in the transaction of the change itself; kept for an hour. One node alone writes
+# none.
+change = Table(
+    "change",
+    metadata,
+    Column("number", Id, primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False, index=True),
+    Column("node", Text, nullable=False),
+    Column("kind", SmallInteger, nullable=False),  # `model.ChangeKind`
+    Column("device_id", BigInteger),  # no foreign key: it outlives the device
+    Column("body", LargeBinary),  # MessagePack
+    sqlite_autoincrement=True,
+)
+
+# What one node alone does for all, and until when.
+lease = Table(
+    "lease",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("node", Text, nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
 )

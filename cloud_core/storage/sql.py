@@ -9,10 +9,21 @@ import msgspec
 from sqlalchemy import Dialect
 
 from cloud_core.entropy import random_bytes
-from cloud_core.model import Attempt, Device, DeviceProfile, ProvisionConfiguration, ProvisionStrategy, Scope
+from cloud_core.model import (
+    INACTIVITY_TIMEOUT,
+    Attempt,
+    Change,
+    ChangeKind,
+    Device,
+    DeviceProfile,
+    ProvisionConfiguration,
+    ProvisionStrategy,
+    Scope,
+)
 from cloud_core.storage.audit import WritesAudit
 from cloud_core.storage.batches import WritesBatches
 from cloud_core.storage.certificates import WritesCertificates
+from cloud_core.storage.changes import WritesChanges
 from cloud_core.storage.claims import WritesClaims
 from cloud_core.storage.commands import WritesCommands
 from cloud_core.storage.customers import WritesCustomers
@@ -54,12 +65,17 @@ def seal_credentials(vault: Vault, credentials: Credentials) -> bytes:
 class SqlTx(
     SqlReadTx, WritesTimeSeries, WritesCustomers, WritesCommands, WritesClaims, WritesPackages, WritesGateways,
     WritesPresence, WritesCertificates, WritesPeople, WritesTenants, WritesBatches, WritesManifests, WritesAudit,
-    WritesKeys, WritesPending,
+    WritesKeys, WritesPending, WritesChanges,
 ):  # fmt: skip
     """A decision's view of the database, and the batch of samples that goes with it."""
 
-    def __init__(self, connection: Any, dialect: Dialect, statements: Statements, vault: Vault) -> None:
+    def __init__(
+        self, connection: Any, dialect: Dialect, statements: Statements, vault: Vault, node: str | None = None
+    ) -> None:
         super().__init__(connection, dialect, statements, vault)
+        self.node = node
+        self._begin_changes()
+        self._committed: list[Change] = []  # until somebody takes them
         self._is_postgresql = dialect.name == "postgresql"
         self._key_ids: dict[str, int] = {}
         self._known_buckets: set[int] = set()
@@ -74,7 +90,20 @@ class SqlTx(
     def commit(self) -> None:
         """Writes the samples and makes everything durable."""
         self._flush_samples()
+        if self.node is None:
+            self._cursor.execute("COMMIT")
+            return
+        made = self._write_changes() if self._changes else []
         self._cursor.execute("COMMIT")
+        self._committed += made
+        self._begin_changes()
+
+    def take_committed(self) -> list[Change]:
+        """What has been recorded for other nodes since this was asked last, and is on disk."""
+        if not self._committed:
+            return []
+        taken, self._committed = self._committed, []
+        return taken
 
     def rollback(self) -> None:
         """Forgets everything since `begin`, cached numbers included."""
@@ -82,6 +111,7 @@ class SqlTx(
         self._latest_to_put.clear()
         self._key_ids.clear()
         self._known_buckets.clear()
+        self._begin_changes()
         if self._is_postgresql or self.connection.in_transaction:
             self._cursor.execute("ROLLBACK")  # PostgreSQL only warns when there is none
 
@@ -96,9 +126,13 @@ class SqlTx(
             customer_id=device.customer_id,
         )  # fmt: skip
         number: int = row[0]
+        if self.node is not None:
+            self._new_devices.add(number)
         return number
 
     def update_device(self, device: Device) -> None:
+        if self.node is not None:
+            self._record_other_device(device)
         self._write(
             self._s.update_device, b_id=device.id, b_version=device.version, name=device.name,
             label=device.label, profile_id=device.profile_id, is_gateway=device.is_gateway,
@@ -106,6 +140,12 @@ class SqlTx(
         )  # fmt: skip
         if self._cursor.rowcount != 1:
             raise VersionConflict
+
+    def _record_other_device(self, device: Device) -> None:
+        """Sessions copy no more of a device than this; label and document are read when they are asked for."""
+        stored = self.device_by_id(device.id)
+        if stored is not None and _as_in_sessions(stored) != _as_in_sessions(device):
+            self.record_change(ChangeKind.DEVICE, device.id)
 
     def delete_device(self, device_id: int) -> None:
         for (bucket,) in self._rows(self._s.buckets, first=-(2**62), last=2**62):
@@ -115,6 +155,7 @@ class SqlTx(
         self._forget_packages_of_device(device_id)
         self._clear_relations(device_id)
         self._write(self._s.delete_device, id=device_id)
+        self.record_change(ChangeKind.DELETED, device_id)
 
     def insert_profile(self, profile: NewProfile) -> int:
         self.writes += 1
@@ -126,6 +167,7 @@ class SqlTx(
         number: int = row[0]
         if profile.provision.strategy is ProvisionStrategy.X509_CERTIFICATE_CHAIN:
             self._put_anchors(number, profile.provision)
+            self.record_change(ChangeKind.PROFILE)  # of others nothing can be remembered yet
         return number
 
     def update_profile(self, profile: DeviceProfile) -> None:
@@ -136,6 +178,7 @@ class SqlTx(
         if self._cursor.rowcount != 1:
             raise VersionConflict
         self._put_anchors(profile.id, profile.provision)
+        self.record_change(ChangeKind.PROFILE)
 
     def set_default_profile(self, tenant_id: int, profile_id: int) -> None:
         self._write(self._s.clear_default, b_tenant_id=tenant_id)
@@ -144,6 +187,7 @@ class SqlTx(
     def delete_profile(self, profile_id: int) -> None:
         self._delete_packages_of_profile(profile_id)
         self._write(self._s.delete_profile, id=profile_id)
+        self.record_change(ChangeKind.PROFILE)
 
     def _provision_columns(self, provision: ProvisionConfiguration) -> dict[str, Any]:
         members = {name: getattr(provision, name) for name in ProvisionConfiguration.__slots__}
@@ -176,6 +220,8 @@ class SqlTx(
             "issued_ms": issued_ms,
             "request_digest": request_digest,
         }
+        if self.node is not None:
+            self._record_credentials_change(device_id, credentials, former_until_ms)
         is_there = False
         if not is_new_device:
             self._write(self._s.update_credentials, b_device_id=device_id, **values)
@@ -189,6 +235,17 @@ class SqlTx(
         if isinstance(credentials, X509Certificate):
             tenant_id = self._row(self._s.tenant_of_device, id=device_id)[0]
             self._record_credentials(tenant_id, device_id, credentials, authority_id, now_ms)
+
+    def _record_credentials_change(self, device_id: int, credentials: Credentials, former_until_ms: int) -> None:
+        """Before they are written. A token that nobody has used yet is in nobody's memory."""
+        stored = self.credentials(device_id) if device_id not in self._new_devices else None
+        if stored is None:
+            if not isinstance(credentials, AccessToken):
+                self.record_change(ChangeKind.NEW_CREDENTIALS, device_id)
+        elif stored.credentials == credentials or former_until_ms:
+            self.record_change(ChangeKind.LOGIN, device_id)
+        else:
+            self.record_change(ChangeKind.CREDENTIALS, device_id)
 
     def _sealed(self, credentials: Credentials) -> bytes:
         return seal_credentials(self._vault, credentials)
@@ -214,10 +271,21 @@ class SqlTx(
                     }
                 ),
             )  # fmt: skip
+        if self.node is not None:
+            self._record_attributes(device_id, scope, values)
 
     def delete_attributes(self, device_id: int, scope: Scope, keys: Iterable[str]) -> None:
-        for key in keys:
+        gone = list(keys)
+        for key in gone:
             self._write(self._s.delete_attribute, device_id=device_id, scope=int(scope), key_id=self._key_id(key))
+        if self.node is not None:
+            self._record_attributes(device_id, scope, gone)
+
+    def _record_attributes(self, device_id: int, scope: Scope, keys: Iterable[str]) -> None:
+        if scope is Scope.SHARED and (names := list(keys)):
+            self.record_change(ChangeKind.SHARED, device_id, names)
+        elif scope is Scope.SERVER and INACTIVITY_TIMEOUT in keys:
+            self.record_change(ChangeKind.INACTIVITY, device_id)
 
     def append_samples(self, device_id: int, samples: Sequence[Sample]) -> None:
         rows = self._rows_to_put
@@ -320,6 +388,10 @@ class SqlTx(
         """Bounds the provisioning log: the newest `keep` lines that are not older than `before_ms`."""
         newest = self._row(self._s.newest_attempt)[0] or 0
         self._write(self._s.trim_attempts, last_id=newest - keep, before_ms=before_ms)
+
+
+def _as_in_sessions(device: Device) -> tuple[str, int, bool]:
+    return device.name, device.profile_id, device.is_gateway
 
 
 def _by_key(item: tuple[int, Any]) -> int:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine, event
 from twisted.logger import Logger
 
 from cloud_core.measures import NONE, Family, counter, gauge, histogram, one
-from cloud_core.model import DEFAULT_TENANT
+from cloud_core.model import DEFAULT_TENANT, Change
 from cloud_core.storage import migrations
 from cloud_core.storage.checkpoints import Checkpoints
 from cloud_core.storage.documents import merge_documents
@@ -66,8 +66,11 @@ class SqlStore:
     """The `Store` on SQLite or PostgreSQL."""
 
     def __init__(
-        self, *, url: str, vault: Vault, call_in_reactor: CallInReactor, max_pending: int = MAX_PENDING
-    ) -> None:
+        self, *, url: str, vault: Vault, call_in_reactor: CallInReactor, max_pending: int = MAX_PENDING,
+        node: str | None = None,
+    ) -> None:  # fmt: skip
+        """`node`: this one's name, where several share the database."""
+        self.node = node
         self._engine = make_engine(url)
         self._vault = vault
         self._statements = Statements(self._engine.dialect)
@@ -76,10 +79,13 @@ class SqlStore:
         self._pending_reads = 0
         self._is_open = False
         self._after_delivery: list[Callable[[], None]] = []
+        self._on_changes: list[Callable[[list[Change]], None]] = []
         lane = {"deliver": self._deliver, "call_in_reactor": call_in_reactor}
         is_sqlite = self._engine.dialect.name == "sqlite"
         self._checkpoints = Checkpoints(self._connect) if is_sqlite else None
-        self._writer = WriterLane(self._open_tx, after_commit=self._committed, **lane)
+        self._writer = WriterLane(
+            self._open_tx, after_commit=self._committed, deliver_changes=self._deliver_with_changes, **lane
+        )
         reader = {"deliver": self._deliver_reads, "call_in_reactor": call_in_reactor}
         self._reader = ReaderLane(self._open_read_tx, name="storage-reader", **reader)
         self._surveyor = ReaderLane(self._open_read_tx, name="storage-surveyor", **reader)
@@ -167,6 +173,9 @@ class SqlStore:
         is_recent = time.monotonic() - self._writer.failed_at_s < FAILING_S
         return is_recent or self._pending >= self._max_pending
 
+    def on_changes(self, callback: Callable[[list[Change]], None]) -> None:
+        self._on_changes.append(callback)
+
     def on_delivered(self, callback: Callable[[], None]) -> None:
         self._after_delivery.append(callback)
 
@@ -175,6 +184,14 @@ class SqlStore:
         _hand_out(answers)
         for callback in self._after_delivery:
             callback()
+
+    def _deliver_with_changes(self, answers: list[Answer], changes: list[Change]) -> None:
+        for callback in self._on_changes:
+            try:
+                callback(changes)
+            except Exception:  # the answers must go out; other nodes read of the changes in the database
+                log.failure("Other nodes could not be told what has changed")
+        self._deliver(answers)
 
     def _deliver_reads(self, answers: list[Answer]) -> None:
         was_congested = self._pending_reads >= CONGESTED_PENDING
@@ -185,7 +202,7 @@ class SqlStore:
                 callback()
 
     def _open_tx(self) -> SqlTx:
-        return SqlTx(self._connect(), self._engine.dialect, self._statements, self._vault)
+        return SqlTx(self._connect(), self._engine.dialect, self._statements, self._vault, self.node)
 
     def _open_read_tx(self) -> SqlReadTx:
         return SqlReadTx(self._connect(), self._engine.dialect, self._statements, self._vault)

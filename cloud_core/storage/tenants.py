@@ -8,7 +8,8 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import bindparam, delete, select, update
 
-from cloud_core.model import SYSTEM_TENANT, Device, Page, Tenant
+from cloud_core.model import SYSTEM_TENANT, ChangeKind, Device, Page, Tenant
+from cloud_core.storage.changes import RecordsChanges
 from cloud_core.storage.connected import Connected
 from cloud_core.storage.schema import (
     device,
@@ -76,7 +77,7 @@ class ReadsTenants(Connected):
         return [one for row in rows if (one := device_of(row))]
 
 
-class WritesTenants(ReadsTenants):
+class WritesTenants(ReadsTenants, RecordsChanges):
     """`WriteTenants` of the interface."""
 
     def insert_tenant(
@@ -99,6 +100,7 @@ class WritesTenants(ReadsTenants):
         for clause in _CLEAR:
             self._write(self._once(clause), tenant_id=tenant_id)
         self._write(self._once(_DELETE), id=tenant_id)
+        self.record_change(ChangeKind.PROFILE)  # they have gone with it, and so have its authorities
 
 
 def _tenant(row: Any) -> Tenant | None:

@@ -16,7 +16,7 @@ from tests.conftest import need
 from tests.contract.drivers import CoapDriver, CoapLoop, Driver, HttpDriver, MqttDriver
 from tests.contract.mqtt_clients import BareSession, MqttSession
 from tests.support.nats_servers import NatsServer
-from tests.support.nodes import ClusterCore, Nodes
+from tests.support.node_processes import ClusterCore, Nodes
 from tests.support.server import CoreProcess
 
 TRANSPORTS = ("mqtt3", "mqtt5", "http-front", "http-klein", "coap")

@@ -16,7 +16,7 @@ import requests
 from tests.conftest import need
 from tests.contract.mqtt_clients import MqttSession
 from tests.support.nats_servers import NatsServer
-from tests.support.nodes import Node, Nodes, wait_until
+from tests.support.node_processes import Node, Nodes, wait_until
 
 WAIT_S = 20.0
 POLL_S = 5.0  # a change is read from the database every two seconds

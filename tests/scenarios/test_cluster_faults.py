@@ -13,7 +13,7 @@ import requests
 
 from tests.conftest import PrivatePostgresql, need, postgresql_binaries
 from tests.support.nats_servers import NatsServer, free_port
-from tests.support.nodes import Node, Nodes, wait_until
+from tests.support.node_processes import Node, Nodes, wait_until
 from tests.support.senders import Arrivals, Sender, stored_times
 
 WAIT_S = 20.0

@@ -1,148 +1,135 @@
-"""Several cores on one PostgreSQL and one fabric, each behind proxies of its own to both."""
+"""Several cores on one database, joined by a hub; time and the fabric are the test's own."""
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
 
-from tests.support.nats_servers import NatsServer
-from tests.support.proxies import CuttingProxy
-from tests.support.server import PASSWORD, USERNAME, CoreProcess
+from twisted.internet.task import Clock
 
-KEY = "6b" * 32
-WAIT_S = 20.0
-
-
-class Node(CoreProcess):
-    """One core of a cluster."""
-
-    def __init__(
-        self, folder: Path, number: int, *, database: CuttingProxy, fabric: CuttingProxy, database_name: str,
-        **environment: str,
-    ) -> None:  # fmt: skip
-        self.number = number
-        self.to_database, self.to_fabric = database, fabric
-        super().__init__(
-            folder / f"node{number}",
-            CLOUD_CORE__DATABASE__URL=f"postgresql+psycopg://muster@127.0.0.1:{database.port}/{database_name}",
-            CLOUD_CORE__DATABASE__KEY=KEY,
-            CLOUD_CORE__CLUSTER__FABRIC=f"nats://127.0.0.1:{fabric.port}",
-            **environment,
-        )
-
-    def pause(self) -> None:
-        """SIGSTOP: it says nothing any more, and its connections stay."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
-    def lose_fabric(self) -> None:
-        self.to_fabric.is_refusing = True
-        self.to_fabric.cut()
-
-    def find_fabric(self) -> None:
-        self.to_fabric.is_refusing = False
-
-    def lose_database(self) -> None:
-        self.to_database.is_refusing = True
-        self.to_database.cut()
-
-    def find_database(self) -> None:
-        self.to_database.is_refusing = False
+from cloud_core.core.admin import AdminApi
+from cloud_core.core.api import Options
+from cloud_core.core.downlinks import Ending, Interest
+from cloud_core.core.rpc.commands import RpcOptions
+from cloud_core.fabric.joined import Hub
+from shared.messages import AttributesChange, RpcCommand
+from tests.support.api import ApiUnderTest
+from tests.support.stores import InlineReactor, StoreUnderTest
 
 
-class Nodes:
-    """Started together on an empty database."""
+class Session:
+    """A downlink that takes everything and keeps it."""
 
-    def __init__(
-        self, folder: Path, database_url: str, nats: NatsServer, count: int = 3, *,
-        last: Mapping[str, str] | None = None, **environment: str,
-    ) -> None:  # fmt: skip
-        """`database_url` as the fixture `postgresql` gives it: on a Unix socket. `last`: for the last node alone."""
-        parts = urlsplit(database_url)
-        socket_file = f"{parse_qs(parts.query)['host'][0]}/.s.PGSQL.5432"
-        self.nats = nats
-        self.all = [
-            Node(
-                folder, number, database=CuttingProxy(socket_file).start(), fabric=CuttingProxy(nats.port).start(),
-                database_name=parts.path.lstrip("/"), **environment, **(last or {} if number == count else {}),
-            )
-            for number in range(1, count + 1)
-        ]  # fmt: skip
+    def __init__(self, node: Node, device_id: int) -> None:
+        self.changes: list[AttributesChange] = []
+        self.commands: list[RpcCommand] = []
+        self.deliveries: list[Any] = []
+        self.endings: list[Ending] = []
+        self._node, self._device_id = node, device_id
+        self.open()
 
-    def __getitem__(self, index: int) -> Node:
-        return self.all[index]
+    def open(self) -> None:
+        self._node.api.downlinks.open(self._device_id, self, Interest.ATTRIBUTES | Interest.COMMANDS)
 
-    def start(self) -> Nodes:
-        """All at once, as a rack does that gets its power back."""
-        failed: list[BaseException] = []
+    def close(self) -> None:
+        self._node.api.downlinks.close(self._device_id, self)
 
-        def start_one(node: Node) -> None:
-            try:
-                node.start()
-            except BaseException as error:
-                failed.append(error)
+    def attributes_changed(self, change: AttributesChange) -> None:
+        self.changes.append(change)
 
-        starting = [threading.Thread(target=start_one, args=(node,)) for node in self.all]
-        for one in starting:
-            one.start()
-        for one in starting:
-            one.join()
-        if failed:
-            raise failed[0]
-        self.wait_until_joined()
-        return self
+    def command(self, command: RpcCommand, delivery: Any) -> None:
+        self.commands.append(command)
+        self.deliveries.append(delivery)
 
-    def wait_until_joined(self, *nodes: Node) -> None:
-        """Until these, or all, know that all of them live."""
-        known = nodes or tuple(self.all)
-        wait_until(lambda: all(others_of(one) == len(known) - 1 for one in known), "the nodes know each other")
-
-    def stop(self) -> None:
-        for node in self.all:
-            node.find_fabric()
-            node.find_database()
-            node.stop()
-            node.to_database.stop()
-            node.to_fabric.stop()
-
-
-class ClusterCore(CoreProcess):
-    """A cluster as one core: operators at one node, devices at others. Not started or stopped by itself."""
-
-    def __init__(self, operators: Node, *, http: Node, others: Node) -> None:
-        super().__init__(operators.data_dir)
-        self.http_port, self.rest, self.jwt = operators.http_port, operators.rest, operators.jwt
-        self.mqtt_port, self.coap_port = others.mqtt_port, others.coap_port
-        self._device_http = http.http
+    def ended(self, why: Ending) -> None:
+        self.endings.append(why)
 
     @property
-    def device_http(self) -> str:
-        return self._device_http
+    def values(self) -> list[dict[str, Any]]:
+        return [one.values for one in self.changes if one.values]
+
+    @property
+    def methods(self) -> list[str]:
+        return [one.method for one in self.commands]
 
 
-def others_of(node: Node) -> int:
-    """How many other nodes it knows, by its metrics."""
-    for line in node.rest.get("/metrics").splitlines():
-        if line.startswith("muster_fabric_nodes "):
-            return int(float(line.split()[1])) - 1
-    return -1
+class Node:
+    """One core: `DeviceApi` and what operators can do there."""
+
+    def __init__(self, cluster: Cluster, name: str, **options: Any) -> None:
+        self.name = name
+        self.store = StoreUnderTest(cluster.url, cluster.reactor, name)
+        self.fabric = cluster.hub.join(name)
+        self.under = ApiUnderTest(
+            self.store, call_later=cluster.clock.callLater, fabric=self.fabric, options=Options(**options)
+        )
+        self.under.now_s = cluster.now_s
+        self.api = self.under.api
+        self.admin = AdminApi(store=self.store.store, api=self.api, jwt_key=b"k" * 64)
+        self.under.outcome(self.api.changes.start)
+        self.api.presence.start()
+
+    def session(self, device_id: int) -> Session:
+        return Session(self, device_id)
+
+    def token_is_good(self, token: str) -> bool:
+        """As HTTP asks: from memory first."""
+        if self.api.known_token(token) is not None:
+            return True
+        outcome = self.under.outcome(lambda done: self.api.authenticate_token(token, done))
+        return not isinstance(outcome, Exception)
 
 
-def wait_until(is_so: Callable[[], bool], what: str, *, within_s: float = WAIT_S) -> float:
-    """Seconds that it took."""
-    began_s = time.monotonic()
-    while not is_so():
-        assert time.monotonic() - began_s < within_s, f"did not happen within {within_s} s: {what}"
-        time.sleep(0.05)
-    return time.monotonic() - began_s
+class Cluster:
+    """Nodes "a", "b", …"""
+
+    def __init__(self, url: str, names: str = "ab", **options: Any) -> None:
+        self.url = url
+        self.reactor = InlineReactor()
+        self.clock = Clock()
+        self.hub = Hub(self.clock.callLater)
+        self.now_s = 1_700_000_000.0
+        self.options = options
+        self.nodes: list[Node] = []
+        for name in names:
+            self.join(name)
+        self.settle()
+
+    def join(self, name: str) -> Node:
+        node = Node(self, name, **self.options)
+        self.nodes.append(node)
+        return node
+
+    def settle(self) -> None:
+        """Runs what the stores have answered and the fabric carries, and what follows from it."""
+        for _ in range(8):
+            for node in self.nodes:
+                node.store.run(lambda tx: None)
+                node.store.read(lambda tx: None)
+                node.store.survey(lambda tx: None)
+            self.clock.advance(0)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now_s += seconds
+        for node in self.nodes:
+            node.under.now_s = self.now_s
+        self.clock.advance(seconds)
+        self.settle()
+
+    def poll(self) -> None:
+        for node in self.nodes:
+            node.api.changes.poll()
+        self.settle()
+
+    def die(self, node: Node) -> None:
+        """Without a word: what it was about to do is not done."""
+        self.nodes.remove(node)
+        self.hub.kill(node.name)
+        node.store.close()
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.store.close()
 
 
-__all__ = ["PASSWORD", "USERNAME", "ClusterCore", "Node", "Nodes", "others_of", "wait_until"]
+def rpc_options(**members: Any) -> dict[str, Any]:
+    return {"rpc": RpcOptions(**members)}

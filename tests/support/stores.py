@@ -37,10 +37,10 @@ class InlineReactor:
 class StoreUnderTest:
     """`SqlStore` with blocking conveniences."""
 
-    def __init__(self, url: str, reactor: InlineReactor) -> None:
+    def __init__(self, url: str, reactor: InlineReactor, node: str | None = None) -> None:
         self.url = url
         self.reactor = reactor
-        self.store = SqlStore(url=url, vault=Vault(KEY), call_in_reactor=reactor.callFromThread)
+        self.store = SqlStore(url=url, vault=Vault(KEY), call_in_reactor=reactor.callFromThread, node=node)
         self.store.open()
 
     def run(self, work: Callable[..., Any], *args: Any) -> Any:
@@ -100,5 +100,5 @@ def forget_certificates(tx: Any) -> None:
     tx.writes += 1
 
 
-def open_store(url: str) -> StoreUnderTest:
-    return StoreUnderTest(url, InlineReactor())
+def open_store(url: str, node: str | None = None) -> StoreUnderTest:
+    return StoreUnderTest(url, InlineReactor(), node)

@@ -254,6 +254,8 @@ def _create(
         if wish.type in with_packages:
             tell_assigned(tx, number, now_ms=now_ms)
         _write_data(tx, number, wish, now_ms)
+        if Scope.SERVER in wish.attributes:  # the time after which it counts as inactive may be among them
+            piece.written.append((number, Scope.SERVER, wish.attributes[Scope.SERVER]))
         if wish.credentials is not None:
             piece.changed.append(number)  # a login with them may have been refused, and remembered
 

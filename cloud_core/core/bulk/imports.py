@@ -64,7 +64,7 @@ class ImportsApi(Asking):
         self._api = api
         self._now_ms: Callable[[], int] = api.now_ms
         self._receiving = 0
-        self.worker = ImportWorker(store=store, now_ms=api.now_ms, tell=self._tell)
+        self.worker = ImportWorker(store=store, now_ms=api.now_ms, tell=self._tell, call_later=api.call_later)
 
     def start(self) -> None:
         """Goes on with what was under way when the core ended."""
@@ -131,7 +131,7 @@ class ImportsApi(Asking):
     async def receive_and_wait(self, operator: Operator, file: BinaryIO, options: ImportOptions) -> Batch:
         """As `receive`; answers when all rows are done."""
         batch = await self.receive(operator, file, options)
-        return await self.worker.ended(batch.uuid) if batch.state is BatchState.APPLYING else batch
+        return await self.worker.ended(batch) if batch.state is BatchState.APPLYING else batch
 
     async def find(self, operator: Operator, uuid: UUID) -> Batch:
         return found(await self._read(_batch, operator.tenant_id, uuid), "Import", uuid)

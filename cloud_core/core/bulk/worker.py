@@ -1,4 +1,8 @@
-"""Goes on with imports that are under way, piece by piece, also with those that a restart has interrupted."""
+"""Goes on with imports that are under way, piece by piece, also with those that a restart has interrupted.
+
+Where several nodes share the database one of them has a batch at a time, by a lease that each piece renews in its own
+transaction; the others look at its end. The batch's row is locked by each piece, so that none is ever applied twice.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,8 @@ from cloud_core.storage.interface.batches import Batch, BatchState
 from shared.errors import NotFound, PlatformError, Unavailable
 
 log = Logger()
+LEASE_S = 20.0  # a piece takes some milliseconds
+HELD_ELSEWHERE_S = 2.0  # then its end is looked for again, where somebody waits for it here
 _WORK = {
     BatchState.APPLYING: apply_piece,
     BatchState.UNDOING: undo_piece,
@@ -25,12 +31,17 @@ _WORK = {
 class ImportWorker(Asking):
     """One batch after another. One that fails is left for the next run; maintenance wakes it every minute."""
 
-    def __init__(self, *, store: Store, now_ms: Callable[[], int], tell: Callable[[Piece], None]) -> None:
+    def __init__(
+        self, *, store: Store, now_ms: Callable[[], int], tell: Callable[[Piece], None],
+        call_later: Callable[..., object],
+    ) -> None:  # fmt: skip
         super().__init__(store)
         self._now_ms = now_ms
         self._tell = tell
-        self._is_running = self._is_woken = self._is_stopped = False
+        self._call_later = call_later
+        self._is_running = self._is_woken = self._is_stopped = self._is_to_wake = False
         self._waiting: dict[UUID, list[Deferred[Batch | PlatformError]]] = {}
+        self._numbers: dict[UUID, int] = {}  # of those that are waited for
 
     def wake(self) -> None:
         """Looks for work, unless it is at work anyway."""
@@ -44,10 +55,11 @@ class ImportWorker(Asking):
         self._is_stopped = True
         self._answer_all(Unavailable("The core is stopping; the import goes on at its next start"))
 
-    async def ended(self, uuid: UUID) -> Batch:
+    async def ended(self, batch: Batch) -> Batch:
         """The batch, when nothing is left to do for it. Raises: PlatformError where that cannot be said now."""
         waiting: Deferred[Batch | PlatformError] = Deferred()
-        self._waiting.setdefault(uuid, []).append(waiting)
+        self._waiting.setdefault(batch.uuid, []).append(waiting)
+        self._numbers[batch.uuid] = batch.id
         self.wake()
         outcome = await waiting
         if isinstance(outcome, PlatformError):
@@ -58,8 +70,10 @@ class ImportWorker(Asking):
         try:
             while self._is_woken and not self._is_stopped:
                 self._is_woken = False
-                for batch in await self._decide(_under_way):
+                under_way = await self._decide(_under_way)
+                for batch in under_way:
                     await self._try(batch)
+                await self._answer_ended({batch.uuid for batch in under_way})
         except PlatformError as error:
             log.error("Imports wait for the next try in a minute: {error}", error=str(error))
             self._answer_all(error)
@@ -79,9 +93,27 @@ class ImportWorker(Asking):
             log.failure("The import {uuid} waits for the next try in a minute", uuid=str(batch.uuid))
             self._answer(batch.uuid, Unavailable("The import goes on in a minute", retry_after_s=60.0))
 
+    async def _answer_ended(self, under_way: set[UUID]) -> None:
+        """What another node has ended, somebody may wait for here."""
+        for uuid in [uuid for uuid in self._waiting if uuid not in under_way]:
+            self._answer(uuid, await self._decide(_as_it_is, self._numbers[uuid]))
+
+    def _look_again(self, uuid: UUID) -> None:
+        """Another node has the batch: it ends there, or with its node."""
+        if not self._is_to_wake:
+            self._is_to_wake = True
+            self._call_later(HELD_ELSEWHERE_S if uuid in self._waiting else LEASE_S, self._wake_again)
+
+    def _wake_again(self) -> None:
+        self._is_to_wake = False
+        self.wake()
+
     async def _go_through(self, batch: Batch) -> None:
         while not self._is_stopped:
-            piece = await self._decide(_WORK[batch.state], batch.id, self._now_ms())
+            is_ours, piece = await self._decide(_piece, batch.state, batch.id, self._now_ms())
+            if not is_ours:
+                self._look_again(batch.uuid)
+                return
             if piece is None:  # somebody else has ended it
                 self._answer(batch.uuid, await self._decide(_as_it_is, batch.id))
                 return
@@ -94,6 +126,7 @@ class ImportWorker(Asking):
         """To those who wait; None for a batch that is gone."""
         if outcome is None or (isinstance(outcome, Batch) and outcome.state is BatchState.DISCARDED):
             outcome = NotFound(f"Import with id [{uuid}] is not found")
+        self._numbers.pop(uuid, None)
         for waiting in self._waiting.pop(uuid, ()):
             waiting.callback(outcome)
 
@@ -101,6 +134,17 @@ class ImportWorker(Asking):
         waiting, self._waiting = self._waiting, {}
         for one in (one for all_of_batch in waiting.values() for one in all_of_batch):
             one.callback(error)
+
+
+def _piece(tx: Tx, state: BatchState, batch_id: int, now_ms: int) -> tuple[bool, Piece | None]:
+    """Whether this node has the batch, and what was done to it."""
+    lease = f"import {batch_id}"
+    if not tx.take_lease(lease, now_ms=now_ms, for_ms=int(LEASE_S * 1000)):
+        return False, None
+    piece = _WORK[state](tx, batch_id, now_ms)
+    if piece is None or piece.is_ended:
+        tx.release_lease(lease)
+    return True, piece
 
 
 def _under_way(tx: ReadTx) -> list[Batch]:

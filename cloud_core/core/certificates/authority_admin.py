@@ -21,11 +21,12 @@ from cloud_core.core.downlinks import Ending
 from cloud_core.core.people.audit import Audit, Deed, Subject
 from cloud_core.core.people.logins import Operator
 from cloud_core.model import Authority, KnownCertificate, Page
-from cloud_core.storage.interface import Store
+from cloud_core.storage.interface import Store, Tx
 from shared import certificates
 from shared.errors import PlatformError
 
 log = Logger()
+WARNED_EARLIER_MS = 120_000  # than a day: nodes look once a minute
 CRL_FRESH_MS = 60_000  # then it is asked what other nodes have revoked since
 DAY_MS = 86_400_000
 CRL_KEPT_MS = DAY_MS  # long before its nextUpdate, and short enough for what has ended to go
@@ -132,9 +133,7 @@ class AuthoritiesApi(Asking):
         revoked = await self._decide_by(
             operator, deed, authorities.revoke, operator.tenant_id, which, reason, self.now_ms()
         )
-        self._generation += 1
-        self._crls.clear()
-        self._pems.clear()
+        self.revocations_changed()
         for device_id in {one.device_id for one in revoked if one.device_id is not None}:
             self._device_changed(device_id, Ending.CREDENTIALS_CHANGED)
         for one in revoked:
@@ -143,6 +142,12 @@ class AuthoritiesApi(Asking):
                 who=operator.username, serial=one.serial, subject=one.subject, reason=one.revocation_reason,
             )  # fmt: skip
         return revoked
+
+    def revocations_changed(self) -> None:
+        """Something was revoked, here or by another node: the lists that are kept are over."""
+        self._generation += 1
+        self._crls.clear()
+        self._pems.clear()
 
     # -- for everybody ----------------------------------------------------------------------------
 
@@ -222,7 +227,19 @@ class AuthoritiesApi(Asking):
             return
         self._warned_ms = now_ms
         own = tuple(self.server_certificates())
-        self._store.survey(expiry.warnings, (own, now_ms, self.warn_days), _say)
+
+        def due(outcome: bool | PlatformError) -> None:
+            """The own certificate is of this node alone; of all others one node speaks."""
+            self._store.survey(expiry.warnings, (own, now_ms, self.warn_days, outcome is not False), _say)
+
+        if self._store.node is None:
+            due(True)
+        else:
+            self._store.submit(_takes_warning, (now_ms,), due)
+
+
+def _takes_warning(tx: Tx, now_ms: int) -> bool:
+    return tx.take_lease("expiry warnings", now_ms=now_ms, for_ms=DAY_MS - WARNED_EARLIER_MS)
 
 
 def _of_revoked(revoked: list[KnownCertificate], reason: str) -> Subject:

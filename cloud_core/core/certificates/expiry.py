@@ -84,17 +84,20 @@ def soonest(tx: ReadTx, now_ms: int) -> dict[Kind, int]:
     return found
 
 
-def warnings(tx: ReadTx, server: Sequence[tuple[str, int]], now_ms: int, days: int) -> list[str]:
-    """A sentence for each kind of which some end within `days` or are over, over all tenants."""
+def warnings(
+    tx: ReadTx, server: Sequence[tuple[str, int]], now_ms: int, days: int, is_of_all: bool = True
+) -> list[str]:
+    """A sentence for each kind of which some end within `days` or are over, over all tenants; without `is_of_all`
+    of the server's own alone."""
     before_ms = now_ms + days * DAY_MS
     lines = []
-    count, first = tx.ending_certificates(from_ms=now_ms, before_ms=before_ms)
+    count, first = tx.ending_certificates(from_ms=now_ms, before_ms=before_ms) if is_of_all else (0, None)
     if first is not None:
         lines.append(
             f"Certificates of devices that end within {days} days: {count}; the first is that of "
             f"'{first.device_name}', on {_date(first.not_after_ms)}; see: cloud-core certificates"
         )
-    others = _of_others(tx.every_authority(), tx.chain_profiles())
+    others = _of_others(tx.every_authority(), tx.chain_profiles()) if is_of_all else []
     own = [OtherCertificate(kind=Kind.SERVER, name=name, not_after_ms=end_ms) for name, end_ms in server]
     for kind, what in (
         (Kind.AUTHORITY, "CAs"),

@@ -46,17 +46,18 @@ class Access(Asking):
         self._keys: dict[bytes, KeyInUse] = {}  # by keyed hash
         self._hashes: dict[UUID, bytes] = {}
         self._last_ended = self._last_key = 0
-        self._is_polling = False
+        self._is_polling = self._is_due = False
 
     async def start(self) -> None:
         """Reads all there is, before the first call is answered."""
         self._take(await self._read(news, 0, 0))
 
     def poll(self) -> None:
-        """Reads what other nodes have ended or made; called every `POLL_S` seconds."""
+        """Reads what other nodes have ended or made; called every `POLL_S` seconds, and when a node tells of some."""
         if self._is_polling:
+            self._is_due = True
             return
-        self._is_polling = True
+        self._is_polling, self._is_due = True, False
         after = (max(0, self._last_ended - OVERLAP), max(0, self._last_key - OVERLAP))
         self._store.survey(news, after, self._polled)
 
@@ -66,6 +67,8 @@ class Access(Asking):
             log.error("Could not read which logins have ended: {error}", error=str(outcome))
             return
         self._take(outcome)
+        if self._is_due:
+            self.poll()
 
     def _take(self, news: News) -> None:
         for key, key_hash, tenant in news.keys:

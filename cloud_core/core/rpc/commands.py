@@ -165,6 +165,14 @@ class RpcApi:
         deed = Deed("DELETED", "RPC", lambda _: Subject(uuid, ""))
         self._audit.submit(by, deed, decisions.delete, (tenant_id, uuid), done)
 
+    def command_waits(self, device_id: int) -> None:
+        """Another node has stored a persistent command for the device, or let go of one."""
+        self._queue.waits(device_id)
+
+    def read_waiting(self) -> None:
+        """Reads anew which devices have persistent commands waiting."""
+        self._queue.read_waiting()
+
     def maintain(self) -> None:
         """Called once a minute: expires what is over."""
         if len(self._counters) > _MAX_COUNTERS:

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from cloud_core.core.rpc.options import SubmitStrategy
-from cloud_core.model import Page, PersistentCommand, RpcStatus
+from cloud_core.model import ChangeKind, Page, PersistentCommand, RpcStatus
 from cloud_core.storage.interface import ReadTx, Tx
 from shared.device_json import NotJson
 from shared.errors import NotFound, RateLimited
@@ -76,6 +76,8 @@ def _apply(
         return True
     left = command.retries_left if retries_left is None else retries_left
     tx.update_command(command.id, status=status, retries_left=left, response=response)
+    if status is RpcStatus.QUEUED:
+        tx.record_change(ChangeKind.COMMAND, command.device_id)  # another node may have the device by now
     return True
 
 
@@ -92,19 +94,28 @@ def insert(tx: Tx, command: PersistentCommand, max_waiting: int) -> UUID:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Commands that are marked as sent, and whether the device has any other that is not ended."""
+    """Commands that are marked as sent, and whether the device has any other that is not ended.
+
+    `again_ms`: when to ask again for those that another node has sent a moment ago; 0 where there are none.
+    """
 
     commands: list[PersistentCommand]
     has_open: bool
+    again_ms: int = 0
 
 
 def take(
-    tx: Tx, device_id: int, on_their_way: frozenset[int], count: int, strategy: SubmitStrategy, now_ms: int
-) -> Taken:
-    """Marks the next commands, at most `count`, as sent; those whose time is over are expired instead."""
+    tx: Tx, device_id: int, on_their_way: frozenset[int], count: int, strategy: SubmitStrategy, now_ms: int,
+    ack_timeout_ms: int = 0,
+) -> Taken:  # fmt: skip
+    """Marks the next commands, at most `count`, as sent; those whose time is over are expired instead.
+
+    What another node has sent is that node's for `ack_timeout_ms`: then the device may get it once more from here.
+    """
     taken: list[PersistentCommand] = []
+    held = _held_elsewhere(tx, device_id, now_ms, ack_timeout_ms) if tx.node is not None else {}
     while len(taken) < count:
-        skipped = on_their_way.union(one.id for one in taken)
+        skipped = on_their_way.union(held, (one.id for one in taken))
         fresh = _next(tx, device_id, skipped, count - len(taken), strategy)
         if not fresh:
             break
@@ -112,8 +123,19 @@ def take(
             is_over = command.expires_ms <= now_ms
             _apply(tx, command, RpcEvent.EXPIRED if is_over else RpcEvent.SENT)
             if not is_over:
+                tx.mark_command_sent(command.id, now_ms=now_ms)
                 taken.append(command)
-    return Taken(taken, bool(taken) or tx.open_command_count(device_id) > 0)
+    has_open = bool(taken) or tx.open_command_count(device_id) > 0
+    return Taken(taken, has_open, min(held.values(), default=0))
+
+
+def _held_elsewhere(tx: Tx, device_id: int, now_ms: int, ack_timeout_ms: int) -> dict[int, int]:
+    """Commands that another node has sent and not heard of yet -> until when they are that node's."""
+    return {
+        one.id: one.sent_ms + ack_timeout_ms
+        for one in tx.undelivered_commands(device_id)
+        if one.status is RpcStatus.SENT and one.sent_by not in ("", tx.node) and one.sent_ms + ack_timeout_ms > now_ms
+    }
 
 
 def _next(
@@ -146,14 +168,19 @@ def unacknowledged(tx: Tx, command_id: int) -> None:
         _apply(tx, command, RpcEvent.EXHAUSTED)
 
 
-def reply(tx: Tx, device_id: int, number: int, value: Any) -> int | None:
-    """Which command the device answered; None for an unknown one, or one that has ended."""
+def reply(tx: Tx, device_id: int, number: int, value: Any, is_waited_for: bool = False) -> int | None:
+    """Which command the device answered; None for an unknown one, or one that has ended.
+
+    `is_waited_for`: others wait for this one's end, and another node may be the one to send them.
+    """
     command = _by_number(tx, device_id, number)
     if command is None:
         return None
     event = RpcEvent.UNUSABLE if isinstance(value, NotJson) else RpcEvent.COMPLETED
     response = str(value) if isinstance(value, NotJson) else value
     is_taken = _apply(tx, command, event, response=None if command.is_oneway else response)
+    if is_taken and is_waited_for:
+        tx.record_change(ChangeKind.COMMAND, device_id)
     return command.id if is_taken else None
 
 

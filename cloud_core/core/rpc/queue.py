@@ -88,6 +88,7 @@ class CommandQueue:
         self._options = options
         self._is_sequential = options.submit_strategy is not SubmitStrategy.BURST
         self._devices: set[int] = set()  # that may have something waiting
+        self._asked_again: set[int] = set()  # once another node's time for what it has sent is over
         self._lines: dict[int, _Line] = {}
         self._early: set[int] | None = set()  # reachable before `_devices` was read from disk; None: it has been
         self._is_loading = False
@@ -114,7 +115,7 @@ class CommandQueue:
                 self._answered(device_id, outcome)
             done(outcome if isinstance(outcome, PlatformError) else None)
 
-        self._store.submit(decisions.reply, (device_id, number, value), recorded)
+        self._store.submit(decisions.reply, (device_id, number, value, self._is_sequential), recorded)
 
     def _answered(self, device_id: int, command_id: int) -> None:
         """The reply says that the device has it, whatever becomes of the acknowledgement."""
@@ -141,6 +142,25 @@ class CommandQueue:
             return
         for device_id in outcome:
             self._pump(device_id)  # something may have waited for the answer to an expired one
+
+    # -- other nodes ------------------------------------------------------------------------------
+
+    def waits(self, device_id: int) -> None:
+        """Another node has stored a command for the device, or let go of one."""
+        self._devices.add(device_id)
+        self._pump(device_id)
+
+    def read_waiting(self) -> None:
+        """Reads anew who has something waiting: what other nodes have stored may have been missed."""
+        if self._early is None:
+            self._store.read(decisions.devices, (), self._read_again)
+
+    def _read_again(self, outcome: list[int] | PlatformError) -> None:
+        if isinstance(outcome, PlatformError):
+            self._call_later(RETRY_S, self.read_waiting)
+            return
+        for device_id in outcome:
+            self.waits(device_id)
 
     # -- reachable devices ------------------------------------------------------------------------
 
@@ -190,7 +210,9 @@ class CommandQueue:
             self._taken(device_id, line, count, outcome)
 
         strategy, now_ms = self._options.submit_strategy, self._now_ms()
-        self._store.submit(decisions.take, (device_id, on_their_way, count, strategy, now_ms), taken)
+        ack_timeout_ms = int(self._options.ack_timeout_s * 1000)
+        args = (device_id, on_their_way, count, strategy, now_ms, ack_timeout_ms)
+        self._store.submit(decisions.take, args, taken)
 
     def _taken(self, device_id: int, line: _Line, count: int, outcome: Taken | PlatformError) -> None:
         line.is_taking = False
@@ -202,10 +224,21 @@ class CommandQueue:
         line.count = min(2 * count, MAX_ON_THEIR_WAY) if line.has_more else 1
         if not outcome.has_open and not line.is_wanted:
             self._devices.discard(device_id)
+        if outcome.again_ms:
+            self._ask_again(device_id, outcome.again_ms)
         self._send(device_id, line, outcome.commands)
         if line.is_wanted or (line.has_more and not self._is_sequential):
             self._pump(device_id)
         self._tidy(device_id, line)
+
+    def _ask_again(self, device_id: int, at_ms: int) -> None:
+        def ask() -> None:
+            self._asked_again.discard(device_id)
+            self._pump(device_id)
+
+        if device_id not in self._asked_again:
+            self._asked_again.add(device_id)
+            self._call_later(max(0, at_ms - self._now_ms()) / 1000, ask)
 
     def _send(self, device_id: int, line: _Line, commands: list[PersistentCommand]) -> None:
         for at, command in enumerate(commands):

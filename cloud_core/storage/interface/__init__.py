@@ -17,6 +17,7 @@ from uuid import UUID
 from cloud_core.model import (
     Attempt,
     AttributeEntry,
+    Change,
     Device,
     DeviceProfile,
     Login,
@@ -29,6 +30,7 @@ from cloud_core.storage.interface.attempts import ReadAttempts
 from cloud_core.storage.interface.audit import ReadAudit, WriteAudit
 from cloud_core.storage.interface.batches import ReadBatches, WriteBatches
 from cloud_core.storage.interface.certificates import ReadCertificates, WriteCertificates
+from cloud_core.storage.interface.changes import ReadChanges, WriteChanges
 from cloud_core.storage.interface.claims import ReadClaims, WriteClaims
 from cloud_core.storage.interface.commands import ReadCommands, WriteCommands
 from cloud_core.storage.interface.customers import ReadCustomers, WriteCustomers
@@ -114,6 +116,7 @@ class ReadTx(
     ReadKeys,
     ReadPending,
     ReadOverview,
+    ReadChanges,
     Protocol,
 ):
     """Look-ups, in a consistent state of the database."""
@@ -168,7 +171,7 @@ class ReadTx(
 class Tx(
     ReadTx, WriteTimeSeries, WriteCustomers, WriteCommands, WriteClaims, WritePackages, WriteGateways, WritePresence,
     WriteCertificates, WritePeople, WriteTenants, WriteBatches, WriteManifests, WriteAudit, WriteKeys, WritePending,
-    Protocol,
+    WriteChanges, Protocol,
 ):  # fmt: skip
     """Everything a decision may do. Constraint violations surface when the batch is replayed."""
 
@@ -229,6 +232,10 @@ class Tx(
 class Store(Protocol):
     """Runs work off the reactor thread and answers in it, in the order of submission."""
 
+    @property
+    def node(self) -> str | None:
+        """Who writes here, where several nodes share the database; None for the only one."""
+
     def submit(self, work: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
         """Runs `work(tx, *args)` in the next group commit; `done` after it is durable.
 
@@ -253,6 +260,10 @@ class Store(Protocol):
     @property
     def is_congested(self) -> bool:
         """Whether producers should pause reading until the next delivery."""
+
+    def on_changes(self, callback: Callable[[list[Change]], None]) -> None:
+        """`callback` gets what a batch has recorded for other nodes (`WriteChanges`), in the reactor thread, after
+        its COMMIT and just before its answers are handed out."""
 
     def on_delivered(self, callback: Callable[[], None]) -> None:
         """`callback` runs in the reactor thread after the answers of each batch were handed out."""

@@ -38,6 +38,9 @@ class WriteCommands(ReadCommands, Protocol):
     def update_command(
         self, command_id: int, *, status: RpcStatus, retries_left: int, response: Any = None
     ) -> None: ...
+    def mark_command_sent(self, command_id: int, *, now_ms: int) -> None:
+        """By this node, where there are others."""
+
     def delete_command(self, command_id: int) -> None: ...
     def expire_commands(self, now_ms: int) -> list[int]:
         """Marks open ones whose time is over as EXPIRED; returns the numbers of their devices."""

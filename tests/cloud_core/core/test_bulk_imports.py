@@ -281,7 +281,7 @@ def test_an_import_that_fails_does_not_keep_the_others_waiting(
     for one in (spoilt, good):
         under_test.store.run(applying.start_batch, TENANT, one.uuid, True, 5)
     with pytest.raises(Unavailable, match="something is wrong"):
-        under_test.ran(under_test.imports.worker.ended(spoilt.uuid))
+        under_test.ran(under_test.imports.worker.ended(spoilt))
     under_test.until(lambda: under_test.stored(good).state is BatchState.APPLIED)
     monkeypatch.undo()
     assert under_test.done(spoilt).counts["CREATED"] == 1
@@ -317,7 +317,7 @@ def test_an_import_that_was_interrupted_is_gone_on_with(
 
 def test_who_waits_for_an_import_hears_that_the_core_is_stopping(under_test: ImportsUnderTest) -> None:
     batch = under_test.sent("name\na\n", is_plan=True)
-    waiting = under_test.imports.worker.ended(batch.uuid)
+    waiting = under_test.imports.worker.ended(batch)
     waiting.send(None)
     under_test.imports.stop()
     with pytest.raises(Unavailable):
@@ -328,7 +328,7 @@ def test_who_waits_for_an_import_that_is_discarded_hears_of_it(under_test: Impor
     """Its tenant was deleted, for instance; nobody waits for ever."""
     batch = under_test.sent("name\na\n", is_plan=True)
     under_test.store.run(applying.start_batch, TENANT, batch.uuid, True, 5)
-    waiting = Deferred.fromCoroutine(under_test.imports.worker.ended(batch.uuid))
+    waiting = Deferred.fromCoroutine(under_test.imports.worker.ended(batch))
     under_test.store.run(lambda tx: tx.discard_batches_of(TENANT))
     failures: list[Any] = []
     waiting.addErrback(failures.append)

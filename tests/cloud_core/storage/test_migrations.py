@@ -20,7 +20,7 @@ from cloud_core.storage.store import make_engine
 from tests.support.stores import TENANT, open_store
 
 USER = UUID(int=4)
-ADDED = ("pending_request", "provision_key", "secret_use", "audit_head", "audit")  # by step 0008
+ADDED = ("pending_request", "provision_key", "secret_use", "audit_head", "audit", "change", "lease")  # since step 0008
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -62,6 +62,8 @@ def test_a_database_of_step_7_gets_audit_keys_and_approvals(new_url: Callable[[]
             index.drop(connection)  # by step 0009
         for table in ADDED:
             connection.execute(text(f"DROP TABLE {table}"))
+        for column in ("sent_ms", "sent_by"):
+            connection.execute(text(f"ALTER TABLE command DROP COLUMN {column}"))  # by step 0011
         connection.execute(text("UPDATE alembic_version SET version_num = '0007'"))
     store, fresh = open_store(url), open_store(fresh_url)
     fresh_engine = make_engine(fresh_url)
