@@ -27,6 +27,10 @@ from cloud_core.core.health import Health
 from cloud_core.core.keys.adoption import Adoption
 from cloud_core.core.limits import FailedAttempts
 from cloud_core.core.metrics import SUCCESS, Metrics
+from cloud_core.core.nodes.news import NewsOfNodes
+from cloud_core.core.nodes.questions import Questions
+from cloud_core.core.nodes.takeovers import Takeovers
+from cloud_core.core.nodes.whereabouts import WhereaboutsApi
 from cloud_core.core.packages import MAX_PACKAGE_BYTES, PackagesApi
 from cloud_core.core.people.audit import Audit
 from cloud_core.core.people.permissions import may
@@ -36,6 +40,8 @@ from cloud_core.core.rpc.commands import RpcApi, RpcOptions
 from cloud_core.core.rpc.server_methods import ServerMethods
 from cloud_core.core.tokens import new_attempt_id, new_reference
 from cloud_core.core.traces import Traces
+from cloud_core.fabric.alone import Alone
+from cloud_core.fabric.interface import Fabric
 from cloud_core.model import (
     PROVISIONING_IDENTITY,
     Identity,
@@ -113,8 +119,10 @@ class DeviceApi:
         post_webhook: PostWebhook = _no_webhooks,
         options: Options | None = None,
         revocation: ChecksRevocation | None = None,
+        fabric: Fabric | None = None,
     ) -> None:
         self._store = store
+        self.fabric: Fabric = fabric or Alone()
         self.failed_attempts = failed_attempts  # of whoever guesses secrets, administrators' passwords included
         self._policy = policy
         self._wall_clock = wall_clock
@@ -134,13 +142,14 @@ class DeviceApi:
     ) -> None:
         """The parts, each a door of its own: `api.rpc.reply(…)`."""
         store, now_ms = self._store, self.now_ms
-        self.events = Events(call_later if call_later is not _no_timers else None)
+        self.events = Events(call_later if call_later is not _no_timers else None, fabric=self.fabric)
         self.audit = Audit(store, on_recorded=self.events.recorded)
         self.adoption = Adoption(store)
         self.downlinks = Downlinks()
         self.presence = Presence(
             store=store, now_ms=now_ms, inactivity_s=options.inactivity_s, flush_s=options.presence_flush_s
         )
+        self._build_for_others(call_later)
         self.certificates = CertificateLogins(
             store=store, now_ms=now_ms, look_ups=self._look_ups, failed_attempts=self.failed_attempts,
             policy=self._policy, forget_logins=self.forget_logins, device_changed=self.device_changed,
@@ -157,6 +166,9 @@ class DeviceApi:
             call_later=call_later,
             options=options.rpc,
             audit=self.audit,
+            fabric=self.fabric,
+            questions=self.questions,
+            is_outdated=self.takeovers.is_outdated,
         )
         self.server_methods = ServerMethods(
             store=store,
@@ -187,6 +199,16 @@ class DeviceApi:
             authenticate=lambda chain, peer, done: self.certificates.authenticate(chain, peer, done),
             forget_logins=self.forget_logins, device_changed=self.device_changed, on_logged=self.events.logged,
         )  # fmt: skip
+
+    def _build_for_others(self, call_later: CallLater) -> None:
+        """What this node does for and with the other ones (`core/nodes/`)."""
+        self.questions = Questions(fabric=self.fabric, call_later=call_later)
+        self.news = NewsOfNodes(fabric=self.fabric, events=self.events, now_ms=self.now_ms)
+        self.takeovers = Takeovers(
+            fabric=self.fabric, downlinks=self.downlinks, presence=self.presence, now_ms=self.now_ms,
+            call_later=call_later,
+        )  # fmt: skip
+        self.whereabouts = WhereaboutsApi(fabric=self.fabric, questions=self.questions, downlinks=self.downlinks)
 
     # -- for adapters -----------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ ALLOWED = {
     "cloud_core.profile_options": ("shared", "cloud_core.proto_schemas"),
     "cloud_core.model": ("shared", "cloud_core.profile_options"),
     "cloud_core.core": ("shared", "cloud_core.model", "cloud_core.entropy", "cloud_core.storage.interface",
-                        "cloud_core.fabric.interface", "cloud_core.proto_schemas", "cloud_core.measures"),
+                        "cloud_core.fabric.interface", "cloud_core.fabric.alone", "cloud_core.proto_schemas", "cloud_core.measures"),
     "cloud_core.fabric": ("cloud_core.measures",),
     "cloud_core.storage": ("shared", "cloud_core.model", "cloud_core.profile_options", "cloud_core.entropy",
                            "cloud_core.measures"),
