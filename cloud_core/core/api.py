@@ -40,8 +40,7 @@ from cloud_core.core.rpc.commands import RpcApi, RpcOptions
 from cloud_core.core.rpc.server_methods import ServerMethods
 from cloud_core.core.tokens import new_attempt_id, new_reference
 from cloud_core.core.traces import Traces
-from cloud_core.fabric.alone import Alone
-from cloud_core.fabric.interface import Fabric
+from cloud_core.fabric.interface import Alone, Fabric
 from cloud_core.model import (
     PROVISIONING_IDENTITY,
     Identity,

@@ -22,8 +22,7 @@ from cloud_core.core.people.logins import Operator
 from cloud_core.core.provisioning import SUCCESS, Decided
 from cloud_core.core.tokens import new_reference
 from cloud_core.core.traffic import Traffic
-from cloud_core.fabric.alone import Alone
-from cloud_core.fabric.interface import Fabric
+from cloud_core.fabric.interface import Alone, Fabric
 from cloud_core.model import Attempt, AuditEntry, Identity, ProvisionStrategy
 from shared.errors import ApprovalPending, Reason, Unavailable
 
@@ -103,7 +102,7 @@ class Events:
     def heard(self, events: Iterable[Event], left_out: int) -> None:
         """What was published at another node, which gets numbers of this one. `left_out`: of before, not told."""
         if left_out:
-            self._number += max(left_out, MAX_AT_ONCE)  # whoever was listening hears of a gap
+            self._number += max(left_out, MAX_AT_ONCE + 1)  # whoever was listening hears of a gap
         for one in events:
             self._number += 1
             self._kept.append(Event(self._number, one.kind, one.tenant_id, one.data, one.at_ms))

@@ -1,35 +1,7 @@
-"""The embedded default: one node, nobody to tell."""
+"""The embedded default. It stands beside the interface, so that the core may fall back on it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from cloud_core.fabric.interface import Alone
 
-from cloud_core.fabric.interface import Body
-
-_NOBODY: frozenset[str] = frozenset()
-
-
-class Alone:
-    """A `Fabric` without others."""
-
-    node = "alone"
-    others = _NOBODY
-    is_away = False
-
-    def hear(self, kind: str, callback: Callable[[str, Body], None]) -> None:
-        """There is nobody to hear."""
-
-    def tell_all(self, kind: str, body: Body) -> None:
-        """There is nobody to tell."""
-
-    def tell(self, node: str, kind: str, body: Body) -> None:
-        """There is nobody to tell."""
-
-    def on_joined(self, callback: Callable[[str], None]) -> None:
-        """Nobody joins."""
-
-    def on_left(self, callback: Callable[[str], None]) -> None:
-        """Nobody leaves."""
-
-    def on_back(self, callback: Callable[[], None]) -> None:
-        """It is never away."""
+__all__ = ["Alone"]

@@ -53,3 +53,32 @@ class Fabric(Protocol):
 
     def on_back(self, callback: Callable[[], None]) -> None:
         """`callback()` when the fabric is back after it was away: messages may have been missed."""
+
+
+_NOBODY: frozenset[str] = frozenset()
+
+
+class Alone:
+    """A `Fabric` without others."""
+
+    node = "alone"
+    others = _NOBODY
+    is_away = False
+
+    def hear(self, kind: str, callback: Callable[[str, Body], None]) -> None:
+        """There is nobody to hear."""
+
+    def tell_all(self, kind: str, body: Body) -> None:
+        """There is nobody to tell."""
+
+    def tell(self, node: str, kind: str, body: Body) -> None:
+        """There is nobody to tell."""
+
+    def on_joined(self, callback: Callable[[str], None]) -> None:
+        """Nobody joins."""
+
+    def on_left(self, callback: Callable[[str], None]) -> None:
+        """Nobody leaves."""
+
+    def on_back(self, callback: Callable[[], None]) -> None:
+        """It is never away."""

@@ -1,1 +1,1 @@
-"""What a node does for and with the others."""
+"""What a node does for and with the others of its cluster."""

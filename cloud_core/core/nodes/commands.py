@@ -77,13 +77,6 @@ class DeviceReply(Message):
     value: bytes
 
 
-class Look(Message):
-    """Of a persistent command on disk: the device has answered it, or something may be sent again (None)."""
-
-    device_id: int
-    command_id: int | None = None
-
-
 class Call(Protocol):
     """A command as its sender gives it."""
 
@@ -97,7 +90,7 @@ class Call(Protocol):
     def expires_ms(self) -> int: ...
 
 
-class Here(Protocol):
+class CommandsHere(Protocol):
     """What is asked of this node's own commands."""
 
     def way(self, device_id: int) -> Way: ...
@@ -113,7 +106,6 @@ class Here(Protocol):
         """The outcome that a sender waits for."""
 
     def replied(self, device_id: int, number: int, value: Any) -> None: ...
-    def look(self, device_id: int, command_id: int | None) -> None: ...
 
 
 class _Asked:
@@ -137,7 +129,7 @@ class CommandsElsewhere:
 
     def __init__(
         self, *, fabric: Fabric, questions: Questions, now_ms: Callable[[], int], call_later: Callable[..., Any],
-        here: Here,
+        here: CommandsHere,
     ) -> None:  # fmt: skip
         self._fabric = fabric
         self._questions = questions
@@ -154,7 +146,6 @@ class CommandsElsewhere:
         hear(fabric, "command", Order, self._ordered)
         hear(fabric, "command-said", Said, self._heard)
         hear(fabric, "device-reply", DeviceReply, self._device_replied)
-        hear(fabric, "look", Look, self._look)
         fabric.on_left(self._left)
 
     @property
@@ -288,7 +279,7 @@ class CommandsElsewhere:
     def _say(self, node: str, said: Said) -> None:
         self._fabric.tell(node, "command-said", body_of(said))
 
-    # -- what devices reply, and what is on disk ----------------------------------------------------
+    # -- what devices reply -------------------------------------------------------------------------
 
     def tell_reply(self, device_id: int, number: int, value: Any) -> None:
         """A device has replied to a command that is not of this node: it may be another's."""
@@ -310,13 +301,6 @@ class CommandsElsewhere:
         except PlatformError:
             return  # of another version; its command ends by itself
         self._here.replied(reply.device_id, reply.number, value)
-
-    def tell_look(self, device_id: int, command_id: int | None = None) -> None:
-        """Something has become of a persistent command that concerns whoever has the device."""
-        self._fabric.tell_all("look", body_of(Look(device_id, command_id)))
-
-    def _look(self, _sender: str, look: Look) -> None:
-        self._here.look(look.device_id, look.command_id)
 
     # -- nodes that go ----------------------------------------------------------------------------
 

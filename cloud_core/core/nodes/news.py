@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 from cloud_core.core.events import MAX_AT_ONCE, Event, Events
 from cloud_core.core.nodes.messages import Message, body_of, hear, parts_of
@@ -17,6 +16,7 @@ from cloud_core.fabric.interface import Fabric
 EVENTS_PART = 50  # in one message: a name, an address and a sentence each
 COUNTS_PART = 20  # each with MAX_SOURCES addresses at the most
 MAX_KIND_CHARS = 40
+MAX_LEFT_OUT = 1_000_000
 
 
 class Told(Message):
@@ -24,7 +24,7 @@ class Told(Message):
 
     kind: str
     tenant_id: int | None
-    data: dict[str, Any]
+    data: dict[str, bool | int | float | str | None]
     at_ms: int
 
 
@@ -67,6 +67,7 @@ class NewsOfNodes:
         hear(fabric, "traffic", Counts, self._counted)
         fabric.on_joined(self._joined)
         fabric.on_left(self._left)
+        fabric.on_back(self._missed)
 
     def _tell(self) -> None:
         events = self._events
@@ -83,7 +84,7 @@ class NewsOfNodes:
 
     def _heard(self, _sender: str, news: News) -> None:
         told = news.events[-MAX_AT_ONCE:]
-        left_out = max(0, news.left_out) + len(news.events) - len(told)
+        left_out = max(0, min(news.left_out, MAX_LEFT_OUT)) + len(news.events) - len(told)
         self._events.heard(
             [Event(0, one.kind[:MAX_KIND_CHARS], one.tenant_id, one.data, one.at_ms) for one in told], left_out
         )
@@ -103,6 +104,10 @@ class NewsOfNodes:
         for part in parts_of(counts, COUNTS_PART):
             self._fabric.tell(node, "traffic", body_of(Counts(list(part), are_minutes=True, is_first=is_first)))
             is_first = False
+
+    def _missed(self) -> None:
+        """Messages of others may have been lost."""
+        self._events.heard([], 1)
 
     def _left(self, _node: str) -> None:
         """What it has counted stays, and goes with the hour."""

@@ -26,6 +26,7 @@ PART = 5_000  # devices in one message
 NEAR_MS = 2_000  # ages that differ by less are of the same moment: more than any message takes
 REMEMBERED_MS = 3_600_000  # so long a node that has left may come back
 UNSEEN_MS = 60_000  # what a node is told that was never seen before: sessions of the time in which it started
+MISSED_MS = 10_000  # so often, and of so long a time, what was missed is asked for
 MAX_OUTDATED = 10_000  # then those of devices that have gone are forgotten
 
 
@@ -66,6 +67,12 @@ class Opened(Message):
 class Takeover(Message):
     now_ms: int  # by the sender's clock, when it was told
     opened: list[Opened]
+
+
+class Lately(Message):
+    """Somebody has missed messages: what was opened since, in ms before now?"""
+
+    since_ms: int
 
 
 class _Note:
@@ -109,10 +116,14 @@ class Takeovers:
         self._left: dict[str, int] = {}  # node -> when
         self._has_met = False
         self._trimmed_ms = 0
+        self._missed_ms = -MISSED_MS  # when others were asked last for what was missed
+        self._is_asking = False
         downlinks.on_reachable(self._reachable)
         hear(fabric, "opened", Takeover, self._heard)
         fabric.on_left(self._node_left)
         fabric.on_joined(self._node_joined)
+        fabric.on_back(self._missed)
+        hear(fabric, "opened-lately", Lately, self._tell_lately)
 
     def serve(self, sessions: SessionsHere) -> None:
         """The transport that has sessions says so."""
@@ -248,11 +259,29 @@ class Takeovers:
         now_ms = self._now_ms()
         since_ms = self._left.pop(node, now_ms - UNSEEN_MS if self._has_met else 0)
         self._has_met = True
-        if self._sessions is None:
-            return
+        self._tell_since(node, since_ms - int(GONE_AFTER_S * 1000))
+
+    def _tell_since(self, node: str, since_ms: int) -> None:
         opened = []
-        for device_id in self._sessions.opened_since(since_ms - int(GONE_AFTER_S * 1000)):
+        for device_id in self._sessions.opened_since(since_ms) if self._sessions is not None else ():
             held = self._held(device_id)
             opened.append(Opened(device_id, list(held.opened_ms), held.max_sessions, 0))
         for part in parts_of(opened, PART):
-            self._fabric.tell(node, "opened", body_of(Takeover(now_ms, list(part))))
+            self._fabric.tell(node, "opened", body_of(Takeover(self._now_ms(), list(part))))
+
+    def _missed(self) -> None:
+        """Messages of others may have been lost. Where they go on being lost, they are asked now and then."""
+        if not self._is_asking:
+            self._is_asking = True
+            wait_ms = self._missed_ms + MISSED_MS - self._now_ms()
+            self._call_later(min(max(0, wait_ms), MISSED_MS) / 1000, self._ask_lately)
+
+    def _ask_lately(self) -> None:
+        self._is_asking = False
+        now_ms = self._now_ms()
+        since_ms = max(MISSED_MS, min(now_ms - self._missed_ms, 6 * MISSED_MS))
+        self._missed_ms = now_ms
+        self._fabric.tell_all("opened-lately", body_of(Lately(since_ms)))
+
+    def _tell_lately(self, sender: str, lately: Lately) -> None:
+        self._tell_since(sender, self._now_ms() - min(lately.since_ms, REMEMBERED_MS))

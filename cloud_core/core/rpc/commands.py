@@ -20,8 +20,7 @@ from cloud_core.core.rpc import decisions as decisions
 from cloud_core.core.rpc.options import RpcOptions, SubmitStrategy
 from cloud_core.core.rpc.queue import CommandQueue
 from cloud_core.core.tokens import new_uuid
-from cloud_core.fabric.alone import Alone
-from cloud_core.fabric.interface import Fabric
+from cloud_core.fabric.interface import Alone, Fabric
 from cloud_core.model import Identity, Page, PersistentCommand, RpcStatus
 from cloud_core.storage.interface import Done, Store
 from shared.device_json import MAX_METHOD_CHARS, render_command, render_json
@@ -127,9 +126,8 @@ class RpcApi:
             now_ms=now_ms, call_later=call_later, here=self,
         )  # fmt: skip
         self._queue = CommandQueue(
-            store=store, downlinks=downlinks, now_ms=now_ms, call_later=call_later, options=options, audit=self._audit,
-            fabric=self._fabric, tell_look=self._elsewhere.tell_look,
-        )  # fmt: skip
+            store=store, downlinks=downlinks, now_ms=now_ms, call_later=call_later, options=options, audit=self._audit
+        )
 
     def send(
         self, tenant_id: int, device_id: int, command: ServerRpc, done: Done[Answer | UUID], *, by: Who | None = None
@@ -196,7 +194,7 @@ class RpcApi:
             self._counters = {one: number for one, number in self._counters.items() if one in self._waiting}
         self._queue.maintain()
 
-    # -- for other nodes (`nodes.commands.Here`) ----------------------------------------------------
+    # -- for other nodes (`nodes.commands.CommandsHere`) ----------------------------------------------------
 
     def way(self, device_id: int) -> Way:
         if self._downlinks.for_commands(device_id) is None:
@@ -217,10 +215,6 @@ class RpcApi:
 
     def replied(self, device_id: int, number: int, value: Any) -> None:
         self._replied(device_id, number, value)
-
-    def look(self, device_id: int, command_id: int | None) -> None:
-        """A persistent command of the device waits, or was answered; another node, or its row, says so."""
-        self._queue.look(device_id, command_id)
 
     # -- waiting on disk --------------------------------------------------------------------------
 

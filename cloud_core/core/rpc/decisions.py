@@ -50,10 +50,6 @@ NEXT: dict[tuple[RpcStatus, RpcEvent], RpcStatus] = {
     (RpcStatus.QUEUED, RpcEvent.SENT): RpcStatus.SENT,
     (RpcStatus.SENT, RpcEvent.SENT): RpcStatus.SENT,  # again, after a restart
     (RpcStatus.SENT, RpcEvent.DELIVERED): RpcStatus.DELIVERED,
-    (
-        RpcStatus.QUEUED,
-        RpcEvent.DELIVERED,
-    ): RpcStatus.DELIVERED,  # another node's lost connection gave it back meanwhile
     (RpcStatus.SENT, RpcEvent.RETURNED): RpcStatus.QUEUED,
     (RpcStatus.SENT, RpcEvent.EXHAUSTED): RpcStatus.TIMEOUT,
     **{(one, RpcEvent.COMPLETED): RpcStatus.SUCCESSFUL for one in _OPEN},  # QUEUED: the reply overtook the retry

@@ -17,7 +17,6 @@ from cloud_core.core.people.audit import Audit, Deed, Subject, Who
 from cloud_core.core.rpc import decisions as decisions
 from cloud_core.core.rpc.decisions import RpcEvent, Taken
 from cloud_core.core.rpc.options import RpcOptions, SubmitStrategy
-from cloud_core.fabric.interface import Fabric
 from cloud_core.model import PersistentCommand
 from cloud_core.storage.interface import Done, Store
 from shared.errors import PlatformError
@@ -80,12 +79,7 @@ class CommandQueue:
         call_later: Callable[..., Any],
         options: RpcOptions,
         audit: Audit,
-        fabric: Fabric,
-        tell_look: Callable[[int, int | None], None],
     ) -> None:
-        """`tell_look(device_id, command_id)` has other nodes call `look`."""
-        self._fabric = fabric
-        self._tell_look = tell_look
         self._store = store
         self._audit = audit
         self._downlinks = downlinks
@@ -118,8 +112,6 @@ class CommandQueue:
         def recorded(outcome: int | PlatformError | None) -> None:
             if isinstance(outcome, int):
                 self._answered(device_id, outcome)
-                if self._fabric.others:
-                    self._tell_look(device_id, outcome)
             done(outcome if isinstance(outcome, PlatformError) else None)
 
         self._store.submit(decisions.reply, (device_id, number, value), recorded)
@@ -136,14 +128,6 @@ class CommandQueue:
         elif self._is_sequential:
             self._pump(device_id)
 
-    def look(self, device_id: int, command_id: int | None) -> None:
-        """Another node says: the device has answered a command; or, with None, that something waits for it."""
-        if command_id is not None:
-            self._answered(device_id, command_id)
-        else:
-            self._devices.add(device_id)
-            self._pump(device_id)
-
     def maintain(self) -> None:
         """Once a minute: expires what is over; now and then removes what ended long ago."""
         self._store.submit(decisions.expire, (self._now_ms(),), self._expired)
@@ -157,8 +141,6 @@ class CommandQueue:
             return
         for device_id in outcome:
             self._pump(device_id)  # something may have waited for the answer to an expired one
-            if self._is_sequential and self._fabric.others:
-                self._tell_look(device_id, None)
 
     # -- reachable devices ------------------------------------------------------------------------
 
@@ -298,8 +280,6 @@ class CommandQueue:
         line.on_their_way.pop(attempt.command.id, None)
         if self._is_sequential or line.has_more or comes_back:
             self._pump(device_id)
-        if comes_back and self._fabric.others and self._downlinks.for_commands(device_id) is None:
-            self._tell_look(device_id, None)  # the device may have gone to another node
         self._tidy(device_id, line)
 
     def _tidy(self, device_id: int, line: _Line) -> None:

@@ -14,11 +14,10 @@ from cloud_core.core.nodes.messages import body_of
 from cloud_core.core.rpc import commands as rpc_module
 from cloud_core.core.rpc.commands import Answer
 from cloud_core.core.rpc.decisions import FIRST_NUMBER
-from cloud_core.core.rpc.options import SubmitStrategy
 from shared.device_json import NotJson, render_json
 from shared.errors import DeviceOffline, DeviceTimeout, MalformedRequest, RateLimited, Unavailable, leaf_classes
 from shared.lenient_json import NumberText
-from tests.support.nodes import NodesUnderTest
+from tests.support.joined_nodes import NodesUnderTest
 from tests.support.stores import StoreUnderTest
 
 _TWO_WAY = {"is_oneway": False}
@@ -457,7 +456,7 @@ def test_nothing_is_kept_of_what_is_over(nodes: NodesUnderTest) -> None:
 # -- another version ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["command", "command-said", "device-reply", "look", "question", "reply-to-question"])
+@pytest.mark.parametrize("kind", ["command", "command-said", "device-reply", "question", "reply-to-question"])
 @pytest.mark.parametrize("body", [None, 5, "x", b"\xff", [], [[]], {"number": 1}, ["x"] * 9, [1, 2, 3, 4, 5, 6]])
 def test_nonsense_is_ignored_and_logged_once(nodes: NodesUnderTest, lines: list[str], kind: str, body: Any) -> None:
     """A node of another version may say what it likes: this one goes on, and does not fill its log."""
@@ -493,37 +492,6 @@ def test_a_question_that_is_not_known_is_not_answered(nodes: NodesUnderTest) -> 
     nodes.pass_time(0.3)
     assert answers[0].by_node == {} and answers[0].silent == {"b", "c"}
     assert c.api.questions._open == {}
-
-
-# -- commands on disk ---------------------------------------------------------------------------------
-
-
-def test_a_persistent_command_that_came_back_goes_on_where_the_device_is(nodes: NodesUnderTest) -> None:
-    """Its connection at one node is lost before the device had it; it is sent at the node where the device is now."""
-    a, b, _ = nodes
-    first = a.downlink()
-    (uuid,) = a.send(is_persistent=True, in_ms=3_600_000)
-    second = b.downlink()
-    first.close()
-    first.deliveries[0].failed()
-    nodes.settle()
-    assert [one.number for one in second.commands] == [first.commands[0].number]
-    second.deliveries[0].delivered()
-    nodes.settle()
-    found = b.core.outcome(lambda done: b.api.rpc.find(1, uuid, done))
-    assert found.status.value == "SUCCESSFUL"
-
-
-def test_an_answer_at_another_node_lets_the_next_command_go(sqlite_store: StoreUnderTest) -> None:
-    """Where one waits for the answer to the one before (SEQUENTIAL_ON_RESPONSE_FROM_DEVICE)."""
-    nodes = NodesUnderTest(sqlite_store, submit_strategy=SubmitStrategy.SEQUENTIAL_ON_RESPONSE_FROM_DEVICE)
-    a, b, _ = nodes
-    downlink = a.downlink(acknowledges=True)
-    for method in ("first", "second"):
-        a.send(method, is_persistent=True, in_ms=3_600_000, **_TWO_WAY)
-    assert downlink.methods == ["first"]
-    b.reply(downlink.commands[0].number, 1)
-    assert downlink.methods == ["first", "second"]
 
 
 def test_messages_are_arrays_that_may_grow(nodes: NodesUnderTest) -> None:

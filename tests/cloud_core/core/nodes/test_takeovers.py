@@ -14,8 +14,8 @@ from cloud_core.core.nodes.takeovers import FLUSH_S, NEAR_MS
 from cloud_core.model import Identity, Role
 from shared.mqtt.packets import Disconnect
 from tests.support.gateways import RecordingLink
+from tests.support.joined_nodes import NodesUnderTest
 from tests.support.mqtt import MqttPeer, MqttServer
-from tests.support.nodes import NodesUnderTest
 from tests.support.stores import TENANT, StoreUnderTest
 
 
