@@ -30,6 +30,10 @@ from cloud_core.core.metrics import SUCCESS, Metrics
 from cloud_core.core.nodes.changes import Changes
 from cloud_core.core.nodes.here import Here
 from cloud_core.core.nodes.leases import Leases
+from cloud_core.core.nodes.news import NewsOfNodes
+from cloud_core.core.nodes.questions import Questions
+from cloud_core.core.nodes.takeovers import Takeovers
+from cloud_core.core.nodes.whereabouts import WhereaboutsApi
 from cloud_core.core.packages import MAX_PACKAGE_BYTES, PackagesApi
 from cloud_core.core.people.audit import Audit
 from cloud_core.core.people.permissions import may
@@ -143,7 +147,7 @@ class DeviceApi:
     ) -> None:
         """The parts, each a door of its own: `api.rpc.reply(…)`."""
         store, now_ms = self._store, self.now_ms
-        self.events = Events(call_later if call_later is not _no_timers else None)
+        self.events = Events(call_later if call_later is not _no_timers else None, fabric=self.fabric)
         self.audit = Audit(store, on_recorded=self.events.recorded)
         self.adoption = Adoption(store)
         self.downlinks = Downlinks()
@@ -152,6 +156,7 @@ class DeviceApi:
             store=store, now_ms=now_ms, inactivity_s=options.inactivity_s, flush_s=options.presence_flush_s,
             leases=self.leases,
         )  # fmt: skip
+        self._build_for_others(call_later)
         self.certificates = CertificateLogins(
             store=store, now_ms=now_ms, look_ups=self._look_ups, failed_attempts=self.failed_attempts,
             policy=self._policy, forget_logins=self.forget_logins, device_changed=self.device_changed,
@@ -168,6 +173,9 @@ class DeviceApi:
             call_later=call_later,
             options=options.rpc,
             audit=self.audit,
+            fabric=self.fabric,
+            questions=self.questions,
+            is_outdated=self.takeovers.is_outdated,
         )
         self.server_methods = ServerMethods(
             store=store,
@@ -204,6 +212,16 @@ class DeviceApi:
             forget=self.here.forget,
         )  # fmt: skip
         self.fabric.on_back(self.rpc.read_waiting)
+
+    def _build_for_others(self, call_later: CallLater) -> None:
+        """What this node does for and with the other ones (`core/nodes/`)."""
+        self.questions = Questions(fabric=self.fabric, call_later=call_later)
+        self.news = NewsOfNodes(fabric=self.fabric, events=self.events, now_ms=self.now_ms)
+        self.takeovers = Takeovers(
+            fabric=self.fabric, downlinks=self.downlinks, presence=self.presence, now_ms=self.now_ms,
+            call_later=call_later,
+        )  # fmt: skip
+        self.whereabouts = WhereaboutsApi(fabric=self.fabric, questions=self.questions, downlinks=self.downlinks)
 
     # -- for adapters -----------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What happens, told to operators as it happens: a hub in memory, of this node alone.
+"""What happens, told to operators as it happens: a hub in memory; other nodes' come in with each flush.
 
 Each event has a number; the newest stay in a buffer, and a listener is a place in it, so that one who lost its
 connection goes on where it was. An event costs the buffer one entry, however many listen: they are woken together,
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -22,6 +22,7 @@ from cloud_core.core.people.logins import Operator
 from cloud_core.core.provisioning import SUCCESS, Decided
 from cloud_core.core.tokens import new_reference
 from cloud_core.core.traffic import Traffic
+from cloud_core.fabric.interface import Alone, Fabric
 from cloud_core.model import Attempt, AuditEntry, Identity, ProvisionStrategy
 from shared.errors import ApprovalPending, Reason, Unavailable
 
@@ -73,8 +74,12 @@ class Events:
     `call_later`: as the reactor's; without it listeners are woken for each event, at once.
     """
 
-    def __init__(self, call_later: Callable[..., Any] | None = None) -> None:
+    def __init__(self, call_later: Callable[..., Any] | None = None, *, fabric: Fabric | None = None) -> None:
         self.traffic = Traffic()
+        self.untold: deque[Event] = deque(maxlen=MAX_AT_ONCE)  # published here since other nodes were told
+        self.untold_count = 0  # how many there were, with those that `untold` has lost
+        self.on_flush: Callable[[], None] = _nothing  # other nodes are told
+        self._fabric = fabric or Alone()
         self.epoch = new_reference()  # numbers of another run of the program mean nothing here
         self._call_later = call_later
         self._is_flush_due = False
@@ -85,8 +90,27 @@ class Events:
     def publish(self, tenant_id: int | None, kind: str, data: dict[str, Any]) -> None:
         """`data` holds no secret."""
         self._number += 1
-        self._kept.append(Event(self._number, kind, tenant_id, data, int(time.time() * 1000)))
-        if not self._listeners or self._is_flush_due:
+        event = Event(self._number, kind, tenant_id, data, int(time.time() * 1000))
+        self._kept.append(event)
+        if self._fabric.others:
+            self.untold.append(event)
+            self.untold_count += 1
+            self._wake_soon()
+        elif self._listeners:
+            self._wake_soon()
+
+    def heard(self, events: Iterable[Event], left_out: int) -> None:
+        """What was published at another node, which gets numbers of this one. `left_out`: of before, not told."""
+        if left_out:
+            self._number += max(left_out, MAX_AT_ONCE + 1)  # whoever was listening hears of a gap
+        for one in events:
+            self._number += 1
+            self._kept.append(Event(self._number, one.kind, one.tenant_id, one.data, one.at_ms))
+        if self._listeners:
+            self._wake_soon()
+
+    def _wake_soon(self) -> None:
+        if self._is_flush_due:
             return
         if self._call_later is None:
             self._flush()
@@ -99,6 +123,8 @@ class Events:
         for listener in tuple(self._listeners):
             if listener.seen < self._number:
                 listener.wake()
+        if self._fabric.others:
+            self.on_flush()
 
     def take(self, listener: Listener) -> list[Event]:
         """What has come since the last time, oldest first."""
@@ -182,6 +208,9 @@ class Events:
         """A line of the provisioning log, by whichever door. Rationed ones are in the lists alone: whoever is refused
         in masses shall not push everything else out of the buffer."""
         self.traffic.count(line)
+        if self._fabric.others:
+            self.traffic.note(line)
+            self._wake_soon()
         if line.outcome == Reason.RATE_LIMITED.value:
             return
         device = _device_of(line, profile_name)

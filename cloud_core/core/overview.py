@@ -12,6 +12,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from cloud_core.core.asking import Asking
+from cloud_core.core.nodes.whereabouts import WhereaboutsApi
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.remembered import Remembered
 from cloud_core.core.system_view import System, SystemView
@@ -86,12 +87,15 @@ class OverviewApi(Asking):
     """For the pages that people leave open."""
 
     def __init__(
-        self, *, store: Store, now_ms: Callable[[], int], traffic: Traffic, system: SystemView
+        self, *, store: Store, now_ms: Callable[[], int], traffic: Traffic, system: SystemView,
+        whereabouts: WhereaboutsApi,
     ) -> None:  # fmt: skip
         super().__init__(store)
         self.now_ms = now_ms
         self._traffic = traffic
         self._system = system
+        self._whereabouts = whereabouts
+        whereabouts.serve(system)
         self._counted = Remembered(self._count, now_ms=now_ms, fresh_ms=FRESH_MS)
         self._waiting = Remembered(self._count_waiting, now_ms=now_ms, fresh_ms=WAITING_FRESH_MS)
 
@@ -114,9 +118,9 @@ class OverviewApi(Asking):
     def rates(self, operator: Operator) -> Rates:
         return self._traffic.rates(operator.tenant_id, self.now_ms(), with_unassigned=operator.sees_unassigned)
 
-    def system(self) -> System:
-        """For those who run the installation (`Operator.sees_unassigned`), but for `reasons`."""
-        return self._system.now()
+    async def system(self) -> System:
+        """Of all nodes. For those who run the installation (`Operator.sees_unassigned`), but for `reasons`."""
+        return await self._whereabouts.system(self._system)
 
     async def attempts(
         self, operator: Operator, wanted: AttemptFilter, text: str, before: int | None, limit: int

@@ -100,6 +100,13 @@ class Presence:
         self._connected.discard(device_id)
         self._change(device_id).last_disconnect_ms = self._now_ms()
 
+    def moved(self, device_id: int, since_ms: int) -> None:
+        """Another node has the device: that its sessions here have ended since is no news."""
+        self._connected.discard(device_id)
+        change = self._changed.get(device_id)
+        if change is not None and change.last_disconnect_ms >= since_ms:
+            change.last_disconnect_ms = 0
+
     def seen(self, device_id: int) -> None:
         """The device said something. On the path of every message."""
         if device_id in self._active:

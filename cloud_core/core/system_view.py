@@ -28,7 +28,10 @@ class Connection(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """Numbers of this node; None for what is not known. `reasons`: what `/health/ready` says is wrong."""
+    """Numbers of this node, or of several together; None for what is not known.
+
+    `reasons`: what `/health/ready` says is wrong, at any of them. Disk, version and start are this node's alone.
+    """
 
     reasons: tuple[str, ...]
     connections: list[Connection]
@@ -41,6 +44,8 @@ class System:
     disk_bytes: int | None = None
     version: str = ""
     started_ms: int | None = None
+    node_count: int = 1  # whose numbers these are
+    silent_count: int = 0  # nodes that have not told theirs in time
 
     @property
     def is_queue_long(self) -> bool:

@@ -1,4 +1,4 @@
-"""How many provision requests come in, from where, and what becomes of them: counted in memory, of this node alone.
+"""How many provision requests come in, from where, and what becomes of them: counted in memory, for each node.
 
 A request costs some additions. Minutes are kept for an hour, sources for some minutes, both bounded: a flood from a
 million addresses is counted as a flood and not listed.
@@ -64,17 +64,35 @@ class Meter:
 
     def count(self, line: Attempt) -> None:
         second = line.at_ms // 1000
-        minute = second // 60
+        self._minute(second // 60).count(line.outcome, line.peer.address)
+        self._add_second(second, 1)
+
+    def add(self, second: int, tally: Tally) -> None:
+        """What another node has counted in a second."""
+        self.add_minute(second // 60, tally)
+        self._add_second(second, tally.requests)
+
+    def add_minute(self, minute: int, tally: Tally) -> None:
+        self._minute(minute).add(tally)
+
+    def _minute(self, minute: int) -> Tally:
         tally = self._minutes.get(minute)
         if tally is None:
             self._roll(minute)
             tally = self._minutes[minute] = Tally()
-        tally.count(line.outcome, line.peer.address)
+        return tally
+
+    def _add_second(self, second: int, count: int) -> None:
         known = self._seconds.get(second)
         if known is None:
             self._seconds = {one: count for one, count in self._seconds.items() if second - one <= NOW_S}
             known = 0
-        self._seconds[second] = known + 1
+        self._seconds[second] = known + count
+
+    @property
+    def known_minutes(self) -> dict[int, Tally]:
+        """By number since the epoch."""
+        return self._minutes
 
     def _roll(self, minute: int) -> None:
         self._minutes = {one: tally for one, tally in self._minutes.items() if minute - one < MINUTES}
@@ -107,6 +125,8 @@ class Traffic:
 
     def __init__(self) -> None:
         self._meters: dict[int | None, Meter] = {}
+        self._elsewhere: dict[str, dict[int | None, Meter]] = {}  # of other nodes, by their names
+        self._noted: dict[tuple[int | None, int], Tally] = {}  # (tenant, second): not told to other nodes yet
 
     def count(self, line: Attempt) -> None:
         """A line of the provisioning log. `tenant_id` None: nobody's key."""
@@ -116,8 +136,10 @@ class Traffic:
         meter.count(line)
 
     def rates(self, tenant_id: int, now_ms: int, *, with_unassigned: bool) -> Rates:
+        """Of all nodes, as far as they have told."""
         places = (tenant_id, None) if with_unassigned else (tenant_id,)
-        meters = [self._meters[one] for one in places if one in self._meters]
+        known = [self._meters, *self._elsewhere.values()]
+        meters = [of_node[one] for of_node in known for one in places if one in of_node]
         minutes = [Tally() for _ in range(MINUTES)]
         for meter in meters:
             for whole, part in zip(minutes, meter.minutes(now_ms), strict=True):
@@ -126,3 +148,41 @@ class Traffic:
         for one in minutes[-SOURCE_MINUTES:]:
             recent.add(one)
         return Rates(minutes, recent, sum(one.in_last_seconds(now_ms) for one in meters) / NOW_S)
+
+    # -- of several nodes -------------------------------------------------------------------------
+
+    def note(self, line: Attempt) -> None:
+        """The others are told of a line that was counted."""
+        key = (line.tenant_id, line.at_ms // 1000)
+        tally = self._noted.get(key)
+        if tally is None:
+            tally = self._noted[key] = Tally()
+        tally.count(line.outcome, line.peer.address)
+
+    def take_noted(self) -> dict[tuple[int | None, int], Tally]:
+        """By tenant and second, since this was asked last."""
+        noted, self._noted = self._noted, {}
+        return noted
+
+    def minutes(self) -> dict[tuple[int | None, int], Tally]:
+        """All that was counted here, by tenant and minute."""
+        return {
+            (tenant_id, minute): tally
+            for tenant_id, meter in self._meters.items()
+            for minute, tally in meter.known_minutes.items()
+        }
+
+    def elsewhere(self, node: str, tenant_id: int | None) -> Meter:
+        """What another node has counted."""
+        return self._elsewhere.setdefault(node, {}).setdefault(tenant_id, Meter())
+
+    def forget_elsewhere(self, node: str) -> None:
+        """It tells anew what it has counted."""
+        self._elsewhere.pop(node, None)
+
+    def tidy_elsewhere(self, now_ms: int) -> None:
+        """Nodes of which nothing is left to show."""
+        last = now_ms // 60_000
+        for node, meters in list(self._elsewhere.items()):
+            if not any(last - minute < MINUTES for one in meters.values() for minute in one.known_minutes):
+                del self._elsewhere[node]

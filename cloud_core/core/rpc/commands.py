@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from random import randrange
 from typing import Any
 from uuid import UUID
 
 from cloud_core.core.downlinks import Downlink, Downlinks, Ending
+from cloud_core.core.nodes.commands import LOST_TEXT, CommandsElsewhere, Way
+from cloud_core.core.nodes.questions import Questions
 from cloud_core.core.people.audit import Audit, Deed, Subject, Who
 from cloud_core.core.people.permissions import may
 from cloud_core.core.rpc import decisions as decisions
 from cloud_core.core.rpc.options import RpcOptions, SubmitStrategy
 from cloud_core.core.rpc.queue import CommandQueue
 from cloud_core.core.tokens import new_uuid
+from cloud_core.fabric.interface import Alone, Fabric
 from cloud_core.model import Identity, Page, PersistentCommand, RpcStatus
 from cloud_core.storage.interface import Done, Store
 from shared.device_json import MAX_METHOD_CHARS, render_command, render_json
@@ -88,7 +92,10 @@ class _Waiting:
 
 
 class RpcApi:
-    """Commands on their way. Everything runs in the reactor thread; `call_later` is the reactor's."""
+    """Commands on their way. Everything runs in the reactor thread; `call_later` is the reactor's.
+
+    `is_outdated(device_id)`: whether another node has a newer way to a device than there is here.
+    """
 
     def __init__(
         self,
@@ -99,9 +106,14 @@ class RpcApi:
         call_later: Callable[..., Any],
         options: RpcOptions,
         audit: Audit | None = None,
+        fabric: Fabric | None = None,
+        questions: Questions | None = None,
+        is_outdated: Callable[[int], bool] = lambda _device_id: False,
     ) -> None:
         self._store = store
         self._audit = audit or Audit(store)
+        self._fabric = fabric or Alone()
+        self._is_outdated = is_outdated
         self._downlinks = downlinks
         self._now_ms = now_ms
         self._call_later = call_later
@@ -109,6 +121,10 @@ class RpcApi:
         self._waiting: dict[int, dict[int, _Waiting]] = {}  # device number -> command number -> command
         self._waiting_count = 0
         self._counters: dict[int, int] = {}  # device number -> number of its next command
+        self._elsewhere = CommandsElsewhere(
+            fabric=self._fabric, questions=questions or Questions(fabric=self._fabric, call_later=call_later),
+            now_ms=now_ms, call_later=call_later, here=self,
+        )  # fmt: skip
         self._queue = CommandQueue(
             store=store, downlinks=downlinks, now_ms=now_ms, call_later=call_later, options=options, audit=self._audit
         )
@@ -141,10 +157,17 @@ class RpcApi:
         if number >= decisions.FIRST_NUMBER:
             self._queue.reply(device_id, number, value, done)
             return
-        waiting = self._waiting.get(device_id, {}).get(number)
-        if waiting is not None:
-            self._finish(waiting, Answer() if waiting.command.is_oneway else Answer(value))
+        if not self._replied(device_id, number, value) and self._fabric.others:
+            self._elsewhere.tell_reply(device_id, number, value)  # HTTP and CoAP devices may answer at any node
         done(None)
+
+    def _replied(self, device_id: int, number: int, value: Any) -> bool:
+        """Whether a command here has waited for it."""
+        waiting = self._waiting.get(device_id, {}).get(number)
+        if waiting is None:
+            return False
+        self._finish(waiting, self.answer(value, waiting.command.is_oneway))
+        return True
 
     def find(self, tenant_id: int, uuid: UUID, done: Done[PersistentCommand]) -> None:
         """A persistent command; NotFound."""
@@ -179,6 +202,28 @@ class RpcApi:
             self._counters = {one: number for one, number in self._counters.items() if one in self._waiting}
         self._queue.maintain()
 
+    # -- for other nodes (`nodes.commands.CommandsHere`) ----------------------------------------------------
+
+    def way(self, device_id: int) -> Way:
+        if self._downlinks.for_commands(device_id) is None:
+            return Way.NONE
+        return Way.OUTDATED if self._is_outdated(device_id) else Way.NEWEST
+
+    def take(
+        self, device_id: int, method: str, params: Any, is_oneway: bool, rest_ms: int, done: Done[Answer]
+    ) -> Callable[[], None]:
+        command = ServerRpc(
+            method=method, params=params, is_oneway=is_oneway, expires_ms=self._now_ms() + min(rest_ms, MAX_WAIT_MS)
+        )
+        waiting = self.send_here(device_id, command, done)
+        return lambda: self._finish(waiting, DeviceOffline(LOST_TEXT)) if waiting is not None else None
+
+    def answer(self, value: Any, is_oneway: bool) -> Answer:
+        return Answer() if is_oneway else Answer(value)
+
+    def replied(self, device_id: int, number: int, value: Any) -> None:
+        self._replied(device_id, number, value)
+
     # -- waiting on disk --------------------------------------------------------------------------
 
     def _store_command(
@@ -199,22 +244,38 @@ class RpcApi:
     # -- waiting in memory ------------------------------------------------------------------------
 
     def _send_now(self, device_id: int, command: ServerRpc, done: Done[Answer | UUID]) -> None:
+        if self._fabric.others and self.way(device_id) is not Way.NEWEST:
+            self._ask_others(device_id, command, done)
+        else:
+            self.send_here(device_id, command, done)
+
+    def _ask_others(self, device_id: int, command: ServerRpc, done: Done[Answer | UUID]) -> None:
+        elsewhere = self._elsewhere
+        waiting = len(self._waiting.get(device_id, ())) + elsewhere.count_of(device_id)
+        refusal = self._refusal(command, waiting, self._waiting_count + elsewhere.count)
+        if refusal is None:
+            elsewhere.ask(device_id, command, done)
+        else:
+            done(refusal)
+
+    def _refusal(self, command: ServerRpc, waiting: int, waiting_of_all: int) -> PlatformError | None:
+        if command.expires_ms <= self._now_ms():
+            return DeviceTimeout()
+        if waiting >= self._options.max_waiting_per_device:
+            return RateLimited(f"{waiting} commands wait for the device; let it answer first", retry_after_s=1.0)
+        if waiting_of_all >= MAX_WAITING:
+            return Unavailable(retry_after_s=1.0)
+        return None
+
+    def send_here(self, device_id: int, command: ServerRpc, done: Done[Any]) -> _Waiting | None:
+        """By the newest downlink of this node; None where it was refused."""
         downlink = self._downlinks.for_commands(device_id)
         mine = self._waiting.get(device_id, {})
-        refusal: PlatformError | None = None
-        if downlink is None:
-            refusal = DeviceOffline()
-        elif command.expires_ms <= self._now_ms():
-            refusal = DeviceTimeout()
-        elif len(mine) >= self._options.max_waiting_per_device:
-            refusal = RateLimited(f"{len(mine)} commands wait for the device; let it answer first", retry_after_s=1.0)
-        elif self._waiting_count >= MAX_WAITING:
-            refusal = Unavailable(retry_after_s=1.0)
+        refusal = DeviceOffline() if downlink is None else self._refusal(command, len(mine), self._waiting_count)
         if downlink is None or refusal is not None:
             done(refusal or DeviceOffline())
-            return
-        number = self._counters.get(device_id, 0)
-        self._counters[device_id] = (number + 1) % decisions.FIRST_NUMBER
+            return None
+        number = self._next_number(device_id)
         message = RpcCommand(number=number, method=command.method, params=command.params, is_oneway=command.is_oneway)
         waiting = _Waiting(self, device_id, message, downlink, command.expires_ms, done)
         self._waiting.setdefault(device_id, {})[number] = waiting
@@ -222,6 +283,15 @@ class RpcApi:
         wait_s = min(self._rest_s(waiting), self._options.ack_timeout_s)
         waiting.timer = self._call_later(wait_s, self._unacknowledged, waiting)
         downlink.command(message, waiting)
+        return waiting
+
+    def _next_number(self, device_id: int) -> int:
+        """Counts from 0; where there are other nodes from a random place, so that two of them use different ones."""
+        number = self._counters.get(device_id)
+        if number is None:
+            number = randrange(decisions.FIRST_NUMBER) if self._fabric.others else 0
+        self._counters[device_id] = (number + 1) % decisions.FIRST_NUMBER
+        return number
 
     def _rest_s(self, waiting: _Waiting) -> float:
         return min(max(0, waiting.expires_ms - self._now_ms()), MAX_WAIT_MS) / 1000
@@ -257,7 +327,7 @@ class RpcApi:
 
     def _conclude_failure(self, waiting: _Waiting) -> None:
         if self._downlinks.interest(waiting.device_id, waiting.downlink) is None:
-            self._finish(waiting, DeviceOffline("The connection of the device was lost before it had the command."))
+            self._finish(waiting, DeviceOffline(LOST_TEXT))
         else:
             self._unacknowledged(waiting)
 

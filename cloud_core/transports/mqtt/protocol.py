@@ -77,7 +77,8 @@ class MqttProtocol(Protocol):
 
     __slots__ = (
         "_adapter", "_backlog_bytes", "_connection", "_device_id", "_is_dirty", "_is_ending", "_pauses", "_service",
-        "_unsent_bytes", "deadline_s", "idle_limit_s", "last_seen_s", "peer", "transport",
+        "_unsent_bytes", "deadline_s", "idle_limit_s", "last_seen_s", "opened_ms", "peer",
+        "transport",
     )  # fmt: skip
     transport: Any  # ITCPTransport; mypy reads nothing from zope interfaces
 
@@ -94,6 +95,7 @@ class MqttProtocol(Protocol):
         self._pauses = Pause.NONE
         self._unsent_bytes = 0  # when last looked at, while UNREAD
         self._backlog_bytes = 0  # written while UNREAD
+        self.opened_ms = 0  # when its session was registered
         self.last_seen_s = service.now_s()
         self.idle_limit_s = service.timeouts.connect_s  # until CONNECT is complete
         self.deadline_s = self.last_seen_s + service.timeouts.connect_s  # absolute end; 0 when none
@@ -242,6 +244,7 @@ class MqttProtocol(Protocol):
         self.idle_limit_s = min(keep_alive_s or timeouts.inactivity_s, timeouts.inactivity_s)
         if not is_provision_only:
             self._device_id = identity.device_id
+            self.opened_ms = self._service.api.now_ms()
             self._service.logged_in(self, identity)
 
     def listen(self, interest: Interest) -> None:
@@ -278,6 +281,11 @@ class MqttProtocol(Protocol):
         if not self._connection.is_closed:
             self._connection.disconnect(reason)
         self.end()
+
+    @property
+    def max_sessions(self) -> int:
+        identity = self._adapter.identity
+        return identity.options.max_sessions if identity is not None else 1
 
     def check_deadline(self, now_s: float) -> None:
         """Called about once a second."""

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.downlinks import Interest
+from cloud_core.core.nodes.takeovers import Held
 from cloud_core.model import Identity, Peer, Role, Transport
 from cloud_core.transports.mqtt.protocol import MqttProtocol
 from cloud_core.transports.mqtt.sessions import Sessions
@@ -49,6 +50,7 @@ class MqttService(Factory[MqttProtocol]):
         self._sweep.clock = reactor
         self.now_s: Callable[[], float] = reactor.seconds
         api.on_delivered(self._delivered)
+        api.takeovers.serve(self)
 
     def start(self) -> None:
         self._sweep.start(SWEEP_S, now=False)
@@ -91,6 +93,8 @@ class MqttService(Factory[MqttProtocol]):
                 source=connection.peer.address,
             )
             replaced.close_with(ReasonCode.SESSION_TAKEN_OVER)
+        if self.api.fabric.others:
+            self.api.takeovers.session_opened(device_id)
         self.api.downlinks.open(device_id, connection, Interest.NOTHING)
         self.api.presence.connected(device_id)
 
@@ -115,6 +119,20 @@ class MqttService(Factory[MqttProtocol]):
 
     def paused(self, connection: MqttProtocol) -> None:
         self._paused.append(connection)
+
+    # -- what other nodes take over (`core.nodes.takeovers.SessionsHere`) ---------------------------
+
+    def held(self, device_id: int) -> Held:
+        live = self.sessions.of(device_id)
+        return Held([one.opened_ms for one in live], live[-1].max_sessions if live else 1)
+
+    def give_up(self, device_id: int, count: int) -> None:
+        for replaced in self.sessions.give_up(device_id, count):
+            log.warn("Session of device {device} replaced by a new one at another node", device=device_id)
+            replaced.close_with(ReasonCode.SESSION_TAKEN_OVER)
+
+    def opened_since(self, ms: int) -> list[int]:
+        return self.sessions.opened_since(ms)
 
     # -- inside -----------------------------------------------------------------------------------
 

@@ -93,11 +93,12 @@ class DeviceCommandPages(DeviceTabs):
         part = Page(part.size, part.page, "", "createdTime", descending=True)
         tenant_id, device_id = visitor.operator.tenant_id, view.device.id
         rows, total = await answered(lambda done: self._admin.rpc.list(tenant_id, device_id, part, None, done))
+        reach = await self._admin.whereabouts.reach(device_id)
         return self.show_tab(
             request, visitor, view, "commands", status=400 if problem else 200, problem=problem, reply=reply,
             values=values, pager=pager_of(request, part, total), open_states=_OPEN, states=STATES,
             rows=[(one, shown(one.params), shown(one.response)) for one in rows],
-            is_reachable=self._admin.downlinks.for_commands(device_id) is not None,
+            is_reachable=reach.is_reachable, silent=reach.silent,
             methods=GATEWAY_METHODS if view.device.is_gateway else (),
         )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cloud_core.core.downlinks import Interest
+from cloud_core.core.downlinks import Interest, Link
 from cloud_core.core.lists import DeviceView
 from cloud_core.core.people.permissions import Act
 from cloud_core.model import Customer, Page
@@ -92,18 +92,13 @@ class DevicePages(DeviceTabs):
             "name": view.device.name, "label": view.device.label, "profile": view.device.type,
             "gateway": "yes" if view.device.is_gateway else "",
         }  # fmt: skip
+        found = await self._admin.whereabouts.links(view.device.id)
         return self.show_tab(
             request, visitor, view, "", status=400 if problem or customer_problem else 200, problem=problem,
             customer_problem=customer_problem, values=stored if values is None else dict.fromkeys(stored, "") | values,
-            customers=customers, profiles=[(name, name) for _, name in profiles], links=self._links(view),
+            customers=customers, profiles=[(name, name) for _, name in profiles], links=_shown(found.links),
+            silent=found.silent,
         )  # fmt: skip
-
-    def _links(self, view: DeviceView) -> list[tuple[str, str, str]]:
-        """Transport, where from and what it hears, of each connection that is open."""
-        return [
-            (link.whereabouts.transport, link.whereabouts.peer, _heard(link.interest))
-            for link in self._admin.downlinks.links(view.device.id)
-        ]
 
     async def _customers(self, visitor: Visitor, view: DeviceView) -> list[Customer]:
         """To choose from, the one that has the device among them."""
@@ -112,6 +107,11 @@ class DevicePages(DeviceTabs):
         if view.customer is not None and view.customer.id not in {one.id for one in found}:
             found = [view.customer, *found]
         return found
+
+
+def _shown(links: list[Link]) -> list[tuple[str, str, str]]:
+    """Transport, where from and what it hears, of each connection that is open."""
+    return [(one.whereabouts.transport, one.whereabouts.peer, _heard(one.interest)) for one in links]
 
 
 def _heard(interest: Interest) -> str:

@@ -121,6 +121,7 @@ class GatewayPages(Pages):
         latest = await self._admin.latest(operator, device.uuid, [*HEALTH, METRICS_KEY])
         known = await self._admin.lists.attributes(operator, device)
         events = self._admin.events.recent(operator, "gateway", MAX_EVENTS, deviceId=str(device.uuid))
+        linked = await self._admin.whereabouts.links(device.id)
         return self.show(
             request, visitor, "gateway.html", status=400 if problem else 200, title=device.name, view=view,
             line=view.line, device=device, is_linked=is_linked(view.line.presence), told=told_of(latest),
@@ -129,7 +130,7 @@ class GatewayPages(Pages):
             pager=pager_of(request, part, total), shared=_shown_attributes(known[Scope.SHARED]),
             client=_shown_attributes(known[Scope.CLIENT]),
             events=[(one.at_ms, one.data["connected"]) for one in events], problem=problem, reply=reply,
-            links=self._admin.downlinks.links(device.id), actions=ACTIONS,
+            links=linked.links, silent=linked.silent, actions=ACTIONS,
         )  # fmt: skip
 
 

@@ -106,7 +106,7 @@ class OverviewPages(Pages):
         operator, overview = visitor.operator, self._overview
         counted = await overview.counted(operator)
         waiting = await overview.waiting(operator)
-        rates, system = overview.rates(operator), overview.system()
+        rates, system = overview.rates(operator), await overview.system()
         known = counted.funnel(profile) if counted is not None else None
         hour = [sum(getattr(one, name) for one in rates.minutes) for name in ("granted", "waiting", "refusals")]
         return self._templates.render(

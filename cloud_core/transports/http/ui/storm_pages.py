@@ -61,7 +61,7 @@ class StormPages(Pages):
 
     async def _render(self, visitor: Visitor) -> str:
         operator, overview = visitor.operator, self._overview
-        rates, system = overview.rates(operator), overview.system()
+        rates, system = overview.rates(operator), await overview.system()
         waiting = await overview.waiting(operator) or Waiting()
         now_ms = overview.now_ms()
         since = now_ms - SOURCE_MINUTES * 60_000
