@@ -22,7 +22,8 @@ from cloud_core.core.people.logins import Operator
 from cloud_core.core.provisioning import SUCCESS, Decided
 from cloud_core.core.tokens import new_reference
 from cloud_core.core.traffic import Traffic
-from cloud_core.fabric.interface import Alone, Fabric
+from cloud_core.fabric.alone import Alone
+from cloud_core.fabric.interface import Fabric
 from cloud_core.model import Attempt, AuditEntry, Identity, ProvisionStrategy
 from shared.errors import ApprovalPending, Reason, Unavailable
 

@@ -20,7 +20,8 @@ from cloud_core.core.rpc import decisions as decisions
 from cloud_core.core.rpc.options import RpcOptions, SubmitStrategy
 from cloud_core.core.rpc.queue import CommandQueue
 from cloud_core.core.tokens import new_uuid
-from cloud_core.fabric.interface import Alone, Fabric
+from cloud_core.fabric.alone import Alone
+from cloud_core.fabric.interface import Fabric
 from cloud_core.model import Identity, Page, PersistentCommand, RpcStatus
 from cloud_core.storage.interface import Done, Store
 from shared.device_json import MAX_METHOD_CHARS, render_command, render_json
