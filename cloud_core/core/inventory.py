@@ -82,6 +82,9 @@ def first_administrator(tx: ReadTx, username: str) -> tuple[User | None, bool, b
 
 
 def first_start(tx: Tx, username: str, hashed: str, now_ms: int) -> None:
+    """Nothing is left to do where another node, started in the same moment, came first."""
+    if tx.user_by_name(username) is not None:
+        return
     tenant_id = default_tenant_id(tx)
     tx.insert_user(
         User(

@@ -212,6 +212,9 @@ def delete_empty(tx: Tx, uuid: UUID, now_ms: int) -> DeletedTenant:
 
 
 def first_system_administrator(tx: Tx, username: str, hashed: str, now_ms: int) -> None:
+    """Nothing is left to do where another node, started in the same moment, came first."""
+    if tx.user_by_name(username) is not None:
+        return
     tx.insert_tenant(SYSTEM_TENANT, str(SYSTEM_TENANT), now_ms=now_ms)
     place = tx.tenant(SYSTEM_TENANT)
     if place is None:
