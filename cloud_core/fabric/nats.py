@@ -310,7 +310,7 @@ class NatsFabric(Callbacks):
                 )
             return
         sender = envelope.sender
-        if self._is_stopping or sender == self.node or self._members.has_said_goodbye(sender):
+        if self._connection is None or sender == self.node or self._members.has_said_goodbye(sender):
             return
         has_gap = self._has_gap(envelope, subject)
         if any(kind == BYE for kind, _ in envelope.messages):
@@ -321,15 +321,21 @@ class NatsFabric(Callbacks):
             return
         if self._members.heard(sender, self._loop.time()):
             self.say_joined(sender)
-        if sender in self._members.others:
-            self._take(envelope)
+        if sender not in self._members.others:
+            if self._rations.may_say("nodes", self._loop.time()):
+                log.warn("{sender} is not heard: there are {count} nodes", sender=sender, count=len(self.others))
+            return
+        self._take(envelope)
         if has_gap:
             self._missed()
 
     def _take(self, envelope: Envelope) -> None:
         for kind, body in envelope.messages:
             if kind == HELLO:
-                self._expected[envelope.sender, self._subject_of(self.node)] = 0
+                to_us = (envelope.sender, self._subject_of(self.node))
+                if to_us in self._expected:  # its connection ended, with what was on its way
+                    self._missed()
+                self._expected[to_us] = 0
                 self._queue(self._way_to(envelope.sender), BEAT, encoded(self._to_all.next_number))
             elif kind == BEAT and isinstance(body, int):
                 self._expected.setdefault((envelope.sender, self._to_all.subject), body)
