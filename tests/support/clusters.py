@@ -12,7 +12,7 @@ from cloud_core.fabric.nats import NatsFabric
 from tests.support.asyncio_tests import eventually
 from tests.support.proxies import CuttingProxy
 
-BEAT_S, GONE_AFTER_S = 0.05, 0.4
+BEAT_S, GONE_AFTER_S = 0.05, 0.8
 
 
 class Hearing:
