@@ -59,6 +59,6 @@ class Fabric(Protocol):
         """`callback()` when messages may have been missed, for whoever keeps something by them: look at the truth.
 
         The fabric is back after it was away (others may join only after this); the numbers of a sender's messages have
-        a gap; or this process stood still for so long that others may have taken it for dead. At most once a second
-        where it goes on.
+        a gap, or it comes with a new connection; or this process stood still for so long that others may have taken it
+        for dead. At most once a second where it goes on.
         """

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from cloud_core.fabric.addresses import Address
 from cloud_core.fabric.callbacks import Callbacks
-from cloud_core.fabric.connection import ConnectFailed, Connection
+from cloud_core.fabric.connection import MAX_SILENT_PINGS, ConnectFailed, Connection
 from cloud_core.fabric.counters import Counters
 from cloud_core.fabric.interface import BEAT_S, GONE_AFTER_S, MAX_BODY_BYTES, Body
 from cloud_core.fabric.membership import Membership
@@ -70,6 +70,7 @@ class NatsFabric(Callbacks):
         self._addresses = list(addresses)
         self._prefix = f"muster.{cluster}"
         self._beat_s, self._gone_after_s, self._tls = beat_s, gone_after_s, tls
+        self._ping_s = gone_after_s / (MAX_SILENT_PINGS + 1.5)  # the server is given up before the others give us up
         self._max_outgoing_bytes = max_outgoing_bytes
         self._members = Membership(gone_after_s=gone_after_s)
         self._to_all = _Way(f"{self._prefix}.all")
@@ -153,7 +154,7 @@ class NatsFabric(Callbacks):
             connection = Connection(address, on_arrived=self._arrived, on_ended=self._lost)
             self._ended.clear()
             try:
-                await connection.open(subjects, name=f"muster {self.node}", ping_s=self._beat_s, tls=self._tls)
+                await connection.open(subjects, name=f"muster {self.node}", ping_s=self._ping_s, tls=self._tls)
             except ConnectFailed as error:
                 if self._is_stopping:  # `wait_for` may lose a cancellation that comes together with an end
                     return
@@ -310,7 +311,7 @@ class NatsFabric(Callbacks):
                 )
             return
         sender = envelope.sender
-        if self._is_stopping or sender == self.node or self._members.has_said_goodbye(sender):
+        if self._connection is None or sender == self.node or self._members.has_said_goodbye(sender):
             return
         has_gap = self._has_gap(envelope, subject)
         if any(kind == BYE for kind, _ in envelope.messages):
@@ -321,15 +322,21 @@ class NatsFabric(Callbacks):
             return
         if self._members.heard(sender, self._loop.time()):
             self.say_joined(sender)
-        if sender in self._members.others:
-            self._take(envelope)
+        if sender not in self._members.others:
+            if self._rations.may_say("nodes", self._loop.time()):
+                log.warn("{sender} is not heard: there are {count} nodes", sender=sender, count=len(self.others))
+            return
+        self._take(envelope)
         if has_gap:
             self._missed()
 
     def _take(self, envelope: Envelope) -> None:
         for kind, body in envelope.messages:
             if kind == HELLO:
-                self._expected[envelope.sender, self._subject_of(self.node)] = 0
+                to_us = (envelope.sender, self._subject_of(self.node))
+                if to_us in self._expected:  # its connection ended, with what was on its way
+                    self._missed()
+                self._expected[to_us] = 0
                 self._queue(self._way_to(envelope.sender), BEAT, encoded(self._to_all.next_number))
             elif kind == BEAT and isinstance(body, int):
                 self._expected.setdefault((envelope.sender, self._to_all.subject), body)

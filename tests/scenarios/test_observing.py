@@ -12,6 +12,7 @@ import paho.mqtt.client as paho
 import pytest
 import requests
 
+from cloud_core.fabric.counters import Counters
 from tests.contract.drivers import CoapDriver, CoapLoop, HttpDriver, MqttDriver, Refused
 from tests.support.metrics import names, parsed
 from tests.support.server import PASSWORD, CoreProcess
@@ -120,6 +121,7 @@ def test_an_attempt_has_one_reference_in_log_and_explanation(core: CoreProcess) 
 def test_every_metric_of_dashboard_and_alerts_exists(core: CoreProcess) -> None:
     """What Grafana and Prometheus are told to look at is what the core shows."""
     shown = names(requests.get(f"{core.http}/metrics", timeout=10).text)
+    shown |= {family.full_name for family in Counters().families(is_up=True, nodes=1)}  # of cores in a cluster
     for file in ("grafana-dashboard.json", "prometheus-alerts.yml"):
         asked = set(re.findall(r"\bmuster_\w+", (OBSERVABILITY / file).read_text()))
         assert asked, file

@@ -12,7 +12,7 @@ from cloud_core.fabric.nats import NatsFabric
 from tests.support.asyncio_tests import eventually
 from tests.support.proxies import CuttingProxy
 
-BEAT_S, GONE_AFTER_S = 0.05, 0.4
+BEAT_S, GONE_AFTER_S = 0.05, 0.8
 
 
 class Hearing:
@@ -60,6 +60,11 @@ class HubCluster:
     def heal(self, fabric: Fabric) -> None:
         self._hub.heal(fabric.node)
 
+    def lose(self, sender: Fabric, hearer: Fabric) -> None:
+        """A message on the way."""
+        self._hub.lose(hearer.node)
+        sender.tell(hearer.node, "news", "lost")
+
     async def close(self) -> None:
         """Nothing is open."""
 
@@ -99,6 +104,10 @@ class NatsCluster:
 
     def heal(self, fabric: Fabric) -> None:
         self.proxy(fabric).is_refusing = False
+
+    def lose(self, sender: Fabric, hearer: Fabric) -> None:
+        """A message that has a number and never arrives."""
+        sender.tell(hearer.node, "news", object())
 
     async def close(self) -> None:
         for fabric in self._fabrics:

@@ -168,3 +168,18 @@ async def test_a_node_that_is_cut_off_is_alone_and_comes_back(cluster: Any) -> N
     two.tell("one", "news", "here")
     await eventually(lambda: second.heard and first.heard)
     assert (first.bodies, second.bodies) == (["here"], ["again"])
+
+
+@asyncio_test
+async def test_who_missed_a_message_is_called(cluster: Any) -> None:
+    """By the next that arrives at the latest; whoever missed nothing is not."""
+    one, two = await cluster.join("one"), await cluster.join("two")
+    first, second = Hearing(one), Hearing(two)
+    await acquainted(one, two)
+    one.tell("two", "news", 1)
+    await eventually(lambda: second.heard)
+    cluster.lose(one, two)
+    one.tell("two", "news", 2)
+    two.tell("one", "news", 3)
+    await eventually(lambda: second.backs == 1 and first.heard)
+    assert (first.bodies, first.backs, second.bodies) == ([3], 0, [1, 2])

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from twisted.logger import capturedLogs
 
-from cloud_core.fabric import nats
+from cloud_core.fabric import membership, nats
 from cloud_core.fabric.messages import VERSION, opened
 from cloud_core.fabric.nats import NatsFabric
 from tests.support.asyncio_tests import asyncio_test, eventually, waited_for
@@ -290,6 +290,24 @@ async def test_strangers_are_not_heard(cluster: NatsCluster, nats_server: NatsSe
     assert not one.is_away and not two.is_away and first.left == []
 
 
+@asyncio_test
+async def test_more_nodes_than_there_can_be_are_not_heard(
+    cluster: NatsCluster, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are cheap for whoever knows the password; the log says so."""
+    monkeypatch.setattr(membership, "MAX_NODES", 1)
+    one, two = await cluster.join("one"), await cluster.join("two")
+    first = Hearing(one)
+    await acquainted(one, two)
+    stranger = RawClient(nats_server.port)
+    with capturedLogs() as captured:
+        stranger.publish(f"muster.{cluster.name}.all", msgspec.msgpack.encode([VERSION, "x", 0, [["news", 1]]]))
+        stranger.close()
+        two.tell_all("news", 2)
+        await eventually(lambda: first.heard)
+    assert first.bodies == [2] and first.joined == ["two"] and "is not heard" in said(captured)
+
+
 # -- what is missed, and limits -----------------------------------------------------------------------------------
 
 
@@ -306,6 +324,20 @@ async def test_a_gap_in_the_numbers_is_noticed(cluster: NatsCluster) -> None:
     one.tell_all("news", object())  # the next beat shows it
     await eventually(lambda: second.backs == 2)
     assert two.counters.missed == 2
+
+
+@asyncio_test
+async def test_whoever_hears_a_node_that_was_cut_off_looks_too(cluster: NatsCluster) -> None:
+    """What was on its way may be lost, even where the break was too short for anybody to leave."""
+    one, two = await cluster.join("one", gone_after_s=LONG_S), await cluster.join("two")
+    first, second = Hearing(one), Hearing(two)
+    await acquainted(one, two)
+    cluster.cut(two)
+    await eventually(lambda: two.is_away)
+    cluster.heal(two)
+    await acquainted(one, two)
+    await eventually(lambda: (first.backs, second.backs) == (1, 1))
+    assert first.left == []
 
 
 @asyncio_test
