@@ -36,7 +36,7 @@ class ReadsAttempts(Connected):
         is_narrowed = bool(page.text_search) or wanted != EVERY_ATTEMPT
         is_scanned = (is_narrowed or _SORT.get(page.sort_property) is not _c.id) and not wanted.device_name
         few = FEW_OF_TABLE if is_narrowed else 0
-        found, total = self._page(rows, page, _SORT, _SEARCHED, few=few, is_scanned=is_scanned)
+        found, total = self._page(rows, page, _SORT, _SEARCHED, few=few, is_scanned=is_scanned, is_growing=True)
         return [attempt_of(row[1:]) for row in found], total
 
     def newest_attempts(self, profile_id: int, limit: int, within: int) -> list[Attempt]:

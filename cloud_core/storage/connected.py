@@ -21,6 +21,7 @@ R = TypeVar("R")
 
 FEW_MATCHES = 2_000
 FEW_OF_TABLE = 15_000  # where each pass reads the whole table: that costs as much as sorting these
+MET_AGAIN = 4_000  # rows that are remembered as those that match
 TOTAL_GOOD_FOR_S = 10.0
 DEAR_TOTAL_S = 0.005  # a count that takes less is never kept
 MAX_TOTALS = 1_000
@@ -106,12 +107,14 @@ class Connected:
         whole: Any = None,
         few: int = FEW_MATCHES,
         is_scanned: bool = False,
+        is_growing: bool = False,
     ) -> tuple[list[Any], int]:
         """A page and the number of all that match. The first column of `rows` is their number.
 
         Numbers are found first, in an index or by sorting nothing but the key; only the page's own rows are read whole,
         by `whole` where that needs more tables. So many matches are `few` that they are sorted here, after one pass.
         `is_scanned`: no index helps, each question reads the whole table; keys are texts and numbers, never missing.
+        `is_growing`: besides, rows only come, with higher numbers, and go; what a search looks at does not change.
         """
         if page.sort_property not in columns:
             raise InvalidArgument(f"Unknown sort property '{page.sort_property}'; use one of {sorted(columns)}")
@@ -121,7 +124,7 @@ class Connected:
         if plan is not None:
             wanted = wanted.with_hint(*plan)
         key, number = columns[page.sort_property], rows.selected_columns[0]
-        found = self._scanned(wanted, key, number, page) if is_scanned else None
+        found = self._scanned(wanted, key, number, page, is_growing=is_growing) if is_scanned else None
         if found is None:
             found = self._few(wanted, key, number, page, few)
         if found is None:
@@ -142,33 +145,55 @@ class Connected:
         first = page.page * page.size
         return [one[1] for one in some[first : first + page.size]], len(some)
 
-    def _scanned(self, wanted: Any, key: Any, number: Any, page: Page) -> tuple[list[int], int] | None:
+    def _scanned(
+        self, wanted: Any, key: Any, number: Any, page: Page, *, is_growing: bool
+    ) -> tuple[list[int], int] | None:
         """Numbers and total in one pass, see `one_pass`; None where another way is quicker, or this one found wrong."""
-        if self._dialect.name != "sqlite" or (key is number and self._known(self._count_key(wanted)) is not None):
+        if self._dialect.name != "sqlite":
             return None
+        place = self._count_key(wanted)
+        known = self._known(place)
         ends = select(select(func.min(number)).scalar_subquery(), select(func.max(number)).scalar_subquery())
         lowest, highest = self._query(ends)[0]
-        if lowest is None or highest - lowest < FEW_OF_TABLE:
+        if lowest is None or highest - lowest < FEW_OF_TABLE or (key is number and known is not None):
             return None
         asked = one_pass.spread(lowest, highest)
         some = self._query(wanted.with_only_columns(key, number).where(one_pass.among(number, asked)).order_by(None))
         if len(some) < one_pass.ENOUGH:
-            return None
+            return self._met(wanted, key, number, page, place, highest) if is_growing else None
         _sort_keys(some, is_descending=page.descending)
-        first, known = page.page * page.size, self._known(self._count_key(wanted))
+        first = page.page * page.size
         if len(some) == len(asked):
             known = highest - lowest + 1
         each = (highest - lowest + 1) / len(asked) if known is None else known / len(some)
         span = one_pass.span_of(some, each, first, page.size, is_total_known=known is not None)
-        statement = one_pass.pass_over(wanted, key, number, span, is_descending=page.descending)
         began_s = time.monotonic()
+        statement = one_pass.pass_over(wanted, key, number, span, is_descending=page.descending)
         total, before, pairs = self._query(statement)[0]
-        self._keep(self._count_key(wanted), total, began_s)
+        self._keep(place, total, began_s)
         inside = msgspec.json.decode(pairs)
         if before > first or before + len(inside) < min(total, first + page.size):
             return None
         _sort_keys(inside, is_descending=page.descending)
         return [one[1] for one in inside[first - before :][: page.size]], total
+
+    def _met(
+        self, wanted: Any, key: Any, number: Any, page: Page, place: Any, highest: int
+    ) -> tuple[list[int], int] | None:
+        """Where few rows match, of a table whose rows do not change: those that were met a moment ago are met again,
+        and only what has been written since is looked through. None for many."""
+        began_s = time.monotonic()
+        numbers, last = self._known((place, "met")) or ((), 0)
+        newer = self._query(
+            wanted.with_only_columns(number).where(number > last).order_by(None).limit(MET_AGAIN + 1 - len(numbers))
+        )
+        numbers = (*numbers, *(row[0] for row in newer))
+        if len(numbers) > MET_AGAIN:
+            return None
+        self._keep((place, "met"), (numbers, highest), began_s)
+        pairs = self._query(select(key, number).where(one_pass.among(number, numbers)))
+        _sort_keys(pairs, is_descending=page.descending)
+        return [one[1] for one in pairs[page.page * page.size :][: page.size]], len(pairs)
 
     def _many(self, wanted: Any, key: Any, number: Any, page: Page) -> tuple[list[int], int]:
         total, first, size = self._count(wanted), page.page * page.size, page.size

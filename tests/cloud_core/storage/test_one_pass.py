@@ -5,18 +5,20 @@ from __future__ import annotations
 import random
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text, select
 
-from cloud_core.model import Page
-from cloud_core.storage import one_pass
+from cloud_core.model import Attempt, Page, Peer, Transport
+from cloud_core.storage import connected, one_pass
 from cloud_core.storage.connected import FEW_OF_TABLE, Connected
+from cloud_core.storage.interface.attempts import AttemptFilter
 from cloud_core.storage.schema import device
 from cloud_core.storage.statements import compile_statement
 from cloud_core.storage.store import make_engine
 from cloud_core.storage.vault import Vault
-from tests.support.stores import KEY
+from tests.support.stores import KEY, TENANT, open_store
 
 ROWS = FEW_OF_TABLE + 5_000
 _line = Table("line", MetaData(), Column("id", Integer, primary_key=True), Column("kind", Text), Column("name", Text))
@@ -60,6 +62,36 @@ def test_page(lines: tuple[Asked, list[tuple[int, str, str]]], column: str, is_d
         asked._totals.clear()
         assert [row[0] for row in found] == [row[0] for row in whole[number * size :][:size]]
         assert total == len(whole)
+
+
+def test_few_that_were_met_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that was made a moment ago finds what has been logged since, and not what has gone."""
+    for module, setting, value in ((connected, "FEW_OF_TABLE", 0), (connected, "DEAR_TOTAL_S", -1.0)):
+        monkeypatch.setattr(module, setting, value)
+    store = open_store(f"sqlite:///{tmp_path / 'log.db'}")
+
+    def log(tx: Any, *numbers: int) -> None:
+        for one in numbers:
+            peer = Peer(Transport.MQTT, "10.0.0.1")
+            tx.log_attempt(
+                Attempt(
+                    ref=f"R-{one}", at_ms=one, peer=peer, outcome="SUCCESS", stage="stored", tenant_id=TENANT,
+                    device_name="even" if one % 2 == 0 else "odd",
+                )
+            )  # fmt: skip
+
+    def found() -> tuple[list[str], int]:
+        page = Page(sort_property="deviceName", text_search="even", size=3)
+        rows, total = store.survey(lambda tx: tx.attempt_page(TENANT, page, AttemptFilter(), with_unassigned=True))
+        return [one.ref for one in rows], total
+
+    store.run(log, 1, 2, 3, 4)
+    assert found() == (["R-2", "R-4"], 2)
+    store.run(log, 5, 6, 8)
+    assert found() == (["R-2", "R-4", "R-6"], 4)
+    store.run(lambda tx: tx.trim_attempts(keep=2, before_ms=0))
+    assert found() == (["R-6", "R-8"], 2)
+    store.close()
 
 
 def test_span_that_misses() -> None:
