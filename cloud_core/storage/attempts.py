@@ -19,7 +19,7 @@ _SORT: dict[str, Any] = {
     "createdTime": _c.id, "at": _c.id, "outcome": _c.outcome, "deviceName": _c.device_name, "source": _c.source,
 }  # fmt: skip
 EVERY_ATTEMPT = AttemptFilter()
-_SEARCHED = (_c.ref, _c.device_name, _c.source, _c.detail)
+_SEARCHED = (_c.device_name, _c.source, _c.detail, _c.ref)  # what is met most often first
 
 
 class ReadsAttempts(Connected):
@@ -33,8 +33,10 @@ class ReadsAttempts(Connected):
         self, tenant_id: int, page: Page, wanted: AttemptFilter, *, with_unassigned: bool
     ) -> tuple[list[Attempt], int]:
         rows = _matching(tenant_id, wanted, with_unassigned=with_unassigned)
-        few = FEW_OF_TABLE if page.text_search or wanted != EVERY_ATTEMPT else 0
-        found, total = self._page(rows, page, _SORT, _SEARCHED, few=few)
+        is_narrowed = bool(page.text_search) or wanted != EVERY_ATTEMPT
+        is_scanned = (is_narrowed or _SORT.get(page.sort_property) is not _c.id) and not wanted.device_name
+        few = FEW_OF_TABLE if is_narrowed else 0
+        found, total = self._page(rows, page, _SORT, _SEARCHED, few=few, is_scanned=is_scanned, is_growing=True)
         return [attempt_of(row[1:]) for row in found], total
 
     def newest_attempts(self, profile_id: int, limit: int, within: int) -> list[Attempt]:

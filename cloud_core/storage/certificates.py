@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, sele
 
 from cloud_core.model import Authority, ChangeKind, DeviceProfile, KnownCertificate, Login, Page, ProvisionConfiguration
 from cloud_core.model import ProvisionStrategy as Strategy
+from cloud_core.storage import one_pass
 from cloud_core.storage.changes import RecordsChanges
 from cloud_core.storage.connected import FEW_MATCHES, FEW_OF_TABLE, Connected
 from cloud_core.storage.schema import authority, certificate, device, device_profile, trust_anchor
@@ -89,6 +91,7 @@ _CALLED = (
 )
 _FORGET_ANCHORS = delete(trust_anchor).where(trust_anchor.c.profile_id == p("b_profile_id"))
 _KEY_CONTEXT = b"authority"
+_HEX = re.compile("[0-9A-Fa-f]*")
 _AS_IT_LIES = (certificate, "NOT INDEXED", "sqlite")
 
 
@@ -132,24 +135,33 @@ class ReadsCertificates(Connected):
             wanted.append(_c.authority_id == authority_id)
         columns = {"createdTime": _c.not_after_ms, "notAfter": _c.not_after_ms, "subject": _c.subject}
         numbers = select(_c.id).where(*wanted)
-        is_read_whole = bool(page.text_search) or page.sort_property == "subject"
+        is_scanned = bool(page.text_search) or page.sort_property == "subject"
         if page.text_search:
             numbers = numbers.where(self._with_text(tenant_id, page.text_search))
-        plan = _AS_IT_LIES if is_read_whole and self._are_mostly_of(tenant_id) else None
-        few = FEW_OF_TABLE if is_read_whole else FEW_MATCHES
-        rows, total = self._page(numbers, replace(page, text_search=""), columns, (), plan=plan, whole=_ROWS, few=few)
+        plan = _AS_IT_LIES if is_scanned and self._are_mostly_of(tenant_id) else None
+        few = FEW_OF_TABLE if is_scanned else FEW_MATCHES
+        rows, total = self._page(
+            numbers, replace(page, text_search=""), columns, (), plan=plan, whole=_ROWS, few=few, is_scanned=is_scanned
+        )
         return [one for row in rows if (one := _known(row))], total
 
     def _with_text(self, tenant_id: int, text: str) -> ColumnElement[bool]:
         """Names of devices are looked through in their index: a look-up for each certificate would cost more."""
+        texts = [self._contains(_c.subject, text)]
+        if _HEX.fullmatch(text):
+            texts.append(self._contains(_c.serial, text))
         named = select(device.c.id).where(device.c.tenant_id == tenant_id, self._contains(device.c.name, text))
-        texts = [self._contains(column, text) for column in (_c.subject, _c.serial)]
-        return or_(*texts, _c.device_id.in_(named))
+        if self._dialect.name != "sqlite":
+            return or_(*texts, _c.device_id.in_(named))
+        # In the order of their numbers a set of them is made in half the time, and it serves several statements.
+        numbers = self._kept(("named", tenant_id, text), lambda: sorted(row[0] for row in self._query(named)))
+        return or_(*texts, one_pass.among(_c.device_id, numbers))
 
     def _are_mostly_of(self, tenant_id: int) -> bool:
         """Whether so many are of the tenant that reading the table as it lies is quicker than by an index."""
-        newest = self._query(select(func.max(_c.id)))[0][0] or 0
-        return self._count(select(_c.id).where(_c.tenant_id == tenant_id)) * 4 >= newest
+        quarter = (self._query(select(func.max(_c.id)))[0][0] or 0) // 4
+        some = select(_c.id).where(_c.tenant_id == tenant_id).limit(quarter).subquery()
+        return bool(self._query(select(func.count()).select_from(some))[0][0] >= quarter)
 
     def revoked_certificates(self, authority_id: int, *, now_ms: int) -> list[KnownCertificate]:
         rows = self._rows(self._once(_REVOKED), authority_id=authority_id, now_ms=now_ms)

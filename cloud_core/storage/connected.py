@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Dialect, Table, func, literal_column, or_
+import msgspec
+from sqlalchemy import ColumnElement, Dialect, Table, func, literal_column, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cloud_core.model import Page
+from cloud_core.storage import one_pass
 from cloud_core.storage.statements import Statement, compile_statement
 from cloud_core.storage.vault import Vault
 from shared.errors import InvalidArgument
@@ -18,6 +21,7 @@ R = TypeVar("R")
 
 FEW_MATCHES = 2_000
 FEW_OF_TABLE = 15_000  # where each pass reads the whole table: that costs as much as sorting these
+MET_AGAIN = 4_000  # rows that are remembered as those that match
 TOTAL_GOOD_FOR_S = 10.0
 DEAR_TOTAL_S = 0.005  # a count that takes less is never kept
 MAX_TOTALS = 1_000
@@ -102,11 +106,15 @@ class Connected:
         plan: Plan | None = None,
         whole: Any = None,
         few: int = FEW_MATCHES,
+        is_scanned: bool = False,
+        is_growing: bool = False,
     ) -> tuple[list[Any], int]:
         """A page and the number of all that match. The first column of `rows` is their number.
 
         Numbers are found first, in an index or by sorting nothing but the key; only the page's own rows are read whole,
         by `whole` where that needs more tables. So many matches are `few` that they are sorted here, after one pass.
+        `is_scanned`: no index helps, each question reads the whole table; keys are texts and numbers, never missing.
+        `is_growing`: besides, rows only come, with higher numbers, and go; what a search looks at does not change.
         """
         if page.sort_property not in columns:
             raise InvalidArgument(f"Unknown sort property '{page.sort_property}'; use one of {sorted(columns)}")
@@ -116,7 +124,9 @@ class Connected:
         if plan is not None:
             wanted = wanted.with_hint(*plan)
         key, number = columns[page.sort_property], rows.selected_columns[0]
-        found = self._few(wanted, key, number, page, few)
+        found = self._scanned(wanted, key, number, page, is_growing=is_growing) if is_scanned else None
+        if found is None:
+            found = self._few(wanted, key, number, page, few)
         if found is None:
             found = self._many(wanted, key, number, page)
         numbers, total = found
@@ -131,10 +141,59 @@ class Connected:
         some = self._query(wanted.with_only_columns(key, number).order_by(None).limit(few + 1))
         if len(some) > few:
             return None
-        some.sort(key=lambda one: one[1])
-        some.sort(key=lambda one: (one[0] is not None, one[0]), reverse=page.descending)  # equal ones stay by number
+        _sort_keys(some, is_descending=page.descending)
         first = page.page * page.size
         return [one[1] for one in some[first : first + page.size]], len(some)
+
+    def _scanned(
+        self, wanted: Any, key: Any, number: Any, page: Page, *, is_growing: bool
+    ) -> tuple[list[int], int] | None:
+        """Numbers and total in one pass, see `one_pass`; None where another way is quicker, or this one found wrong."""
+        if self._dialect.name != "sqlite":
+            return None
+        place = self._count_key(wanted)
+        known = self._known(place)
+        ends = select(select(func.min(number)).scalar_subquery(), select(func.max(number)).scalar_subquery())
+        lowest, highest = self._query(ends)[0]
+        if lowest is None or highest - lowest < FEW_OF_TABLE or (key is number and known is not None):
+            return None
+        asked = one_pass.spread(lowest, highest)
+        some = self._query(wanted.with_only_columns(key, number).where(one_pass.among(number, asked)).order_by(None))
+        if len(some) < one_pass.ENOUGH:
+            return self._met(wanted, key, number, page, place, highest) if is_growing else None
+        _sort_keys(some, is_descending=page.descending)
+        first = page.page * page.size
+        if len(some) == len(asked):
+            known = highest - lowest + 1
+        each = (highest - lowest + 1) / len(asked) if known is None else known / len(some)
+        span = one_pass.span_of(some, each, first, page.size, is_total_known=known is not None)
+        began_s = time.monotonic()
+        statement = one_pass.pass_over(wanted, key, number, span, is_descending=page.descending)
+        total, before, pairs = self._query(statement)[0]
+        self._keep(place, total, began_s)
+        inside = msgspec.json.decode(pairs)
+        if before > first or before + len(inside) < min(total, first + page.size):
+            return None
+        _sort_keys(inside, is_descending=page.descending)
+        return [one[1] for one in inside[first - before :][: page.size]], total
+
+    def _met(
+        self, wanted: Any, key: Any, number: Any, page: Page, place: Any, highest: int
+    ) -> tuple[list[int], int] | None:
+        """Where few rows match, of a table whose rows do not change: those that were met a moment ago are met again,
+        and only what has been written since is looked through. None for many."""
+        began_s = time.monotonic()
+        numbers, last = self._known((place, "met")) or ((), 0)
+        newer = self._query(
+            wanted.with_only_columns(number).where(number > last).order_by(None).limit(MET_AGAIN + 1 - len(numbers))
+        )
+        numbers = (*numbers, *(row[0] for row in newer))
+        if len(numbers) > MET_AGAIN:
+            return None
+        self._keep((place, "met"), (numbers, highest), began_s)
+        pairs = self._query(select(key, number).where(one_pass.among(number, numbers)))
+        _sort_keys(pairs, is_descending=page.descending)
+        return [one[1] for one in pairs[page.page * page.size :][: page.size]], len(pairs)
 
     def _many(self, wanted: Any, key: Any, number: Any, page: Page) -> tuple[list[int], int]:
         total, first, size = self._count(wanted), page.page * page.size, page.size
@@ -150,24 +209,35 @@ class Connected:
         return numbers[::-1] if is_far else numbers, total
 
     def _count(self, wanted: Any) -> int:
-        statement = compile_statement(wanted.with_only_columns(func.count()).order_by(None), self._dialect)
-        key = (statement.sql, statement.values({}))
-        total: int = self._kept(key, lambda: self._rows(statement)[0][0])
+        clause = wanted.with_only_columns(func.count()).order_by(None)
+        total: int = self._kept(self._count_key(wanted), lambda: self._query(clause)[0][0])
         return total
+
+    def _count_key(self, wanted: Any) -> Any:
+        statement = compile_statement(wanted.with_only_columns(func.count()).order_by(None), self._dialect)
+        return statement.sql, statement.values({})
 
     def _kept(self, key: Any, count: Callable[[], Any]) -> Any:  # Any: what is counted
         """A count, or for a while the last one where counting took long."""
-        now_s = time.monotonic()
+        counted = self._known(key)
+        if counted is None:
+            began_s = time.monotonic()
+            counted = count()
+            self._keep(key, counted, began_s)
+        return counted
+
+    def _known(self, key: Any) -> Any:  # Any: what was counted; None where that is too long ago
         until_s, counted = self._totals.get(key, (0.0, None))
-        if now_s < until_s:
+        if time.monotonic() < until_s:
             return counted
         self._totals.pop(key, None)
-        counted = count()
-        if time.monotonic() - now_s > DEAR_TOTAL_S:
+        return None
+
+    def _keep(self, key: Any, counted: Any, began_s: float) -> None:
+        if time.monotonic() - began_s > DEAR_TOTAL_S:
             if len(self._totals) >= MAX_TOTALS:
                 self._totals.clear()
-            self._totals[key] = (now_s + TOTAL_GOOD_FOR_S, counted)
-        return counted
+            self._totals[key] = (began_s + TOTAL_GOOD_FOR_S, counted)
 
     def _contains(self, column: Any, text: str) -> Any:
         """In whatever case. SQLite's LIKE sees to that itself, in half the time that its lower() takes besides."""
@@ -187,3 +257,16 @@ class Connected:
 
     def close(self) -> None:
         self.connection.close()
+
+
+def _sort_keys(pairs: list[Any], *, is_descending: bool) -> None:
+    """Pairs of key and number in place; equal keys stay by number. Missing keys come before all others."""
+    key: Callable[[Any], Any] = itemgetter(0)
+    if any(one[0] is None for one in pairs):
+        key = _missing_first
+    pairs.sort(key=itemgetter(1))
+    pairs.sort(key=key, reverse=is_descending)
+
+
+def _missing_first(pair: Any) -> tuple[bool, Any]:
+    return pair[0] is not None, pair[0]

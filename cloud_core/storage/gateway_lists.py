@@ -29,8 +29,11 @@ class ReadsGatewayLists(Connected):
     """`ReadGatewayLists` of the interface."""
 
     def gateway_page(self, tenant_id: int, page: Page) -> tuple[list[DeviceLine], int]:
-        wanted = device_rows.where(device.c.tenant_id == tenant_id, is_gateway)
-        rows, total = self._page(wanted, page, _SORT, _SEARCHED, plan=by_index(device, "device_gateways"))
+        wanted = select(device.c.id).where(device.c.tenant_id == tenant_id, is_gateway)
+        if page.text_search or page.sort_property == "type":
+            wanted = wanted.join(device_profile, device.c.profile_id == device_profile.c.id)
+        plan = by_index(device, "device_gateways")
+        rows, total = self._page(wanted, page, _SORT, _SEARCHED, plan=plan, whole=device_rows)
         return [self.gateway_line(self._found_device(row)) for row in rows], total
 
     def sub_device_page(self, tenant_id: int, gateway_id: int, page: Page) -> tuple[list[DeviceLine], int]:

@@ -41,12 +41,10 @@ from cloud_core.storage.commands import ReadsCommands
 from cloud_core.storage.customers import ReadsCustomers
 from cloud_core.storage.device_lists import ReadsDeviceLists
 from cloud_core.storage.documents import (
-    decode_document,
     decode_value,
 )
 from cloud_core.storage.gateway_lists import ReadsGatewayLists
 from cloud_core.storage.gateways import ReadsGateways
-from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.storage.keys import ReadsKeys
 from cloud_core.storage.manifests import ReadsManifests
 from cloud_core.storage.overview import ReadsOverview
@@ -54,7 +52,6 @@ from cloud_core.storage.packages import ReadsPackages
 from cloud_core.storage.pending import ReadsPending
 from cloud_core.storage.people import ReadsPeople
 from cloud_core.storage.presence import ReadsPresence
-from cloud_core.storage.schema import BUCKET_MS
 from cloud_core.storage.statements import (
     Statements,
     device_of,
@@ -276,23 +273,6 @@ class SqlReadTx(
         rows = self._rows(self._s.latest, device_id=device_id)
         wanted = None if keys is None else set(keys)
         return {name: (ts, decode_value(value)) for name, ts, value in rows if wanted is None or name in wanted}
-
-    def history(self, device_id: int, query: TimeSeriesQuery) -> dict[str, list[tuple[int, Value]]]:
-        names = {row[0]: key for key in query.keys if (row := self._row(self._s.key_id, name=key))}
-        found: dict[str, list[tuple[int, Value]]] = {}
-        buckets = self._rows(self._s.buckets, first=query.start_ms // BUCKET_MS, last=query.end_ms // BUCKET_MS)
-        for (bucket,) in reversed(buckets) if query.descending else buckets:
-            rows = self._rows(
-                self._s.documents, b_bucket=bucket, b_device_id=device_id, start=query.start_ms, end=query.end_ms
-            )
-            for ts, document in reversed(rows) if query.descending else rows:
-                for key_id, value in decode_document(document).items():
-                    points = found.setdefault(names[key_id], []) if key_id in names else None
-                    if points is not None and len(points) < query.limit:
-                        points.append((ts, value))
-            if len(found) == len(names) and all(len(points) >= query.limit for points in found.values()):
-                break
-        return found
 
     def sample_rows(self, device_id: int, *, at_most: int) -> int:
         count = 0

@@ -20,7 +20,7 @@ from cloud_core.storage.interface import Done
 from cloud_core.storage.lanes import Answer, CallInReactor, ReaderLane, WriterLane
 from cloud_core.storage.reading import SqlReadTx
 from cloud_core.storage.sql import SqlTx
-from cloud_core.storage.statements import Statements
+from cloud_core.storage.statements import SqliteCompiler, Statements
 from cloud_core.storage.vault import Vault
 from shared.errors import Unavailable
 from shared.messages import Sample
@@ -47,6 +47,7 @@ def make_engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
         return create_engine(url, paramstyle="format")
     engine = create_engine(url)
+    engine.dialect.statement_compiler = SqliteCompiler
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _record: Any) -> None:  # Any: SQLAlchemy internal

@@ -9,10 +9,12 @@ from sqlalchemy import bindparam, delete, select
 
 from cloud_core.storage.connected import Connected
 from cloud_core.storage.documents import decode_document, encode_document, encode_value
+from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.storage.schema import BUCKET_MS, latest, telemetry, telemetry_bucket, ts_key
 from shared.messages import Value
 
 p = bindparam
+LEAST_PIECE, LARGEST_PIECE = 100, 10_000  # documents that are read at once
 _key = select(ts_key.c.id).where(ts_key.c.name == p("name"))
 _buckets = (
     select(telemetry_bucket.c.bucket)
@@ -26,6 +28,7 @@ _documents = (
     .order_by(telemetry.c.ts)
 )
 _some_documents = _documents.limit(p("at_most"))
+_newest_documents = _some_documents.order_by(None).order_by(telemetry.c.ts.desc())
 _at = (*_one, telemetry.c.ts == p("b_ts"))
 _delete = delete(telemetry).where(*_at)
 _update = telemetry.update().where(*_at).values(document=p("document"))
@@ -55,6 +58,37 @@ class ReadsTimeSeries(Connected):
                 values = {names[one]: value for one, value in decode_document(document).items() if one in names}
                 if values:
                     yield ts, values
+
+    def history(self, device_id: int, query: TimeSeriesQuery) -> dict[str, list[tuple[int, Value]]]:
+        names = self._numbers_of(query.keys)
+        found: dict[str, list[tuple[int, Value]]] = {}
+        buckets = self._buckets_between(query.start_ms, query.end_ms) if names else []
+        for bucket in reversed(buckets) if query.descending else buckets:
+            for ts, document in self._one_by_one(bucket, device_id, query):
+                for number, value in decode_document(document).items():
+                    points = found.setdefault(names[number], []) if number in names else None
+                    if points is not None and len(points) < query.limit:
+                        points.append((ts, value))
+                if len(found) == len(names) and all(len(points) >= query.limit for points in found.values()):
+                    return found
+        return found
+
+    def _one_by_one(self, bucket: int, device_id: int, query: TimeSeriesQuery) -> Iterator[tuple[int, bytes]]:
+        """A bucket's documents in the order of the query, read in growing pieces: who asks may have enough soon."""
+        start_ms, end_ms, at_most = query.start_ms, query.end_ms, min(max(query.limit, LEAST_PIECE), LARGEST_PIECE)
+        statement = self._once(_newest_documents if query.descending else _some_documents)
+        while True:
+            rows = self._rows(
+                statement, b_bucket=bucket, b_device_id=device_id, start=start_ms, end=end_ms, at_most=at_most
+            )
+            yield from rows
+            if len(rows) < at_most:
+                return
+            if query.descending:
+                end_ms = rows[-1][0]
+            else:
+                start_ms = rows[-1][0] + 1
+            at_most = min(2 * at_most, LARGEST_PIECE)
 
     def _numbers_of(self, keys: Sequence[str]) -> dict[int, str]:
         return {row[0]: key for key in keys if (row := self._row(self._once(_key), name=key))}

@@ -141,9 +141,12 @@ def test_a_node_that_is_paused_holds_up_nobody(whole: Nodes) -> None:
     """SIGSTOP for longer than the others wait for it; when it goes on, it neither answers for nor ends new sessions."""
     with load_on(whole) as load:
         whole[1].pause()
-        time.sleep(6.0)
-        command_all(whole[0], load)
-        whole[1].resume()
+        try:
+            time.sleep(4.0)
+            load.wait_until_it_flows()
+            command_all(whole[0], load)
+        finally:
+            whole[1].resume()
         whole.wait_until_joined()
         load.wait_until_it_flows()
         command_all(whole[2], load)
@@ -152,13 +155,15 @@ def test_a_node_that_is_paused_holds_up_nobody(whole: Nodes) -> None:
 def test_a_node_without_the_database_refuses_and_recovers(whole: Nodes) -> None:
     """No success that is none; the others serve on."""
     with load_on(whole) as load:
-        whole[1].lose_database()
-        wait_until(lambda: _ready(whole[1]) == 503, "it says that it cannot serve")
         profile = whole[0].make_profile(f"away-{load.number}")
         body = {"deviceName": f"away-{load.number}", **profile}
-        said = requests.post(f"{whole[1].http}/api/v1/provision", json=body, timeout=WAIT_S).json()
-        assert said["reason"] == "UNAVAILABLE" and said["retryAfter"] > 0
-        whole[1].find_database()
+        whole[1].lose_database()
+        try:
+            wait_until(lambda: _ready(whole[1]) == 503, "it says that it cannot serve")
+            said = requests.post(f"{whole[1].http}/api/v1/provision", json=body, timeout=WAIT_S).json()
+            assert said["reason"] == "UNAVAILABLE" and said["retryAfter"] > 0
+        finally:
+            whole[1].find_database()
         wait_until(lambda: _ready(whole[1]) == 200, "it serves again")
 
 
@@ -166,10 +171,12 @@ def test_the_fabric_may_be_away_and_provisioning_goes_on(whole: Nodes) -> None:
     """All nodes serve; when it is back, commands reach devices at other nodes."""
     with load_on(whole) as load:
         whole.nats.kill()
-        time.sleep(2.0)
-        load.wait_until_it_flows()
-        assert [_ready(node) for node in whole.all] == [200, 200, 200]
-        whole.nats.start()
+        try:
+            time.sleep(2.0)
+            load.wait_until_it_flows()
+            assert [_ready(node) for node in whole.all] == [200, 200, 200]
+        finally:
+            whole.nats.start()
         whole.wait_until_joined()
         command_all(whole[0], load)
 
@@ -185,9 +192,11 @@ def test_a_frozen_fabric_is_as_one_that_is_away(whole: Nodes) -> None:
     """Connections stay and say nothing: noticed by silence."""
     with load_on(whole) as load:
         whole.nats.pause()
-        time.sleep(5.0)
-        load.wait_until_it_flows()
-        whole.nats.resume()
+        try:
+            time.sleep(5.0)
+            load.wait_until_it_flows()
+        finally:
+            whole.nats.resume()
         whole.wait_until_joined()
         command_all(whole[0], load)
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from cloud_core.model import Attempt, DeviceFilter, Page, Peer, Transport
-from cloud_core.storage import attempts, certificates, connected, device_lists
+from cloud_core.storage import attempts, certificates, connected, device_lists, one_pass
 from cloud_core.storage.interface import NewDevice
 from cloud_core.storage.interface.attempts import AttemptFilter
 from cloud_core.storage.store import make_engine
@@ -18,6 +18,7 @@ from tests.support.pki import Pki
 from tests.support.stores import TENANT, StoreUnderTest, open_store
 
 COUNT = 9
+WAYS = ["sorted here", "by the database", "from the end", "in one pass"]
 
 
 @pytest.fixture
@@ -27,10 +28,18 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if name != "sorted here":
         for module, few in ((attempts, "FEW_OF_TABLE"), (certificates, "FEW_OF_TABLE"), (certificates, "FEW_MATCHES")):
             monkeypatch.setattr(module, few, 0)
-        monkeypatch.setattr(connected.Connected._page, "__kwdefaults__", {"plan": None, "whole": None, "few": 0})
+        given = connected.Connected._page.__kwdefaults__
+        monkeypatch.setattr(connected.Connected._page, "__kwdefaults__", given | {"few": 0})
     if name == "from the end":
         monkeypatch.setattr(connected, "DEEP", 1)
         monkeypatch.setattr(device_lists, "DEEP", 1)
+    if name == "in one pass":
+        for module, setting, value in (
+            (connected, "FEW_OF_TABLE", 0),
+            (one_pass, "SAMPLED", 3),
+            (one_pass, "ENOUGH", 1),
+        ):
+            monkeypatch.setattr(module, setting, value)
     return name
 
 
@@ -58,7 +67,7 @@ def log_some(store: StoreUnderTest) -> None:
     store.run(log)
 
 
-@pytest.mark.parametrize("way", ["sorted here", "by the database", "from the end"], indirect=True)
+@pytest.mark.parametrize("way", WAYS, indirect=True)
 @pytest.mark.parametrize(
     ("column", "text", "wanted", "expected"),
     [
@@ -101,7 +110,7 @@ def add_fleet(store: StoreUnderTest, *, is_gateway: bool, profile_id: int, prefi
     return numbers
 
 
-@pytest.mark.parametrize("way", ["sorted here", "by the database", "from the end"], indirect=True)
+@pytest.mark.parametrize("way", WAYS, indirect=True)
 @pytest.mark.parametrize(("column", "key"), [("name", lambda d: d.name), ("createdTime", lambda d: d.created_ms)])
 @pytest.mark.parametrize("text", ["", "g"])
 def test_gateways(store: StoreUnderTest, way: str, column: str, key: Any, text: str) -> None:
@@ -119,7 +128,7 @@ def test_gateways(store: StoreUnderTest, way: str, column: str, key: Any, text: 
     everywhere(listed, [one.name for one in sorted(devices, key=key)])
 
 
-@pytest.mark.parametrize("way", ["sorted here", "by the database", "from the end"], indirect=True)
+@pytest.mark.parametrize("way", WAYS, indirect=True)
 @pytest.mark.parametrize("text", ["", "CN=", "owner"])
 @pytest.mark.parametrize("column", ["notAfter", "subject"])
 def test_certificates(store: StoreUnderTest, way: str, column: str, text: str) -> None:

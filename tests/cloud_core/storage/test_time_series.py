@@ -8,6 +8,8 @@ import pytest
 
 from cloud_core.core import histories
 from cloud_core.core.histories import AggregateQuery, Aggregation, Removal
+from cloud_core.storage import time_series
+from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.storage.schema import BUCKET_MS
 from shared.errors import InvalidArgument
 from tests.support.stores import StoreUnderTest
@@ -65,3 +67,22 @@ def test_too_many_samples_are_refused(store: StoreUnderTest, monkeypatch: pytest
     query = AggregateQuery(("a",), 0, 10, Aggregation.SUM)
     with pytest.raises(InvalidArgument, match="ask for a shorter one"):
         store.survey(histories.aggregated, device_id, query)
+
+
+@pytest.mark.parametrize("is_descending", [False, True])
+@pytest.mark.parametrize("pieces", [(1, 2), (100, 10_000)])
+def test_a_history_ends_with_what_was_asked_for(
+    store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch, is_descending: bool, pieces: tuple[int, int]
+) -> None:
+    """However it is read: over buckets, and until the rarest key has as many as were asked for."""
+    monkeypatch.setattr(time_series, "LEAST_PIECE", pieces[0])
+    monkeypatch.setattr(time_series, "LARGEST_PIECE", pieces[1])
+    device_id = store.add_device("d", store.add_profile())
+    times = [*range(7), *range(BUCKET_MS, BUCKET_MS + 7)]
+    store.append(device_id, [(ts, {"often": ts} if ts % 5 else {"often": ts, "rarely": ts}) for ts in times])
+    expected = {
+        key: [(ts, ts) for ts in (reversed(times) if is_descending else times) if key == "often" or ts % 5 == 0][:3]
+        for key in ("often", "rarely")
+    }
+    asked = TimeSeriesQuery(("often", "rarely"), 0, 2 * BUCKET_MS, limit=3, descending=is_descending)
+    assert store.read(lambda tx: tx.history(device_id, asked)) == expected
