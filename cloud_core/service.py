@@ -44,6 +44,8 @@ from cloud_core.transports.http.status_fetcher import StatusFetcher
 from cloud_core.transports.http.webhooks import Webhooks
 from cloud_core.transports.listener import ListenFailed, listen_tcp
 from cloud_core.transports.mqtt.service import MqttService, Settings, Timeouts
+from cloud_core.transports.proxied import ProxiedFactory
+from cloud_core.transports.proxies import TrustedProxies
 from cloud_core.transports.tcp import FastPort
 from cloud_core.transports.tls import TlsFailed
 from shared.errors import InvalidArgument
@@ -184,6 +186,7 @@ class Program:
             ),
         )
         self._endpoints = Endpoints(config.ca.public_url)
+        self._proxies = TrustedProxies(config.http.trusted_proxies)
         self._http = HttpService(
             api=self._api,
             admin=self._admin,
@@ -192,6 +195,7 @@ class Program:
             request_timeout_s=limits.request_timeout_s,
             metrics_token=config.metrics.token,
             endpoints=self._endpoints,
+            proxies=self._proxies,
         )
         self._tls = open_tls(config, reactor)
         self._admin.authorities.server_certificates = self._server_certificates
@@ -263,10 +267,12 @@ class Program:
     async def _listen(self) -> str:
         config = self._config
         http_bind, mqtt_bind = config.http.bind, config.mqtt.bind or config.http.bind
-        http = listen_tcp(self._reactor, config.http.port, self._http.factory(), http_bind, name="http")
+        http_factory, mqtt_factory = (self._behind_proxies(one) for one in ("http", "mqtt"))
+        http = listen_tcp(self._reactor, config.http.port, http_factory, http_bind, name="http")
         self._ports.append(http)
-        self._local_url = local_token.url_on_loopback(http_bind, http.getHost().port)
-        mqtt = listen_tcp(self._reactor, config.mqtt.port, self._mqtt, mqtt_bind, name="mqtt")
+        if not config.http.proxy_protocol:
+            self._local_url = local_token.url_on_loopback(http_bind, http.getHost().port)
+        mqtt = listen_tcp(self._reactor, config.mqtt.port, mqtt_factory, mqtt_bind, name="mqtt")
         self._ports.append(mqtt)
         self._endpoints.opened(HTTP, http_bind, http.getHost().port)
         self._endpoints.opened(MQTT, mqtt_bind, mqtt.getHost().port)
@@ -289,15 +295,27 @@ class Program:
         config, listening = self._config, ""
         if self._tls.tls.is_strict:
             await self._tls.trusting(self._api.certificates)
-        for name, wrapped, port, bind in (
-            ("https", self._http.factory(), config.http.tls_port, http_bind),
-            ("mqtts", self._mqtt, config.mqtt.tls_port, mqtt_bind),
+        for name, port, bind in (
+            ("https", config.http.tls_port, http_bind),
+            ("mqtts", config.mqtt.tls_port, mqtt_bind),
         ):
-            opened = listen_tcp(self._reactor, port, self._tls.factory(wrapped, name=name), bind, name=name)
+            opened = listen_tcp(self._reactor, port, self._behind_proxies(name), bind, name=name)
             self._ports.append(opened)
             self._endpoints.opened(name, bind, opened.getHost().port)
             listening += f" {name}={bind}:{opened.getHost().port}"
         return listening
+
+    def _behind_proxies(self, name: str) -> Any:
+        """What the port builds connections with: the PROXY protocol where it is configured, TLS, then the protocol."""
+        is_http = name.startswith("http")
+        factory: Any = self._http.factory() if is_http else self._mqtt
+        if self._tls is not None and name.endswith("s"):
+            factory = self._tls.factory(factory, name=name)
+        if not (self._config.http if is_http else self._config.mqtt).proxy_protocol:
+            return factory
+        return ProxiedFactory(
+            factory, self._proxies, name=name, reactor=self._reactor, header_s=self._config.limits.connect_timeout_s
+        )
 
     def _what_is_wrong(self) -> str | None:
         """For `/health/ready`."""
@@ -346,7 +364,7 @@ class Program:
         if not self._config.admin.local_access:
             return
         if self._local_url is None:
-            log.info("Commands with --data-dir need a login: HTTP is not bound to loopback")
+            log.info("Commands with --data-dir need a login: HTTP is not bound to loopback, or has proxy_protocol on")
             return
         token = local_token.LocalToken(self._local_url, await self._admin.open_local_access(), os.getpid())
         fault = local_token.write(Path(self._config.data_dir), token)
