@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cloud_core.core import admin
+from cloud_core.core import inventory
 from cloud_core.core.people.logins import Operator, hash_password
 from cloud_core.model import UserRole
 from cloud_core.transports.proxies import TrustedProxies
@@ -21,7 +21,7 @@ PASSWORD = "correct-horse-9"
 def browser(sqlite_store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Browser]:
     without_threads(monkeypatch)
     browser = Browser(sqlite_store)
-    sqlite_store.run(admin.inventory.first_start, "admin@localhost", hash_password(PASSWORD), 1)
+    sqlite_store.run(inventory.first_start, "admin@localhost", hash_password(PASSWORD), 1)
     browser.cookies = {}
     yield browser
     browser.close()
