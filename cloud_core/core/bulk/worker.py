@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from twisted.logger import Logger
 
 from cloud_core.core.asking import Asking
 from cloud_core.core.bulk.applying import Piece, apply_piece, discard_piece, undo_piece
+from cloud_core.core.bulk.pace import Pace
 from cloud_core.storage.interface import ReadTx, Store, Tx
 from cloud_core.storage.interface.batches import Batch, BatchState
 from shared.errors import NotFound, PlatformError, Unavailable
@@ -80,8 +82,11 @@ class ImportWorker(Asking):
             self._answer(batch.uuid, Unavailable("The import goes on in a minute", retry_after_s=60.0))
 
     async def _go_through(self, batch: Batch) -> None:
+        pace = Pace()
         while not self._is_stopped:
-            piece = await self._decide(_WORK[batch.state], batch.id, self._now_ms())
+            args = (batch.id, self._now_ms(), pace.rows)
+            piece, seconds = await self._decide(_timed, _WORK[batch.state], *args)
+            pace.took(seconds)
             if piece is None:  # somebody else has ended it
                 self._answer(batch.uuid, await self._decide(_as_it_is, batch.id))
                 return
@@ -101,6 +106,12 @@ class ImportWorker(Asking):
         waiting, self._waiting = self._waiting, {}
         for one in (one for all_of_batch in waiting.values() for one in all_of_batch):
             one.callback(error)
+
+
+def _timed(tx: Tx, work: Callable[..., Piece | None], *args: int) -> tuple[Piece | None, float]:
+    """A piece of work, and for how many seconds it occupied the writer."""
+    began_s = time.perf_counter()
+    return work(tx, *args), time.perf_counter() - began_s
 
 
 def _under_way(tx: ReadTx) -> list[Batch]:

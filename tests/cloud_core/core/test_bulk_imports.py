@@ -272,10 +272,10 @@ def test_an_import_that_fails_does_not_keep_the_others_waiting(
     good = under_test.sent("name\nb\n", is_plan=True)
     real = applying.apply_piece
 
-    def apply_piece(tx: Any, batch_id: int, now_ms: int) -> Any:
+    def apply_piece(tx: Any, batch_id: int, now_ms: int, row_count: int) -> Any:
         if batch_id == spoilt.id:
             raise Unavailable("something is wrong with it")
-        return real(tx, batch_id, now_ms)
+        return real(tx, batch_id, now_ms, row_count)
 
     monkeypatch.setitem(worker._WORK, BatchState.APPLYING, apply_piece)
     for one in (spoilt, good):
