@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloud_core.core.bulk.pace import FIRST_ROWS, MAX_ROWS, MIN_ROWS, WORK_S, Pace
+from cloud_core.core.bulk.pace import MAX_ROWS, MIN_ROWS, WORK_S, Pace
 
 
 def pace_with(row_s: float, pieces: int = 10) -> Pace:
@@ -25,6 +25,6 @@ def test_pieces_grow_in_steps_and_shrink_at_once() -> None:
     """One that took long by chance costs no more than the way back."""
     pace = Pace()
     pace.took(0.0)
-    assert pace.rows == 2 * FIRST_ROWS
+    assert pace.rows == 2 * MIN_ROWS
     pace.took(1.0)
     assert pace.rows == MIN_ROWS
