@@ -10,6 +10,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +46,8 @@ class Http(Section, frozen=True, kw_only=True):
     tls_port: int = 8443  # HTTPS, where [tls] names a certificate
     bind: str = "127.0.0.1"
     fast_path: bool = True  # short-cut for device requests; the answers are the same without it
+    trusted_proxies: tuple[str, ...] = ()  # addresses and networks of proxies, which say for whom they speak
+    proxy_protocol: bool = False  # connections begin with a PROXY header, and come from [http] trusted_proxies alone
 
 
 class Mqtt(Section, frozen=True, kw_only=True):
@@ -55,6 +58,7 @@ class Mqtt(Section, frozen=True, kw_only=True):
     max_payload_bytes: int = 65_536
     max_whole_package_bytes: int = 16_777_216  # of firmware that is asked for without a chunk size; 0: only in chunks
     disconnect_after_s_above_rate: float = 60.0  # of sending above its rate limit, where slowing down is no help
+    proxy_protocol: bool = False  # as in [http]
     repeat_refusal: bool = False  # MQTT 5: a DISCONNECT behind the CONNACK that refuses, as ThingsBoard sends it
 
 
@@ -244,6 +248,7 @@ def load(
     tls = sections["tls"]
     assert isinstance(tls, Tls)
     _check_tls(tls, problems)
+    _check_proxies(sections, problems)
     admin = sections["admin"]
     assert isinstance(admin, Admin)
     _check_admin(admin, problems)
@@ -295,6 +300,8 @@ def _section(name: str, kind: type[Section], values: dict[str, Any], problems: l
             problems.append(f"Unknown key '{key}' in section [{name}]{_did_you_mean(key, fields)}.")
             continue
         try:
+            if isinstance(value, str) and fields[key].type == tuple[str, ...]:  # of a variable
+                value = [one.strip() for one in value.split(",") if one.strip()]
             good[key] = msgspec.convert(value, fields[key].type, strict=False)
         except msgspec.ValidationError as error:
             shown = "" if "password" in key or key in ("key", "token", "fabric") else f" (given: {value!r})"
@@ -349,6 +356,29 @@ def _check_tls(tls: Tls, problems: list[str]) -> None:
     elif bool(tls.certificate) != bool(tls.private_key):
         missing = "private_key" if tls.certificate else "certificate"
         problems.append(f"[tls] {missing}: is missing; certificate and private_key belong together.")
+
+
+def _check_proxies(sections: Mapping[str, Section], problems: list[str]) -> None:
+    http, mqtt = sections["http"], sections["mqtt"]
+    assert isinstance(http, Http) and isinstance(mqtt, Mqtt)
+    for one in http.trusted_proxies:
+        try:
+            trusts_all = ip_network(one, strict=False).prefixlen == 0
+        except ValueError:
+            problems.append(
+                f"[http] trusted_proxies: '{one[:60]}' is no address or network; write 192.0.2.7 or 10.0.0.0/8."
+            )
+            continue
+        if trusts_all:
+            problems.append(
+                f"[http] trusted_proxies: '{one}' would let everybody choose an address; name your proxies."
+            )
+    for name, section in (("http", http), ("mqtt", mqtt)):
+        if section.proxy_protocol and not http.trusted_proxies:
+            problems.append(
+                f"[{name}] proxy_protocol: lets nobody in without [http] trusted_proxies; name your load balancers"
+                " there."
+            )
 
 
 def _check_admin(admin: Admin, problems: list[str]) -> None:

@@ -50,6 +50,8 @@ from cloud_core.transports.http.status_fetcher import StatusFetcher
 from cloud_core.transports.http.webhooks import Webhooks
 from cloud_core.transports.listener import ListenFailed, listen_tcp
 from cloud_core.transports.mqtt.service import MqttService, Settings, Timeouts
+from cloud_core.transports.proxied import ProxiedFactory
+from cloud_core.transports.proxies import TrustedProxies
 from cloud_core.transports.tcp import FastPort
 from cloud_core.transports.tls import TlsFailed
 from cloud_core.workers.assignment import Assignment, inherited
@@ -204,6 +206,7 @@ class Program:
             ),
         )
         self._endpoints = Endpoints(config.ca.public_url)
+        self._proxies = TrustedProxies(config.http.trusted_proxies)
         self._http = HttpService(
             api=self._api,
             admin=self._admin,
@@ -212,6 +215,7 @@ class Program:
             request_timeout_s=limits.request_timeout_s,
             metrics_token=config.metrics.token,
             endpoints=self._endpoints,
+            proxies=self._proxies,
         )
         self._tls = open_tls(config, reactor)
         self._admin.authorities.server_certificates = self._server_certificates
@@ -293,9 +297,11 @@ class Program:
     async def _listen(self) -> str:
         config = self._config
         http_bind, mqtt_bind = config.http.bind, config.mqtt.bind or config.http.bind
-        http = self._listen_tcp(config.http.port, self._http.factory(), http_bind, name="http")
-        self._local_url = local_token.url_on_loopback(http_bind, http.getHost().port)
-        mqtt = self._listen_tcp(config.mqtt.port, self._mqtt, mqtt_bind, name="mqtt")
+        http_factory, mqtt_factory = (self._behind_proxies(one) for one in ("http", "mqtt"))
+        http = self._listen_tcp(config.http.port, http_factory, http_bind, name="http")
+        if not config.http.proxy_protocol:
+            self._local_url = local_token.url_on_loopback(http_bind, http.getHost().port)
+        mqtt = self._listen_tcp(config.mqtt.port, mqtt_factory, mqtt_bind, name="mqtt")
         self._endpoints.opened(HTTP, http_bind, http.getHost().port)
         self._endpoints.opened(MQTT, mqtt_bind, mqtt.getHost().port)
         secure = await self._listen_secure(http_bind, mqtt_bind)
@@ -328,14 +334,26 @@ class Program:
         config, listening = self._config, ""
         if self._tls.tls.is_strict:
             await self._tls.trusting(self._api.certificates)
-        for name, wrapped, port, bind in (
-            ("https", self._http.factory(), config.http.tls_port, http_bind),
-            ("mqtts", self._mqtt, config.mqtt.tls_port, mqtt_bind),
+        for name, port, bind in (
+            ("https", config.http.tls_port, http_bind),
+            ("mqtts", config.mqtt.tls_port, mqtt_bind),
         ):
-            opened = self._listen_tcp(port, self._tls.factory(wrapped, name=name), bind, name=name)
+            opened = self._listen_tcp(port, self._behind_proxies(name), bind, name=name)
             self._endpoints.opened(name, bind, opened.getHost().port)
             listening += f" {name}={bind}:{opened.getHost().port}"
         return listening
+
+    def _behind_proxies(self, name: str) -> Any:
+        """What the port builds connections with: the PROXY protocol where it is configured, TLS, then the protocol."""
+        is_http = name.startswith("http")
+        factory: Any = self._http.factory() if is_http else self._mqtt
+        if self._tls is not None and name.endswith("s"):
+            factory = self._tls.factory(factory, name=name)
+        if not (self._config.http if is_http else self._config.mqtt).proxy_protocol:
+            return factory
+        return ProxiedFactory(
+            factory, self._proxies, name=name, reactor=self._reactor, header_s=self._config.limits.connect_timeout_s
+        )
 
     def _what_is_wrong(self) -> str | None:
         """For `/health/ready`."""
@@ -384,7 +402,7 @@ class Program:
         if not self._config.admin.local_access:
             return
         if self._local_url is None:
-            log.info("Commands with --data-dir need a login: HTTP is not bound to loopback")
+            log.info("Commands with --data-dir need a login: HTTP is not bound to loopback, or has proxy_protocol on")
             return
         shared = self._assignment.local_token if self._assignment is not None else ""
         token = local_token.LocalToken(self._local_url, await self._admin.open_local_access(shared), os.getpid())

@@ -40,7 +40,9 @@ _AT_WORK = ("APPLYING", "UNDOING")
 @click.option("--delimiter", default="", help="Of a CSV file; 'tab' for a tab.  [default: found out]")
 @click.option("--encoding", default="", help="utf-8, utf-16, latin-1 or windows-1252.  [default: found out]")
 @click.option("--no-update", is_flag=True, help="Leave attributes of devices alone that are there already.")
-@click.option("--errors", type=click.Path(dir_okay=False, path_type=Path), help="Write the bad rows there, as CSV.")
+@click.option(
+    "--errors", type=click.Path(dir_okay=False, path_type=Path), help="Write the bad rows there, in the format of FILE."
+)
 @click.option("--key", default="", help="Idempotency key: the same file under it is imported once.")
 @click.option(
     "--manifest",
@@ -77,7 +79,7 @@ def device_import(
     batch = call(lambda: _upload(client, file, query, used_once if is_plan or not key else key))
     batch = _wait(client, batch, is_shown=not as_json)
     if errors is not None and batch["errors"]:
-        _write(errors, call(lambda: client.get(f"/api/imports/{batch['id']}/errors.csv")))
+        _write_errors(client, batch, errors)
     if not as_json:
         _tell(client, batch, errors)
     written = _write_files(client, batch, manifest, labels, is_shown=not as_json)
@@ -106,15 +108,15 @@ def device_import_undo(batch_id: str, dry_run: bool, url: str | None, as_json: b
         _tell(client, batch, None)
 
 
-def _write(file: Path, text: str) -> None:
+def _write_errors(client: RestClient, batch: dict[str, Any], file: Path) -> None:
     """For its owner alone: bad rows hold the credentials that were sent."""
-    from cloud_core.secrets_file import write_private
+    from cloud_core.secrets_file import private_file
 
+    path = f"/api/imports/{batch['id']}/{batch['errorsFile']}"
+    is_special = file.exists() and not file.is_file()  # a pipe, or a terminal
     try:
-        if file.exists() and not file.is_file():  # a pipe, or a terminal
-            file.write_text(text, encoding="utf-8", newline="")
-        else:
-            write_private(file, text.encode())
+        with file.open("wb") if is_special else private_file(file) as out:
+            call(lambda: client.download("GET", path, out.write))
     except OSError as error:
         fail(f"Cannot use {file}: {error.strerror}.", EXIT_FILE)
 

@@ -21,6 +21,7 @@ import socket
 from typing import Any
 
 from twisted.internet import tcp
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Port
@@ -124,6 +125,11 @@ class FastServer(tcp.Server):
     def unsent_bytes(self) -> int:
         """Written, and not taken by the system yet."""
         return len(self.dataBuffer) - self.offset + self._tempDataLen
+
+    def stand_for(self, host: str, port: int) -> None:
+        """A load balancer has said whom this connection is for: from now on that is its peer."""
+        self._addressType = IPv6Address if ":" in host else IPv4Address
+        self.client = (host, port)
 
     def write(self, data: bytes) -> None:
         if (

@@ -10,7 +10,7 @@ from tests.browser.fleet import OPERATOR, Fleet
 
 NOT_PAGES = (
     "/ui/events", "/ui/overview/live", "/ui/provisioning/live", "/ui/provisioning/storm/live", "/ui/devices/export",
-    "/ui/imports/example.csv", "/ui/imports/<uuid>/errors.csv",
+    "/ui/imports/example.csv", "/ui/imports/<uuid>/errors.csv", "/ui/imports/<uuid>/errors.ndjson",
 )  # fmt: skip
 """Streams, parts of pages, and files."""
 

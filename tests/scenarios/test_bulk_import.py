@@ -15,7 +15,7 @@ from cloud_core.__main__ import main
 from tests.support.server import CoreProcess
 
 WAIT_S = 60.0
-ROWS = 3_000
+ROWS = 5_000
 
 
 @pytest.fixture
@@ -55,18 +55,26 @@ def test_the_command_line_plans_imports_and_undoes(core: CoreProcess, tmp_path: 
 
 
 def test_an_import_survives_that_the_core_is_killed(core: CoreProcess, tmp_path: Path) -> None:
-    """It goes on by itself at the next start: no device is missing, none is there twice."""
+    """It goes on by itself at the next start: each row has its device, credentials and attributes, none twice."""
     file = tmp_path / "devices.ndjson"
-    file.write_text("".join(f'{{"name": "SN-{n}", "server:n": {n}}}\n' for n in range(ROWS)), encoding="utf-8")
+    rows = (f'{{"name": "SN-{n}", "access_token": "token-{n}", "shared:n": {n}}}\n' for n in range(ROWS))
+    file.write_text("".join(rows), encoding="utf-8")
     with file.open("rb") as content:
         batch = core.rest.upload("/api/imports", content, "application/x-ndjson", {})
-    while not 0 < batch["done"] < ROWS:
-        assert batch["state"] == "APPLYING", "it was too quick to be killed in the middle"
+    while batch["done"] < ROWS // 4:
         batch = batch_of(core, batch["id"])
     core.kill()
+    assert batch["state"] == "APPLYING", "it was too quick to be killed in the middle"
     core.start()
+    assert batch_of(core, batch["id"])["done"] >= batch["done"], "what was on disk is not done again"
     deadline_s = time.monotonic() + WAIT_S
     while (batch := batch_of(core, batch["id"]))["state"] == "APPLYING" and time.monotonic() < deadline_s:
         time.sleep(0.1)
     assert (batch["state"], batch["counts"]) == ("APPLIED", {"CREATED": ROWS})
     assert core.rest.get("/api/tenant/devices", pageSize=1, page=0)["totalElements"] == ROWS
+    assert [n for n in range(ROWS) if shared_of(core, f"token-{n}") != {"n": n}] == []
+
+
+def shared_of(core: CoreProcess, token: str) -> Any:
+    """What the device that has this token is told."""
+    return core.rest.get(f"/api/v1/{token}/attributes", sharedKeys="n").get("shared")

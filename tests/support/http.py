@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.transports.http.service import HttpService
+from cloud_core.transports.proxies import TrustedProxies
 from tests.support.api import ApiUnderTest
 
 Response = tuple[int, dict[str, str], bytes]
@@ -19,7 +20,7 @@ Response = tuple[int, dict[str, str], bytes]
 class HttpServer:
     """The service with a clock of the test's own."""
 
-    def __init__(self, api: ApiUnderTest, *, is_fast: bool) -> None:
+    def __init__(self, api: ApiUnderTest, *, is_fast: bool, proxies: TrustedProxies | None = None) -> None:
         self.api = api
         self.clock = Clock()
         self.service = HttpService(
@@ -28,6 +29,7 @@ class HttpServer:
             reactor=self.clock,
             is_fast_path_on=is_fast,
             request_timeout_s=20.0,
+            proxies=proxies,
         )
         self.factory = self.service.factory()
         self.factory.startFactory()

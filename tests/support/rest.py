@@ -10,11 +10,11 @@ from uuid import UUID, uuid4
 import pytest
 from twisted.internet.defer import maybeDeferred, succeed
 
-from cloud_core.core import admin, packages
+from cloud_core.core import packages, profile_admin
 from cloud_core.core.bulk import imports
 from cloud_core.core.certificates import authority_admin
 from cloud_core.core.labels import labels
-from cloud_core.core.people import users
+from cloud_core.core.people import login_admin, users
 from cloud_core.core.people.logins import Operator, Tokens
 from cloud_core.model import DEFAULT_TENANT
 from cloud_core.transports.http.rest import bulk_routes, docs_routes, package_routes
@@ -29,9 +29,8 @@ ADMINISTRATOR = Operator("admin@test", "TENANT_ADMIN", TENANT, DEFAULT_TENANT, u
 def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """What goes to a thread is done at once: the tests have no reactor for it to come back to."""
     for module in (
-        admin, authority_admin, packages, users, imports, package_routes, docs_routes, bulk_routes, import_pages,
-        admin, authority_admin, packages, users, imports, package_routes, docs_routes, bulk_routes,
-        profile_wizard_pages,
+        login_admin, profile_admin, authority_admin, packages, users, imports, package_routes, docs_routes, bulk_routes,
+        import_pages, profile_wizard_pages,
     ):  # fmt: skip
         monkeypatch.setattr(module, "deferToThread", lambda work, *args: succeed(work(*args)))
     monkeypatch.setattr(labels, "deferToThread", lambda work, *args, **named: maybeDeferred(work, *args, **named))

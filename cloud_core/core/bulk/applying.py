@@ -33,8 +33,8 @@ from shared.credentials import AccessToken
 from shared.errors import InvalidArgument, NotFound, PlatformError, Unavailable
 from shared.messages import Attributes, AttributesChange, Value
 
-APPLIED_AT_ONCE = 50
-UNDONE_AT_ONCE = 50
+APPLIED_AT_ONCE = 250  # at most, whatever the pace is
+UNDONE_AT_ONCE = 250
 DISCARDED_AT_ONCE = 1_000
 _DONE_AS = {RowStatus.CREATE: RowStatus.CREATED, RowStatus.UPDATE: RowStatus.UPDATED}
 SENT_OTHERWISE = "This Idempotency-Key was used for another file or other options; use a new one"
@@ -154,13 +154,13 @@ def _locked(tx: Tx, tenant_id: int, uuid: UUID) -> Batch:
 # -- applying -------------------------------------------------------------------------------------
 
 
-def apply_piece(tx: Tx, batch_id: int, now_ms: int) -> Piece | None:
+def apply_piece(tx: Tx, batch_id: int, now_ms: int, row_count: int) -> Piece | None:
     """The next rows of a batch; None where it is not being applied (any more)."""
     batch = tx.lock_batch(batch_id)
     if batch is None or batch.state is not BatchState.APPLYING:
         return None
     piece = Piece(batch)
-    rows = tx.batch_rows(batch.id, after=batch.position, limit=APPLIED_AT_ONCE)
+    rows = tx.batch_rows(batch.id, after=batch.position, limit=min(row_count, APPLIED_AT_ONCE))
     batch.touched_ms = now_ms
     if not rows:
         batch.state, piece.is_ended = BatchState.APPLIED, True
@@ -347,13 +347,14 @@ def start_undo(tx: Tx, tenant_id: int, uuid: UUID, now_ms: int) -> Batch:
     return batch
 
 
-def undo_piece(tx: Tx, batch_id: int, now_ms: int) -> Piece | None:
+def undo_piece(tx: Tx, batch_id: int, now_ms: int, row_count: int) -> Piece | None:
     """Deletes devices that the batch has created and nobody has touched since; None where it is not being undone."""
     batch = tx.lock_batch(batch_id)
     if batch is None or batch.state is not BatchState.UNDOING:
         return None
     piece = Piece(batch)
-    rows = tx.batch_rows(batch.id, after=batch.position, limit=UNDONE_AT_ONCE, status=RowStatus.CREATED)
+    at_most = min(row_count, UNDONE_AT_ONCE)
+    rows = tx.batch_rows(batch.id, after=batch.position, limit=at_most, status=RowStatus.CREATED)
     batch.touched_ms = now_ms
     if not rows:
         batch.state, piece.is_ended = BatchState.UNDONE, True
@@ -400,8 +401,8 @@ def _touched(tx: ReadTx, device: Device) -> str:
     return ""
 
 
-def discard_piece(tx: Tx, batch_id: int, now_ms: int) -> Piece | None:
-    """Forgets some rows, in the end the batch."""
+def discard_piece(tx: Tx, batch_id: int, now_ms: int, row_count: int = 0) -> Piece | None:
+    """Forgets some rows, in the end the batch; they cost so little that they need no pace."""
     batch = tx.lock_batch(batch_id)
     if batch is None or batch.state is not BatchState.DISCARDED:
         return None

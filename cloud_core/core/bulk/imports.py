@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
 import hashlib
-import io
 import json
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
@@ -17,11 +14,11 @@ from twisted.internet.threads import deferToThread
 
 from cloud_core.core.api import DeviceApi
 from cloud_core.core.asking import Asking
-from cloud_core.core.bulk import applying
+from cloud_core.core.bulk import applying, error_files
 from cloud_core.core.bulk.applying import Piece
-from cloud_core.core.bulk.columns import ERROR, PLAIN
+from cloud_core.core.bulk.columns import PLAIN
 from cloud_core.core.bulk.planning import Seen
-from cloud_core.core.bulk.reading import CSV, Format, Record, guarded, records, with_delimiter
+from cloud_core.core.bulk.reading import CSV, Format, Record, records, with_delimiter
 from cloud_core.core.bulk.rows import RowFault, Wish, text_of, wish_of
 from cloud_core.core.bulk.worker import ImportWorker
 from cloud_core.core.downlinks import Ending
@@ -149,22 +146,37 @@ class ImportsApi(Asking):
 
     async def bad_rows(self, batch: Batch) -> AsyncIterator[BatchRow]:
         """Those that were or would be refused, in the order of the file."""
-        after = 0
-        while rows := await self._read(_bad_rows, batch.id, after):
+        async for rows in self._bad_pieces(batch):
             for row in rows:
                 yield row
+
+    async def _bad_pieces(self, batch: Batch) -> AsyncIterator[list[BatchRow]]:
+        after = 0
+        while rows := await self._read(_bad_rows, batch.id, after):
+            yield rows
             after = rows[-1].number
 
-    async def error_file(self, operator: Operator, uuid: UUID) -> AsyncIterator[bytes]:
-        """CSV of the bad rows, their reason in the last column: to be corrected and loaded again. Raises: NotFound."""
+    async def error_file(self, operator: Operator, uuid: UUID, file_name: str) -> AsyncIterator[bytes]:
+        """The bad rows with their reasons, a piece for some hundred: to be corrected and loaded again.
+
+        `file_name` says in which format; the other one than the import's would lose types. Raises: NotFound,
+        InvalidArgument.
+        """
         batch = await self.find(operator, uuid)
+        known = error_files.file_name_of(batch)
+        if file_name != known:
+            raise InvalidArgument(f"The bad rows of this import are in {known}, where values keep their types")
         columns, delimiter = batch.options.get("columns", []), batch.options.get("delimiter", ",")
 
         async def pieces() -> AsyncIterator[bytes]:
-            yield codecs.BOM_UTF8 + _csv_of([*columns, ERROR], delimiter)  # else spreadsheets guess the encoding
-            async for row in self.bad_rows(batch):
-                cells = (text_of(row.cells.get(column, "")) for column in columns)
-                yield _csv_of([*map(guarded, cells), guarded(row.detail)], delimiter)
+            is_csv = known == error_files.CSV_FILE
+            if is_csv:
+                yield error_files.csv_head(columns, delimiter)
+            async for rows in self._bad_pieces(batch):
+                yield b"".join(
+                    error_files.csv_row(row, columns, delimiter) if is_csv else error_files.ndjson_row(row)
+                    for row in rows
+                )
 
         return pieces()
 
@@ -244,12 +256,6 @@ def _read_row(record: Record, seen: Seen, *, casts: bool) -> tuple[BatchRow, Wis
         row.status, row.code, row.detail = clash.status, clash.code, clash.detail
         return row, None
     return row, wish
-
-
-def _csv_of(cells: list[str], delimiter: str) -> bytes:
-    line = io.StringIO()
-    csv.writer(line, delimiter=delimiter).writerow(cells)
-    return line.getvalue().encode()
 
 
 def _plan(

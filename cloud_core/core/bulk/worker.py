@@ -6,6 +6,7 @@ transaction; the others look at its end. The batch's row is locked by each piece
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from twisted.logger import Logger
 
 from cloud_core.core.asking import Asking
 from cloud_core.core.bulk.applying import Piece, apply_piece, discard_piece, undo_piece
+from cloud_core.core.bulk.pace import Pace
 from cloud_core.storage.interface import ReadTx, Store, Tx
 from cloud_core.storage.interface.batches import Batch, BatchState
 from shared.errors import NotFound, PlatformError, Unavailable
@@ -109,11 +111,13 @@ class ImportWorker(Asking):
         self.wake()
 
     async def _go_through(self, batch: Batch) -> None:
+        pace = Pace()
         while not self._is_stopped:
-            is_ours, piece = await self._decide(_piece, batch.state, batch.id, self._now_ms())
+            (is_ours, piece), seconds = await self._decide(_timed, batch.state, batch.id, self._now_ms(), pace.rows)
             if not is_ours:
                 self._look_again(batch.uuid)
                 return
+            pace.took(seconds)
             if piece is None:  # somebody else has ended it
                 self._answer(batch.uuid, await self._decide(_as_it_is, batch.id))
                 return
@@ -136,15 +140,21 @@ class ImportWorker(Asking):
             one.callback(error)
 
 
-def _piece(tx: Tx, state: BatchState, batch_id: int, now_ms: int) -> tuple[bool, Piece | None]:
+def _piece(tx: Tx, state: BatchState, batch_id: int, now_ms: int, rows: int) -> tuple[bool, Piece | None]:
     """Whether this node has the batch, and what was done to it."""
     lease = f"import {batch_id}"
     if not tx.take_lease(lease, now_ms=now_ms, for_ms=int(LEASE_S * 1000)):
         return False, None
-    piece = _WORK[state](tx, batch_id, now_ms)
+    piece = _WORK[state](tx, batch_id, now_ms, rows)
     if piece is None or piece.is_ended:
         tx.release_lease(lease)
     return True, piece
+
+
+def _timed(tx: Tx, state: BatchState, batch_id: int, now_ms: int, rows: int) -> tuple[tuple[bool, Piece | None], float]:
+    """A piece of work, and for how many seconds it occupied the writer."""
+    began_s = time.perf_counter()
+    return _piece(tx, state, batch_id, now_ms, rows), time.perf_counter() - began_s
 
 
 def _under_way(tx: ReadTx) -> list[Batch]:

@@ -13,18 +13,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import httptools
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from cloud_core.model import PresentedChain
-from cloud_core.transports.http.adapter import MAX_BODY_BYTES, HttpDeviceAdapter
+from cloud_core.transports.http.adapter import HttpDeviceAdapter
 from cloud_core.transports.http.answers import JSON_TYPE, Caller
 from cloud_core.transports.http.intake import speaks_tls
 from cloud_core.transports.http.long_polls import INTERESTS, LongPoll
+from cloud_core.transports.http.request_heads import POST, PROVISION, READ, WAIT, Call, ForwardedHead, Head
+from cloud_core.transports.proxies import FORWARDED, X_FORWARDED_FOR, TrustedProxies
 
 MAX_HEAD_BYTES = 16_384
 MAX_PIPELINED = 100  # requests of one connection that wait for their answers
@@ -36,96 +37,7 @@ _OK_EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 _REASONS = {200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden", 404: b"Not Found",
             408: b"Request Timeout", 413: b"Content Too Large", 429: b"Too Many Requests",
             503: b"Service Unavailable"}  # fmt: skip
-_ODD_HEADERS = frozenset((b"expect", b"transfer-encoding", b"upgrade"))  # want more than the short cut offers
-_POSTS = {one.encode(): one for one in ("telemetry", "attributes", "claim", "rpc")}
 _REQUEST, _INCOMPLETE, _FOREIGN, _EARLY = range(4)  # what the start of the received data is
-_POST, _PROVISION, _READ, _WAIT = range(4)  # what is called
-
-
-class _Call(NamedTuple):
-    """What a request's head asks for. `length` is that of the body; behind a last request the connection ends.
-
-    Without a token in the path the certificate of the connection says who asks.
-    """
-
-    kind: int
-    token: str | None = None
-    feature: str = ""
-    query: str = ""
-    length: int = 0
-    is_last: bool = False
-
-
-class _Head:
-    """What a request's head says; filled by httptools' callbacks."""
-
-    __slots__ = ("_is_last", "_is_odd", "_length", "_parser", "_url")
-
-    def __init__(self, data: bytes) -> None:
-        self._url = b""
-        self._length = -1
-        self._is_odd = self._is_last = False
-        self._parser: Any = httptools.HttpRequestParser(self)  # untyped
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._is_odd = True
-
-    def on_url(self, url: bytes) -> None:
-        self._is_odd = self._is_odd or bool(self._url)  # a second request: the head ended before we thought
-        self._url = url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name == b"content-length":
-            is_good = self._length < 0 and value.isdigit() and len(value) <= 7
-            self._length = int(value) if is_good else MAX_BODY_BYTES + 1
-        elif name in _ODD_HEADERS:
-            self._is_odd = True
-
-    def on_headers_complete(self) -> None:
-        self._is_last = not self._parser.should_keep_alive()  # later it is forgotten where there is no body
-
-    def on_body(self, body: bytes) -> None:
-        self._is_odd = True  # the head ended before we thought
-
-    def call(self) -> _Call | None:
-        """None when the request is not for the short cut."""
-        if self._is_odd or self._length > MAX_BODY_BYTES or not self._url.isascii():
-            return None
-        if self._parser.get_http_version() != "1.1":
-            return None
-        if self._parser.get_method() == b"GET":
-            return self._get() if self._length <= 0 else None
-        return self._post() if self._length >= 0 else None
-
-    def _post(self) -> _Call | None:
-        if b"?" in self._url:
-            return None
-        if self._url == b"/api/v1/provision":
-            return _Call(_PROVISION, length=self._length, is_last=self._is_last)
-        token, words = _without_token(self._url.split(b"/"))
-        feature = _POSTS.get(words[0]) if words else None
-        if len(words) == 2 and feature == "rpc" and words[1].isdigit():
-            feature = f"rpc/{words[1].decode()}"
-        elif len(words) != 1:
-            return None
-        return _Call(_POST, token, feature, "", self._length, self._is_last) if feature else None
-
-    def _get(self) -> _Call | None:
-        path, _, query = self._url.partition(b"?")
-        token, words = _without_token(path.split(b"/"))
-        feature = b"/".join(words).decode()
-        if feature in INTERESTS:
-            return _Call(_WAIT, token, feature, query.decode(), 0, self._is_last)
-        return _Call(_READ, token, feature, query.decode(), 0, self._is_last) if feature == "attributes" else None
-
-
-def _without_token(parts: list[bytes]) -> tuple[str | None, list[bytes]]:
-    """Of a path under /api/v1/: its token, if there is one, and the rest; no rest where it is none of ours."""
-    if parts[3] in _POSTS and (len(parts) == 4 or parts[4] == b"updates" or parts[4].isdigit()):
-        return None, parts[3:]
-    return parts[3].decode(), parts[4:] if parts[3] else []
 
 
 class _Slot:
@@ -153,7 +65,7 @@ class Front(Protocol):
 
     __slots__ = (
         "_address", "_buffer", "_call", "_chain", "_factory", "_head", "_is_held", "_is_last", "_is_lost", "_is_paused",
-        "_poll", "_slots", "idle_sweeps", "transport",
+        "_poll", "_proxy", "_slots", "idle_sweeps", "transport",
     )  # fmt: skip
     transport: Any  # ITCPTransport; mypy reads nothing from zope interfaces
 
@@ -167,13 +79,16 @@ class Front(Protocol):
         self._is_last = False  # the client wants no more than the answers that are due
         self._is_lost = False
         self._address = ""
+        self._proxy = ""  # the address of a trusted one, which speaks for others
         self._chain: PresentedChain | None = None  # read when it is asked for
         self._head = b""  # the last one, and what it meant
-        self._call = _Call(_POST)
+        self._call = Call(POST)
         self.idle_sweeps = 0  # since the last whole request or answer, or the first byte of an incomplete one
 
     def connectionMade(self) -> None:
         self._address = self.transport.getPeer().host
+        if self._factory.proxies.covers(self._address):
+            self._proxy = self._address
         self._factory.connections.add(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -259,11 +174,15 @@ class Front(Protocol):
             if end < 0:
                 return _INCOMPLETE if len(data) - at < MAX_HEAD_BYTES else _FOREIGN
             head = data[at : end + 4]
-            call = _Head(head).call()
+            parsed = ForwardedHead(head) if self._proxy else Head(head)
+            call = parsed.call()
             if call is None:
                 return _FOREIGN
             self._head, self._call = head, call
-        return _EARLY if self._slots and self._call.kind is _WAIT else _REQUEST
+            if isinstance(parsed, ForwardedHead):
+                told = parsed.told
+                self._address = self._factory.proxies.client_of(self._proxy, told[X_FORWARDED_FOR], told[FORWARDED])
+        return _EARLY if self._slots and self._call.kind is WAIT else _REQUEST
 
     def _unsent_bytes(self) -> int:
         """Written, and not taken by the system yet."""
@@ -282,11 +201,11 @@ class Front(Protocol):
         self._is_last = call.is_last
         slot = _Slot(self, call.is_last)
         self._slots.append(slot)
-        if call.kind is _POST:
+        if call.kind is POST:
             adapter.post(self._caller(), call.feature, body, self._address, slot)
-        elif call.kind is _PROVISION:
+        elif call.kind is PROVISION:
             adapter.provision(body, self._address, slot)
-        elif call.kind is _READ:
+        elif call.kind is READ:
             adapter.get_attributes(self._caller(), call.query, self._address, slot)
         else:
             self._poll = poll = LongPoll(INTERESTS[call.feature], slot)
@@ -342,9 +261,13 @@ class FrontFactory(Factory[Front]):
 
     noisy = False
 
-    def __init__(self, adapter: HttpDeviceAdapter, site: Any, *, reactor: Any, request_timeout_s: float) -> None:
+    def __init__(
+        self, adapter: HttpDeviceAdapter, site: Any, *, reactor: Any, request_timeout_s: float,
+        proxies: TrustedProxies,
+    ) -> None:  # fmt: skip
         # `site` and `reactor` are twisted objects without usable types.
         self.adapter = adapter
+        self.proxies = proxies
         self.site = site
         self.connections: set[Front] = set()
         self._reactor = reactor

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.logger import Logger
 from twisted.web.http import RESPONSES, HTTPChannel
 from twisted.web.server import Request, Site
 
 from cloud_core.core.line_ration import LineRation
 from cloud_core.transports.http.errors import refusal_body
+from cloud_core.transports.proxies import FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, TrustedProxies, is_https
 from shared.errors import PlatformError, RequestTooLarge
 from shared.json_bodies import MAX_BODY_BYTES
 
@@ -37,6 +39,38 @@ class BoundedRequest(Request):
     _received = 0
     _fault: PlatformError | None = None  # what is wrong with the caller
     _is_refused = False
+
+    _client: Any = None  # IAddress; found out when somebody asks
+
+    def getClientAddress(self) -> Any:
+        """Of the client, also where a trusted proxy speaks for it."""
+        if self._client is None:
+            peer: Any = self.client
+            self._client, proxies = peer, self._proxies()
+            if proxies.covers(getattr(peer, "host", "")):
+                headers = self.requestHeaders
+                told = [headers.getRawHeaders(name, ()) for name in (X_FORWARDED_FOR, FORWARDED)]
+                host = proxies.client_of(peer.host, *told)
+                if host != peer.host:
+                    self._client = (IPv6Address if ":" in host else IPv4Address)("TCP", host, 0)
+        return self._client
+
+    def is_secure(self) -> bool:
+        """Whether the client speaks TLS with us, or with the proxy before us.
+
+        As long as no proxy is named as trusted, anybody may say so of itself: it concerns its own cookies and links.
+        """
+        proxies = self._proxies()
+        return bool(self.isSecure()) or (  # type: ignore[no-untyped-call]
+            (not proxies or proxies.covers(getattr(self.client, "host", "")))
+            and is_https(self.getHeader(X_FORWARDED_PROTO))
+        )
+
+    def _proxies(self) -> TrustedProxies:
+        channel: Any = self.channel  # gone with the connection; twisted sets `site` when the request is whole
+        site: Any = self.site or channel.site
+        proxies: TrustedProxies = site.proxies
+        return proxies
 
     def gotLength(self, length: int | None) -> None:
         channel: Any = self.channel  # HTTPChannel, which knows method and path already
@@ -141,10 +175,13 @@ class BoundedSite(Site):
     requestFactory = BoundedRequest
     protocol: Any = BoundedChannel  # without Twisted's wrapper, which is for HTTP/2
 
-    def __init__(self, resource: Any, *, body_limit: BodyLimit, **options: Any) -> None:
+    def __init__(
+        self, resource: Any, *, body_limit: BodyLimit, proxies: TrustedProxies | None = None, **options: Any
+    ) -> None:
         # `resource` and `options` are Twisted's, which declares no types.
         super().__init__(resource, **options)  # type: ignore[no-untyped-call]
         self.body_limit = body_limit
+        self.proxies = proxies or TrustedProxies()
         self.on_call: OnCall | None = None
         self._lines = LineRation(MAX_LINES)
 

@@ -25,6 +25,7 @@ from cloud_core.transports.http.rest.server_method_routes import ServerMethodRou
 from cloud_core.transports.http.root import Root
 from cloud_core.transports.http.ui.routes import UiRoutes
 from cloud_core.transports.http.ui.uploads import with_pages
+from cloud_core.transports.proxies import TrustedProxies
 
 
 class HttpService:
@@ -40,8 +41,10 @@ class HttpService:
         request_timeout_s: float,
         metrics_token: str = "",
         endpoints: Endpoints | None = None,
+        proxies: TrustedProxies | None = None,
     ) -> None:
         # `reactor`: seconds and callLater; untyped because a test passes a Clock.
+        proxies = proxies or TrustedProxies()
         self.endpoints = endpoints or Endpoints()
         self._polls = LongPolls(api.downlinks, Deadlines(reactor))
         adapter = HttpDeviceAdapter(api, self._polls)
@@ -61,11 +64,14 @@ class HttpService:
         self._site = BoundedSite(
             Root(routes, UiRoutes(admin, self.endpoints)),
             body_limit=with_pages(with_uploads(packages.body_limit), admin),
+            proxies=proxies,
             parsePOSTFormSubmission=False,
             timeout=int(request_timeout_s),
             reactor=reactor,
         )
-        self._front = FrontFactory(adapter, self._site, reactor=reactor, request_timeout_s=request_timeout_s)
+        self._front = FrontFactory(
+            adapter, self._site, reactor=reactor, request_timeout_s=request_timeout_s, proxies=proxies
+        )
         self._is_fast_path_on = is_fast_path_on
 
     def trace(self, on_call: OnCall) -> None:

@@ -13,10 +13,10 @@ import jwt
 import pytest
 from twisted.internet.defer import Deferred, succeed
 
-from cloud_core.core import admin as admin_module
+from cloud_core.core import profile_admin
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.downlinks import Ending
-from cloud_core.core.people import users
+from cloud_core.core.people import login_admin, users
 from cloud_core.core.people.logins import EXPIRED, TOKEN_S, Operator, Tokens
 from cloud_core.model import (
     DEFAULT_TENANT,
@@ -76,7 +76,7 @@ class AdminUnderTest:
 @pytest.fixture
 def one(sqlite_store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> AdminUnderTest:
     # The password hash is the only thread here; the test has no reactor to come back to.
-    for module in (admin_module, users):
+    for module in (login_admin, profile_admin, users):
         monkeypatch.setattr(module, "deferToThread", lambda work, *args: succeed(work(*args)))
     return AdminUnderTest(sqlite_store)
 

@@ -9,10 +9,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import create_engine, text
 
-from cloud_core.core import admin
-from cloud_core.core.admin import MAX_FAILED_LOGINS
-from cloud_core.core.people import audit
+from cloud_core.core.people import audit, login_admin
 from cloud_core.core.people.audit import Audit, Deed, Somebody, Subject
+from cloud_core.core.people.login_admin import MAX_FAILED_LOGINS
 from cloud_core.model import AuditFilter, Page
 from shared.errors import InvalidArgument
 from tests.support.rest import Rest, id_of, without_threads
@@ -196,7 +195,7 @@ def test_a_chain_verifies_while_another_node_removes_its_beginning(postgresql: C
 def test_strangers_cannot_fill_the_audit(sqlite_store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Failed logins from many places are recorded up to a rate; the next one recorded says how many were not."""
     without_threads(monkeypatch)
-    monkeypatch.setattr(admin, "is_password_right", lambda _user, _password: False)
+    monkeypatch.setattr(login_admin, "is_password_right", lambda _user, _password: False)
     rest = Rest(sqlite_store)
     login = ("POST", "/api/auth/login", {"username": "nobody", "password": "x"})
     for _ in range(MAX_FAILED_LOGINS + 5):

@@ -272,10 +272,10 @@ def test_an_import_that_fails_does_not_keep_the_others_waiting(
     good = under_test.sent("name\nb\n", is_plan=True)
     real = applying.apply_piece
 
-    def apply_piece(tx: Any, batch_id: int, now_ms: int) -> Any:
+    def apply_piece(tx: Any, batch_id: int, now_ms: int, row_count: int) -> Any:
         if batch_id == spoilt.id:
             raise Unavailable("something is wrong with it")
-        return real(tx, batch_id, now_ms)
+        return real(tx, batch_id, now_ms, row_count)
 
     monkeypatch.setitem(worker._WORK, BatchState.APPLYING, apply_piece)
     for one in (spoilt, good):
@@ -435,7 +435,7 @@ def test_an_undo_that_was_interrupted_is_gone_on_with(
 def test_the_error_file_holds_the_bad_rows_and_their_reasons(under_test: ImportsUnderTest) -> None:
     """It can be corrected and loaded as it is; credentials of rows that are done with are not kept."""
     batch = under_test.imported('name,access_token,server:x\na,t-a,1\n<b>,t-b,"x,y"\na,t-c,3\n', is_atomic=False)
-    pieces = under_test.ran(under_test.imports.error_file(ADMINISTRATOR, batch.uuid))
+    pieces = under_test.ran(under_test.imports.error_file(ADMINISTRATOR, batch.uuid, "errors.csv"))
 
     async def content() -> bytes:
         return b"".join([piece async for piece in pieces])
@@ -459,7 +459,7 @@ def test_an_error_file_opens_in_the_spreadsheet_that_the_file_came_from(
     """With the file's delimiter and a mark of its encoding; formulas are texts there, and come back as they were."""
     lines = ["name,label,server:x", "a,Größe,", "a,=1+1,'=2", "<b>,-5,x"]
     batch = under_test.imported("\r\n".join(lines).replace(",", delimiter).encode(encoding), is_atomic=False)
-    pieces = under_test.ran(under_test.imports.error_file(ADMINISTRATOR, batch.uuid))
+    pieces = under_test.ran(under_test.imports.error_file(ADMINISTRATOR, batch.uuid, "errors.csv"))
 
     async def content() -> bytes:
         return b"".join([piece async for piece in pieces])

@@ -11,6 +11,7 @@ import pytest
 from twisted.internet.defer import succeed
 
 from cloud_core.core.bulk import imports
+from cloud_core.transports.http.intake import BoundedRequest
 from cloud_core.transports.http.rest import bulk_routes
 from tests.support.rest import Rest, id_of, without_threads
 from tests.support.stores import StoreUnderTest
@@ -138,6 +139,39 @@ def test_bad_rows_come_back_as_a_file(rest: Rest) -> None:
     rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"))))
     assert rows[0] == ["name", "type", "label", "error"]
     assert rows[1][:3] == ["<x>", "sensor", "l"]
+
+
+def errors_of(rest: Rest, batch: dict[str, Any], name: str) -> tuple[int, dict[str, str], bytes]:
+    rest.send(f"GET /api/imports/{batch['id']}/{name} HTTP/1.1\r\nHost: h\r\n{rest.headers(None)}\r\n".encode())
+    ((status, headers, content),) = rest.responses()
+    return status, headers, content
+
+
+def test_bad_rows_of_a_json_file_keep_their_types(rest: Rest) -> None:
+    """They come as NDJSON under a name that the batch tells; the other format is refused and says so."""
+    _, batch = send(rest, "/api/imports?mode=partial", '[{"name": "<x>", "server:n": "007"}]', "application/json")
+    assert (batch["errors"], batch["errorsFile"]) == (1, "errors.ndjson")
+    status, headers, content = errors_of(rest, batch, "errors.ndjson")
+    assert (status, headers["content-type"], headers["cache-control"]) == (200, "application/x-ndjson", "no-store")
+    assert content.startswith(b'{"name":"<x>","server:n":"007","error":"')
+    status, _, content = errors_of(rest, batch, "errors.csv")
+    assert (status, b"errors.ndjson" in content) == (400, True)
+    _, batch = send(rest, "/api/imports", FILE)
+    assert batch["errorsFile"] is None
+
+
+def test_a_large_error_file_is_sent_as_it_is_read(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Piece by piece, none of which holds more rows than are read at once."""
+    monkeypatch.setattr(imports, "ERRORS_AT_ONCE", 5)
+    _, batch = send(rest, "/api/imports?mode=partial", "name\n" + "<x>\n" * 23)
+    pieces: list[int] = []
+    write = BoundedRequest.write
+    monkeypatch.setattr(
+        BoundedRequest, "write", lambda self, data: (pieces.append(data.count(b"<x>")), write(self, data))[1]
+    )
+    status, _, content = errors_of(rest, batch, "errors.csv")
+    assert (status, content.count(b"<x>")) == (200, 23)
+    assert [one for one in pieces if one] == [5, 5, 5, 5, 3]
 
 
 def test_an_unknown_column_is_named_and_nothing_is_imported(rest: Rest) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from cloud_core.core import admin as admin_module
-from cloud_core.core.admin import MAX_LOGINS
 from cloud_core.core.limits import AttemptRations, Ration
+from cloud_core.core.people import login_admin
+from cloud_core.core.people.login_admin import MAX_LOGINS
 from tests.support.rest import Rest, without_threads
 from tests.support.stores import StoreUnderTest
 
@@ -71,7 +71,7 @@ def test_no_more_passwords_are_compared_at_once_than_there_is_room_for(
 
     peers = [rest.another_caller() for _ in range(MAX_LOGINS)]
     with monkeypatch.context() as slow:
-        slow.setattr(admin_module, "deferToThread", later)
+        slow.setattr(login_admin, "deferToThread", later)
         body = b'{"username":"u@x","password":"pass-word"}'
         for peer in peers:
             peer.send(b"POST /api/auth/login HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))

@@ -74,6 +74,7 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
     Act.IMPORT_DEVICES: {
         ("POST", "/api/device/bulk_import"), ("POST", "/api/imports"), ("GET", "/api/imports"),
         ("GET", "/api/imports/<uuid>"), ("GET", "/api/imports/<uuid>/rows"), ("GET", "/api/imports/<uuid>/errors.csv"),
+        ("GET", "/api/imports/<uuid>/errors.ndjson"),
         ("POST", "/api/imports/<uuid>/apply"), ("POST", "/api/imports/<uuid>/undo"),
         ("GET", "/api/imports/<uuid>/manifest"), ("GET", "/api/imports/<uuid>/labels.pdf"),
     },

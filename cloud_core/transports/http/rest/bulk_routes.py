@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, BinaryIO, cast
+from uuid import UUID
 
 from twisted.internet.threads import deferToThread
 from twisted.web.http import Request
@@ -17,6 +18,7 @@ from werkzeug.http import parse_options_header
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.bulk.columns import columns_of_mapping
+from cloud_core.core.bulk.error_files import CSV_FILE, NDJSON_FILE, file_name_of
 from cloud_core.core.bulk.imports import ImportOptions, ImportsApi
 from cloud_core.core.bulk.reading import CSV, JSON, NDJSON, Format
 from cloud_core.core.people.permissions import Act
@@ -33,6 +35,7 @@ from cloud_core.transports.http.calls import (
 )
 from cloud_core.transports.http.rest import shapes
 from cloud_core.transports.http.rest.uploads import OVERHEAD_BYTES, uploaded_file
+from cloud_core.transports.http.streaming import send_pieces
 from shared.errors import InvalidArgument, MalformedRequest, RequestTooLarge
 
 MAX_FILE_BYTES = 67_108_864
@@ -133,14 +136,22 @@ class BulkRoutes(CallSupport):
     @app.route("/api/imports/<uuid>/errors.csv", methods=["GET"])
     @answers
     async def errors(self, request: Request, uuid: str) -> Any:
-        """Holds what was loaded, credentials too: nobody but who may load it gets it."""
+        """The bad rows of a CSV file with their reasons, to be corrected and loaded again. Holds what was loaded,
+        credentials too: nobody but who may load it gets it."""
+        await self._send_errors(request, uuid, CSV_FILE)
+
+    @app.route("/api/imports/<uuid>/errors.ndjson", methods=["GET"])
+    @answers
+    async def typed_errors(self, request: Request, uuid: str) -> Any:
+        """As `errors.csv`, of a file that came as JSON or NDJSON: an object a line, values with their types."""
+        await self._send_errors(request, uuid, NDJSON_FILE)
+
+    async def _send_errors(self, request: Request, uuid: str, name: str) -> None:
         operator = self.operator(request, Act.IMPORT_DEVICES)
-        pieces = await self._imports.error_file(operator, uuid_of(uuid))
-        content = b"".join([piece async for piece in pieces])  # no larger than the file that was sent
-        request.setHeader("Content-Type", "text/csv; charset=utf-8")
-        request.setHeader("Content-Disposition", f'attachment; filename="import-{uuid_of(uuid)}-errors.csv"')
+        pieces = await self._imports.error_file(operator, uuid_of(uuid), name)
+        error_file_head(request, uuid_of(uuid), name)
         request.setHeader("Cache-Control", "no-store")
-        return content
+        await send_pieces(request, pieces)
 
     @app.route("/api/imports/<uuid>/apply", methods=["POST"])
     @answers
@@ -156,6 +167,12 @@ class BulkRoutes(CallSupport):
         return batch_json(await self._imports.undo(operator, uuid_of(uuid)))
 
 
+def error_file_head(request: Any, uuid: UUID, name: str) -> None:  # Any: Request, of which mypy reads too little
+    """Type and name of a file of bad rows."""
+    request.setHeader("Content-Type", "text/csv; charset=utf-8" if name == CSV_FILE else "application/x-ndjson")
+    request.setHeader("Content-Disposition", f'attachment; filename="import-{uuid}-{name}"')
+
+
 def batch_json(batch: Batch) -> dict[str, Any]:
     """`done` counts the rows of the step under way; `counts` has what will happen, or has happened, to how many."""
     done = batch.row_count
@@ -166,7 +183,8 @@ def batch_json(batch: Batch) -> dict[str, Any]:
         "id": str(batch.uuid), "createdTime": batch.created_ms, "state": batch.state.value,
         "mode": "atomic" if batch.is_atomic else "partial", "fileName": batch.options.get("file", ""),
         "rows": batch.row_count, "done": done, "counts": {key: count for key, count in batch.counts.items() if count},
-        "errors": batch.bad_count, "problem": batch.problem,
+        "errors": batch.bad_count, "errorsFile": file_name_of(batch) if batch.bad_count else None,
+        "problem": batch.problem,
     }  # fmt: skip
 
 

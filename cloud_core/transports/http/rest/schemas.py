@@ -246,6 +246,8 @@ ANSWERS |= {
 # Answers that are files, by their media types.
 FILES: dict[tuple[str, str], tuple[str, ...]] = {
     ("POST", "/api/imports/{uuid}/manifest"): ("text/csv", "application/x-ndjson"),
+    ("GET", "/api/imports/{uuid}/errors.csv"): ("text/csv",),
+    ("GET", "/api/imports/{uuid}/errors.ndjson"): ("application/x-ndjson",),
     **dict.fromkeys(((method, "/api/imports/{uuid}/labels.pdf") for method in ("GET", "POST")), ("application/pdf",)),
     ("POST", "/api/devices/labels.pdf"): ("application/pdf",),
 }

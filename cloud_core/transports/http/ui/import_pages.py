@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from twisted.internet.threads import deferToThread
 
+from cloud_core.core.bulk.error_files import CSV_FILE, NDJSON_FILE, file_name_of
 from cloud_core.core.bulk.imports import ImportOptions
 from cloud_core.core.people.permissions import Act
 from cloud_core.core.tokens import new_secret
@@ -17,6 +18,7 @@ from cloud_core.transports.http.rest.bulk_routes import (
     atomic_mode,
     batch_json,
     check_size,
+    error_file_head,
     import_options,
 )
 from cloud_core.transports.http.rest.uploads import UploadedForm, uploaded_form
@@ -140,7 +142,8 @@ class ImportPages(Pages):
     @page
     async def example(self, request: Any) -> Shown:
         await self.visitor(request, Act.IMPORT_DEVICES)
-        _as_file(request, "devices.csv")
+        request.setHeader("Content-Type", "text/csv; charset=utf-8")
+        request.setHeader("Content-Disposition", 'attachment; filename="devices.csv"')
         return EXAMPLE.encode()
 
     @app.route(f"{PATH}/imports/<uuid>", methods=["GET"])
@@ -163,16 +166,26 @@ class ImportPages(Pages):
             status_shown=status, rows=[(one, _STATUSES[RowStatus(one.status)]) for one in rows],
             pager=replace(pager_of(request, wanted, total, "status"), path=_url(found)), problem=problem,
             is_active=found.state in _ACTIVE, is_open=found.state in _OPEN, is_ended=found.state in _ENDED,
-            done=batch_json(found)["done"], doable=doable_of(found), created=found.counts.get(RowStatus.CREATED, 0),
+            done=batch_json(found)["done"], errors_file=file_name_of(found), doable=doable_of(found),
+            created=found.counts.get(RowStatus.CREATED, 0),
         )  # fmt: skip
 
     @app.route(f"{PATH}/imports/<uuid>/errors.csv", methods=["GET"])
     @page
     async def errors(self, request: Any, uuid: str) -> Shown:
         """The bad rows, to be corrected and loaded again; holds what was loaded, credentials too."""
+        return await self._send_errors(request, uuid, CSV_FILE)
+
+    @app.route(f"{PATH}/imports/<uuid>/errors.ndjson", methods=["GET"])
+    @page
+    async def typed_errors(self, request: Any, uuid: str) -> Shown:
+        """As `errors.csv`, of a file that came as JSON."""
+        return await self._send_errors(request, uuid, NDJSON_FILE)
+
+    async def _send_errors(self, request: Any, uuid: str, name: str) -> Shown:
         visitor = await self.visitor(request, Act.IMPORT_DEVICES)
-        pieces = await self._admin.imports.error_file(visitor.operator, uuid_of(uuid))
-        _as_file(request, f"import-{uuid_of(uuid)}-errors.csv")
+        pieces = await self._admin.imports.error_file(visitor.operator, uuid_of(uuid), name)
+        error_file_head(request, uuid_of(uuid), name)
         await send_pieces(request, pieces)
         return b""
 
@@ -235,8 +248,3 @@ def step_of(batch: Batch) -> int:
 
 def _url(batch: Batch) -> str:
     return f"{PATH}/imports/{batch.uuid}"
-
-
-def _as_file(request: Any, name: str) -> None:
-    request.setHeader("Content-Type", "text/csv; charset=utf-8")
-    request.setHeader("Content-Disposition", f'attachment; filename="{name}"')

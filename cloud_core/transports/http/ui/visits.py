@@ -153,7 +153,7 @@ def keep_theme(request: Any, theme: str) -> None:
 
 def is_secure(request: Any) -> bool:
     """Whether the browser speaks TLS with us, or with the proxy before us."""
-    return bool(request.isSecure()) or request.getHeader(b"x-forwarded-proto") == b"https"
+    return bool(request.is_secure())
 
 
 def _cookie(request: Any, name: bytes) -> str:

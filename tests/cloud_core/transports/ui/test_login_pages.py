@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from cloud_core.core import admin
+from cloud_core.core import inventory
 from cloud_core.core.people.logins import Operator, hash_password
 from cloud_core.model import UserRole
+from cloud_core.transports.proxies import TrustedProxies
 from tests.support.rest import without_threads
 from tests.support.stores import StoreUnderTest
 from tests.support.ui import Browser, somebody
@@ -20,7 +21,7 @@ PASSWORD = "correct-horse-9"
 def browser(sqlite_store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Browser]:
     without_threads(monkeypatch)
     browser = Browser(sqlite_store)
-    sqlite_store.run(admin.inventory.first_start, "admin@localhost", hash_password(PASSWORD), 1)
+    sqlite_store.run(inventory.first_start, "admin@localhost", hash_password(PASSWORD), 1)
     browser.cookies = {}
     yield browser
     browser.close()
@@ -62,6 +63,16 @@ def test_cookies_are_for_the_pages_alone(browser: Browser) -> None:
         "/ui/login", {"username": "admin@localhost", "password": PASSWORD}, headers="X-Forwarded-Proto: https\r\n"
     )
     assert "secure" in secure.headers["set-cookie"].lower()
+
+
+@pytest.mark.parametrize(("trusted", "is_secure"), [("192.168.1.1", True), ("10.0.0.0/8", False)])
+def test_only_a_trusted_proxy_says_that_the_browser_speaks_tls(browser: Browser, trusted: str, is_secure: bool) -> None:
+    """Where some are named; the browser of the test is at 192.168.1.1."""
+    browser.server.service._site.proxies = TrustedProxies([trusted])
+    done = browser.submit(
+        "/ui/login", {"username": "admin@localhost", "password": PASSWORD}, headers="X-Forwarded-Proto: https\r\n"
+    )
+    assert ("secure" in done.headers["set-cookie"].lower()) is is_secure
 
 
 def test_a_form_of_another_login_is_refused(browser: Browser) -> None:
