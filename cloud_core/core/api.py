@@ -335,10 +335,16 @@ class DeviceApi:
             self._remember_token(login)
             done(login.identity)
             return
-        identity = login.identity
+        identity, look_up = login.identity, self._look_ups.begin()
 
         def confirmed(outcome: PlatformError | None) -> None:
-            done(outcome if isinstance(outcome, PlatformError) else identity)
+            self._look_ups.end(look_up)
+            if isinstance(outcome, PlatformError):
+                done(outcome)
+            elif look_up.is_overtaken([login]):  # it is confirmed, and what it opens has another name, maybe
+                self._authenticate(presented, done, kinds)
+            else:
+                done(identity)
 
         self._store.submit(confirm, (identity.device_id, login.credentials, self.now_ms()), confirmed)
 

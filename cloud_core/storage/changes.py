@@ -127,6 +127,10 @@ class WritesChanges(ReadsChanges, RecordsChanges):
         row = self._row(self._once(_LEASE), name=name)
         return row is not None and row[0] == self.node and self.take_lease(name, now_ms=now_ms, for_ms=for_ms)
 
+    def lock_name(self, name: str) -> None:
+        if self.node is not None:  # a lease without length: what is left of it is the lock of its row
+            self._execute(self._once(_take), {"name": name, "node": self.node, "until_ms": 0, "now_ms": 0})
+
     def release_lease(self, name: str) -> None:
         if self.node is not None:
             self._write(self._once(_RELEASE), name=name, node=self.node)

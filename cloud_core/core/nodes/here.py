@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 log = Logger()
 Callback = Callable[[], None]
+_KNOWN = frozenset(ChangeKind)
 
 
 class Here:
@@ -54,7 +55,7 @@ class Here:
                 _call(self._on_logins)
             case ChangeKind.CREDENTIALS if device_id is None:
                 _call(self._on_revoked)
-            case _ if device_id is not None and change.kind in set(ChangeKind):
+            case _ if device_id is not None and change.kind in _KNOWN:
                 self._apply_to_device(change, device_id)
             case _:
                 log.warn("A newer program has changed something (kind {kind}): forgetting logins", kind=change.kind)

@@ -291,6 +291,8 @@ def _check_email_is_free(tx: ReadTx, email: str) -> None:
         raise InvalidArgument(f"User with email '{email}' already present in database!")
 
 
-def _check_is_not_last(tx: ReadTx, stored: User) -> None:
+def _check_is_not_last(tx: Tx, stored: User) -> None:
+    """Two nodes that each take one away must not leave none."""
+    tx.lock_name(f"administrators of {stored.tenant_id}")
     if stored.authority in (TENANT_ADMIN, SYS_ADMIN) and tx.administrator_count(stored.tenant_id) < 2:
         raise InvalidArgument(LAST_ADMINISTRATOR)

@@ -41,6 +41,9 @@ class WriteChanges(ReadChanges, Protocol):
     def keep_lease(self, name: str, *, now_ms: int, for_ms: int) -> bool:
         """As `take_lease`, but only where no other node has had it since this one took it."""
 
+    def lock_name(self, name: str) -> None:
+        """No other node gets past this before the transaction ends: for a check that no constraint backs."""
+
     def release_lease(self, name: str) -> None:
         """Gives it back before its time; that of another node stays."""
 

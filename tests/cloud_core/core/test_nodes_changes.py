@@ -253,6 +253,25 @@ def test_a_renamed_device_comes_back_under_its_new_name(cluster: Cluster, a: Nod
     assert identity.device_name == "new"
 
 
+def test_a_first_login_that_a_change_overtakes_is_looked_up_again(
+    cluster: Cluster, a: Node, b: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look-up and the commit that confirms it."""
+    device_id = make(a, "dev", AccessToken("tok"))
+    stored = a.store.read(lambda tx: tx.device_by_id(device_id))
+    held: list[Any] = []
+    identities: list[Any] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(b.store.store, "submit", lambda *call: held.append(call))
+        b.api.authenticate_token("tok", identities.append)
+        cluster.reactor.run_until(lambda: held)
+    a.store.run(lambda tx: tx.update_device(replace(stored, name="new")))
+    cluster.clock.advance(0)
+    b.store.store.submit(*held[0])
+    cluster.reactor.run_until(lambda: identities)
+    assert identities[0].device_name == "new"
+
+
 def test_a_changed_profile_is_read_anew_everywhere(cluster: Cluster, a: Node, b: Node) -> None:
     """Identities have copies of its options; and servers that trust its CAs hear of it."""
     make(a, "dev", AccessToken("tok"))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
@@ -17,16 +18,18 @@ from cloud_core.core.bulk import imports as imports_module
 from cloud_core.core.bulk.imports import ImportOptions
 from cloud_core.core.bulk.reading import Format
 from cloud_core.core.bulk.worker import LEASE_S
+from cloud_core.core.people import users
+from cloud_core.core.rpc import decisions
 from cloud_core.core.rpc.commands import ServerRpc
 from cloud_core.core.rpc.options import SubmitStrategy
-from cloud_core.model import DevicePresence, Package, RpcStatus, Scope
+from cloud_core.model import DevicePresence, Package, PersistentCommand, RpcStatus, Scope, User
 from cloud_core.storage.interface.batches import Batch, BatchState
 from shared.credentials import AccessToken
 from shared.errors import InvalidArgument, NotFound
 from shared.messages import PackageKind
 from tests.support.nodes import Cluster, Node, rpc_options
 from tests.support.rest import ADMINISTRATOR
-from tests.support.stores import TENANT
+from tests.support.stores import TENANT, open_store
 
 ACK_TIMEOUT_S = 10.0
 
@@ -458,3 +461,76 @@ def test_uses_of_secrets_are_added_up_over_nodes(cluster: Cluster, a: Node, b: N
     cluster.settle()
     [use] = a.store.read(lambda tx: tx.secret_uses(profile_id)).values()
     assert use.attempts == 3
+
+
+def test_nodes_that_take_at_the_same_moment_take_each_command_once(url: str) -> None:
+    """Whoever decides about a command is the only one at that time."""
+    stores = [open_store(url, name) for name in "ab"]
+    device_id = stores[0].add_device("dev", stores[0].add_profile())
+    taken: list[list[int]] = [[], []]
+    barrier = threading.Barrier(2)
+
+    def insert(tx: Any, number: int) -> None:
+        command = PersistentCommand(
+            id=0, uuid=uuid4(), tenant_id=TENANT, device_id=device_id, created_ms=1, expires_ms=10**13, is_oneway=True,
+            method=f"m{number}", params=None,
+        )  # fmt: skip
+        tx.insert_command(command)
+
+    def take(who: int) -> None:
+        for number in range(40):
+            if who == 0:
+                stores[0].run(insert, number)
+            barrier.wait(20)
+            args = (device_id, frozenset[int](), 5, SubmitStrategy.BURST, 1_000, 60_000)
+            taken[who] += [one.id for one in stores[who].run(decisions.take, *args).commands]
+            barrier.wait(20)
+            if who == 0:
+                stores[0].run(lambda tx: [tx.delete_command(one.id) for one in tx.open_commands(device_id)])
+
+    threads = [threading.Thread(target=take, args=(who,)) for who in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    for store in stores:
+        store.close()
+    assert len(taken[0]) + len(taken[1]) == 40
+    assert not set(taken[0]) & set(taken[1])
+
+
+def test_two_nodes_that_each_delete_an_administrator_leave_one(url: str) -> None:
+    """The check holds over all nodes."""
+    stores = [open_store(url, name) for name in "ab"]
+    barrier = threading.Barrier(2)
+    refused: list[Any] = []
+
+    def user(name: str) -> User:
+        return User(
+            id=0, uuid=uuid4(), tenant_id=TENANT, username=name, password_hash="h", authority="TENANT_ADMIN",
+            created_ms=1,
+        )  # fmt: skip
+
+    pairs = [[user(f"{number}-{who}@x.org") for who in range(2)] for number in range(15)]
+
+    def delete(who: int) -> None:
+        for pair in pairs:
+            if who == 0:
+                stores[0].run(lambda tx, pair=pair: [tx.insert_user(one) for one in pair])
+            barrier.wait(20)
+            try:
+                stores[who].run(users.delete_user, TENANT, pair[who].uuid, 1)
+            except InvalidArgument as error:
+                refused.append(error)
+            barrier.wait(20)
+            if who == 0:  # the one that is left makes room for the next pair
+                stores[0].run(lambda tx: [tx.delete_user(one.id) for one in tx.all_users(TENANT)])
+
+    threads = [threading.Thread(target=delete, args=(who,)) for who in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    for store in stores:
+        store.close()
+    assert len(refused) == len(pairs)
