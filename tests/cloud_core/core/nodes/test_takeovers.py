@@ -172,6 +172,16 @@ def test_as_many_sessions_stay_as_the_profile_allows(sqlite_store: StoreUnderTes
     assert brokers.nodes.nodes[0].api.takeovers._notes == {}
 
 
+def test_what_has_been_settled_is_not_told_for_ever(brokers: Brokers) -> None:
+    """An answer is not answered."""
+    told = [one.hears("opened") for one in brokers.nodes]
+    for at in (0, 1, 2):
+        brokers.log_in(at)
+    for _ in range(20):
+        brokers.told()
+    assert all(len(one) <= 4 for one in told)
+
+
 def test_several_sessions_at_the_same_moment_are_not_too_few(sqlite_store: StoreUnderTest) -> None:
     """Where two may live, two of three stay."""
     brokers = Brokers(sqlite_store, max_sessions=2)
@@ -215,7 +225,10 @@ def test_sessions_of_a_time_in_which_a_node_was_cut_off_are_told_afterwards(brok
     assert [one.is_closed for one in (*left, *came)] == [True, False, True, False]
 
 
-def test_sessions_from_before_the_first_other_node_was_met_are_told(sqlite_store: StoreUnderTest) -> None:
+@pytest.mark.parametrize("order", [("a", "b", "c"), ("c", "b", "a"), ("b", "c", "a")])
+def test_sessions_from_before_the_first_other_node_was_met_are_told(
+    sqlite_store: StoreUnderTest, order: tuple[str, ...]
+) -> None:
     """A node that starts while the fabric is away has the same devices as others, for a while."""
     brokers = Brokers(sqlite_store)
     nodes = brokers.nodes
@@ -223,15 +236,37 @@ def test_sessions_from_before_the_first_other_node_was_met_are_told(sqlite_store
         nodes.hub.cut(name)
     for one in nodes:
         one.api.takeovers._left.clear()
-        one.api.takeovers._has_met = False
+        one.api.takeovers._met_ms = None
     for at in range(3):
         brokers.log_in(at)
         nodes.pass_time(600)
     assert brokers.living == [0, 1, 2]
-    for name in ("a", "b", "c"):
+    for name in order:
         nodes.hub.heal(name)
-        nodes.settle()
+        brokers.told()
+        nodes.pass_time(100)
     assert brokers.living == [2]
+
+
+def test_what_was_missed_is_asked_for(brokers: Brokers) -> None:
+    """A node that hears that it may have missed something asks what was opened; at most once in ten seconds."""
+    a = brokers.nodes.nodes[0]
+    brokers.log_in(0)
+    again = a.is_deaf_to("opened")
+    brokers.nodes.pass_time(5)
+    brokers.log_in(1)
+    brokers.told()
+    again()
+    assert brokers.living == [0, 1]
+    asked = brokers.nodes.nodes[1].hears("opened-lately")
+    for _ in range(20):
+        for callback in a.fabric.back:
+            callback()
+        brokers.nodes.pass_time(0.1)
+        brokers.nodes.settle()
+    assert brokers.living == [1] and len(asked) == 1
+    brokers.nodes.pass_time(60)
+    assert len(asked) == 2 and not a.api.takeovers._is_asking
 
 
 def test_a_node_that_dies_takes_nothing_along(brokers: Brokers) -> None:
