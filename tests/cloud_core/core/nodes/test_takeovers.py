@@ -169,7 +169,7 @@ def test_as_many_sessions_stay_as_the_profile_allows(sqlite_store: StoreUnderTes
         brokers.nodes.pass_time(5)
         assert brokers.living == list(range(max(0, number + 1 - most), number + 1))
     brokers.nodes.pass_time(60)
-    assert brokers.nodes.nodes[0].api.takeovers._notes == {}
+    assert brokers.nodes.nodes[0].api.others.takeovers._notes == {}
 
 
 def test_what_has_been_settled_is_not_told_for_ever(brokers: Brokers) -> None:
@@ -235,8 +235,8 @@ def test_sessions_from_before_the_first_other_node_was_met_are_told(
     for name in ("a", "b", "c"):
         nodes.hub.cut(name)
     for one in nodes:
-        one.api.takeovers._left.clear()
-        one.api.takeovers._met_ms = None
+        one.api.others.takeovers._left.clear()
+        one.api.others.takeovers._met_ms = None
     for at in range(3):
         brokers.log_in(at)
         nodes.pass_time(600)
@@ -266,7 +266,7 @@ def test_what_was_missed_is_asked_for(brokers: Brokers) -> None:
         brokers.nodes.settle()
     assert brokers.living == [1] and len(asked) == 1
     brokers.nodes.pass_time(60)
-    assert len(asked) == 2 and not a.api.takeovers._is_asking
+    assert len(asked) == 2 and not a.api.others.takeovers._is_asking
 
 
 def test_a_node_that_dies_takes_nothing_along(brokers: Brokers) -> None:
@@ -287,7 +287,7 @@ def test_alone_nothing_is_gathered(brokers: Brokers) -> None:
         brokers.nodes.hub.kill(name)
     brokers.log_in(0)
     brokers.peers[0].subscribe("v1/devices/me/rpc/request/+")
-    takeovers = brokers.nodes.nodes[0].api.takeovers
+    takeovers = brokers.nodes.nodes[0].api.others.takeovers
     assert (takeovers._notes, takeovers._ways, takeovers._outdated) == ({}, {}, {})
 
 
@@ -405,14 +405,14 @@ def test_what_is_remembered_of_newer_ways_goes_with_their_node(behind: Behind, m
     behind.nodes.pass_time(5)
     b.downlink()
     behind.nodes.pass_time(5)
-    assert a.api.takeovers.is_outdated(behind.nodes.device_id)
+    assert a.api.others.takeovers.is_outdated(behind.nodes.device_id)
     behind.nodes.hub.kill("b")
-    assert not a.api.takeovers.is_outdated(behind.nodes.device_id)
+    assert not a.api.others.takeovers.is_outdated(behind.nodes.device_id)
     behind.nodes.nodes[2].downlink()
     behind.nodes.pass_time(5)
-    assert a.api.takeovers.is_outdated(behind.nodes.device_id)
+    assert a.api.others.takeovers.is_outdated(behind.nodes.device_id)
     here.close()
     monkeypatch.setattr(takeovers_module, "MAX_OUTDATED", 0)
     behind.nodes.nodes[2].downlink()
     behind.nodes.pass_time(5)
-    assert a.api.takeovers._outdated == {}
+    assert a.api.others.takeovers._outdated == {}

@@ -69,7 +69,7 @@ def view_of(node: NodeUnderTest, connections: int, *, memory: int = 0, queued: i
         ]
     )
     view = SystemView(metrics=api.metrics, health=api.health, now_ms=api.now_ms)
-    api.whereabouts.serve(view)
+    api.others.whereabouts.serve(view)
     return view
 
 
@@ -84,10 +84,10 @@ def test_links_of_all_nodes_are_shown_at_each(nodes: NodesUnderTest) -> None:
         Link(Whereabouts("MQTT", "192.0.2.2"), Interest.NOTHING),
         Link(Whereabouts("MQTT", "192.0.2.3"), Interest.COMMANDS | Interest.ATTRIBUTES),
     ]
-    assert ask(nodes, a.api.whereabouts.links(nodes.device_id)) == Links(expected, 0)
+    assert ask(nodes, a.api.others.whereabouts.links(nodes.device_id)) == Links(expected, 0)
     last.close()
-    assert ask(nodes, b.api.whereabouts.links(nodes.device_id)).links == [expected[1], expected[0]]
-    assert ask(nodes, b.api.whereabouts.links(nodes.device_id + 1)) == Links([], 0)
+    assert ask(nodes, b.api.others.whereabouts.links(nodes.device_id)).links == [expected[1], expected[0]]
+    assert ask(nodes, b.api.others.whereabouts.links(nodes.device_id + 1)) == Links([], 0)
 
 
 def test_a_node_that_does_not_answer_in_time_is_marked(nodes: NodesUnderTest) -> None:
@@ -95,10 +95,10 @@ def test_a_node_that_does_not_answer_in_time_is_marked(nodes: NodesUnderTest) ->
     a, b, c = nodes
     connect(b, "192.0.2.2")
     again = c.is_deaf_to("question")
-    found = ask(nodes, a.api.whereabouts.links(nodes.device_id), in_s=LIMIT_S)
+    found = ask(nodes, a.api.others.whereabouts.links(nodes.device_id), in_s=LIMIT_S)
     assert (len(found.links), found.silent) == (1, 1)
     nodes.hub.kill("c")
-    found = ask(nodes, a.api.whereabouts.links(nodes.device_id))
+    found = ask(nodes, a.api.others.whereabouts.links(nodes.device_id))
     assert (len(found.links), found.silent) == (1, 0)
     again()
 
@@ -106,15 +106,15 @@ def test_a_node_that_does_not_answer_in_time_is_marked(nodes: NodesUnderTest) ->
 def test_whether_a_device_takes_commands_is_asked_of_others_where_it_is_not_here(nodes: NodesUnderTest) -> None:
     """Nobody is asked about one that is."""
     a, b, c = nodes
-    assert ask(nodes, a.api.whereabouts.reach(nodes.device_id)) == Reach(False, 0)
+    assert ask(nodes, a.api.others.whereabouts.reach(nodes.device_id)) == Reach(False, 0)
     session = connect(b, "192.0.2.2", Interest.ATTRIBUTES)
-    assert ask(nodes, a.api.whereabouts.reach(nodes.device_id)) == Reach(False, 0)
+    assert ask(nodes, a.api.others.whereabouts.reach(nodes.device_id)) == Reach(False, 0)
     b.api.downlinks.open(nodes.device_id, session, Interest.COMMANDS)
-    assert ask(nodes, a.api.whereabouts.reach(nodes.device_id)) == Reach(True, 0)
+    assert ask(nodes, a.api.others.whereabouts.reach(nodes.device_id)) == Reach(True, 0)
     questions = c.hears("question")
-    assert ask(nodes, b.api.whereabouts.reach(nodes.device_id)) == Reach(True, 0) and questions == []
+    assert ask(nodes, b.api.others.whereabouts.reach(nodes.device_id)) == Reach(True, 0) and questions == []
     b.is_deaf_to("question")
-    assert ask(nodes, a.api.whereabouts.reach(nodes.device_id), in_s=LIMIT_S) == Reach(False, 1)
+    assert ask(nodes, a.api.others.whereabouts.reach(nodes.device_id), in_s=LIMIT_S) == Reach(False, 1)
 
 
 def test_numbers_of_all_nodes_are_added_up(nodes: NodesUnderTest) -> None:
@@ -124,13 +124,13 @@ def test_numbers_of_all_nodes_are_added_up(nodes: NodesUnderTest) -> None:
     view_of(b, 5, memory=50, queued=2), view_of(c, 1, queued=4)
     a.api.health.is_started = True
     here = view.now()
-    found = ask(nodes, a.api.whereabouts.system(view))
+    found = ask(nodes, a.api.others.whereabouts.system(view))
     assert (here.node_count, here.connections) == (1, [Connection("MQTT connections", 7)])
     assert found.connections == [Connection("MQTT connections", 13)]
     assert (found.memory_bytes, found.queued, found.node_count, found.silent_count) == (150, 7, 3, 0)
     assert set(found.reasons) == {*a.api.health.reasons(), *b.api.health.reasons()}
     c.is_deaf_to("question")
-    found = ask(nodes, a.api.whereabouts.system(view), in_s=LIMIT_S)
+    found = ask(nodes, a.api.others.whereabouts.system(view), in_s=LIMIT_S)
     assert (found.connections[0].total, found.node_count, found.silent_count) == (12, 2, 1)
 
 
@@ -143,16 +143,16 @@ def test_an_answer_that_is_not_understood_adds_nothing(nodes: NodesUnderTest, an
         node.fabric.callbacks["question"] = lambda _, body, fabric=node.fabric: fabric.tell(
             "a", "reply-to-question", [body[0], answer]
         )
-    assert ask(nodes, a.api.whereabouts.links(nodes.device_id)) == Links([], 0)
-    assert ask(nodes, a.api.whereabouts.reach(nodes.device_id)).silent == 0
-    assert ask(nodes, a.api.whereabouts.system(view)).connections == [Connection("MQTT connections", 7)]
+    assert ask(nodes, a.api.others.whereabouts.links(nodes.device_id)) == Links([], 0)
+    assert ask(nodes, a.api.others.whereabouts.reach(nodes.device_id)).silent == 0
+    assert ask(nodes, a.api.others.whereabouts.system(view)).connections == [Connection("MQTT connections", 7)]
 
 
 def test_interests_of_a_later_version_are_passed_over(nodes: NodesUnderTest) -> None:
     """What is known of them is shown."""
     a, b, _ = nodes
-    b.api.questions.answer("links", lambda _: [["QUIC", "x", 3 + 64, "more"]])
-    (link,) = ask(nodes, a.api.whereabouts.links(nodes.device_id)).links
+    b.api.others.questions.answer("links", lambda _: [["QUIC", "x", 3 + 64, "more"]])
+    (link,) = ask(nodes, a.api.others.whereabouts.links(nodes.device_id)).links
     assert link == Link(Whereabouts("QUIC", "x"), Interest.COMMANDS | Interest.ATTRIBUTES)
 
 
