@@ -66,11 +66,12 @@ class AdminApi(LoginAdmin, ProfileAdmin, DeviceAdmin):
         self.audit = AuditApi(store)
         self.overview = OverviewApi(
             store=store, now_ms=api.now_ms, traffic=api.events.traffic,
-            system=SystemView(metrics=api.metrics, health=api.health, now_ms=api.now_ms), whereabouts=api.whereabouts,
+            system=SystemView(metrics=api.metrics, health=api.health, now_ms=api.now_ms),
+            whereabouts=api.others.whereabouts,
         )  # fmt: skip
         self.events = api.events
         self.rpc = api.rpc
-        self.whereabouts = api.whereabouts
+        self.whereabouts = api.others.whereabouts
         self.keys = KeysApi(store=store, audit=api.audit, now_ms=api.now_ms)
         self.approvals = ApprovalsApi(store=store, audit=api.audit, now_ms=api.now_ms)
         self._tokens = Tokens(jwt_key)

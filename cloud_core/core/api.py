@@ -30,10 +30,7 @@ from cloud_core.core.metrics import SUCCESS, Metrics
 from cloud_core.core.nodes.changes import Changes
 from cloud_core.core.nodes.here import Here
 from cloud_core.core.nodes.leases import Leases
-from cloud_core.core.nodes.news import NewsOfNodes
-from cloud_core.core.nodes.questions import Questions
-from cloud_core.core.nodes.takeovers import Takeovers
-from cloud_core.core.nodes.whereabouts import WhereaboutsApi
+from cloud_core.core.nodes.others import Others
 from cloud_core.core.packages import MAX_PACKAGE_BYTES, PackagesApi
 from cloud_core.core.people.audit import Audit
 from cloud_core.core.people.permissions import may
@@ -156,7 +153,10 @@ class DeviceApi:
             store=store, now_ms=now_ms, inactivity_s=options.inactivity_s, flush_s=options.presence_flush_s,
             leases=self.leases,
         )  # fmt: skip
-        self._build_for_others(call_later)
+        self.others = Others(
+            fabric=self.fabric, downlinks=self.downlinks, events=self.events, presence=self.presence, now_ms=now_ms,
+            call_later=call_later,
+        )  # fmt: skip
         self.certificates = CertificateLogins(
             store=store, now_ms=now_ms, look_ups=self._look_ups, failed_attempts=self.failed_attempts,
             policy=self._policy, forget_logins=self.forget_logins, device_changed=self.device_changed,
@@ -174,8 +174,8 @@ class DeviceApi:
             options=options.rpc,
             audit=self.audit,
             fabric=self.fabric,
-            questions=self.questions,
-            is_outdated=self.takeovers.is_outdated,
+            questions=self.others.questions,
+            is_outdated=self.others.takeovers.is_outdated,
         )
         self.server_methods = ServerMethods(
             store=store,
@@ -212,16 +212,6 @@ class DeviceApi:
             forget=self.here.forget,
         )  # fmt: skip
         self.fabric.on_back(self.rpc.read_waiting)
-
-    def _build_for_others(self, call_later: CallLater) -> None:
-        """What this node does for and with the other ones (`core/nodes/`)."""
-        self.questions = Questions(fabric=self.fabric, call_later=call_later)
-        self.news = NewsOfNodes(fabric=self.fabric, events=self.events, now_ms=self.now_ms)
-        self.takeovers = Takeovers(
-            fabric=self.fabric, downlinks=self.downlinks, presence=self.presence, now_ms=self.now_ms,
-            call_later=call_later,
-        )  # fmt: skip
-        self.whereabouts = WhereaboutsApi(fabric=self.fabric, questions=self.questions, downlinks=self.downlinks)
 
     # -- for adapters -----------------------------------------------------------------------------
 

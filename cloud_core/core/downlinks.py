@@ -1,8 +1,8 @@
 """Who can be reached now: the ways to devices that are open in this process, and what each wants to hear.
 
 A *downlink* is a live MQTT session with the right subscription, an HTTP long poll, a CoAP observation, or the
-session of the gateway that a sub-device is behind. Transports open and close them; the core sends. This is the
-interface behind which several nodes will reach each other's devices.
+session of the gateway that a sub-device is behind. Transports open and close them; the core sends. Each node knows its
+own; what concerns a device of another one is asked of all, or told to all (`nodes/`).
 """
 
 from __future__ import annotations

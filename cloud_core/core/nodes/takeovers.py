@@ -114,7 +114,7 @@ class Takeovers:
         self._outdated: dict[int, str] = {}  # device with a way here -> node that has a newer one
         self._elsewhere: dict[int, dict[str, _Elsewhere]] = {}  # of devices that may have several sessions
         self._left: dict[str, int] = {}  # node -> when
-        self._has_met = False
+        self._met_ms: int | None = None  # when the first other node was met
         self._trimmed_ms = 0
         self._missed_ms = -MISSED_MS  # when others were asked last for what was missed
         self._is_asking = False
@@ -209,7 +209,7 @@ class Takeovers:
             surplus += newer >= most
         if surplus:
             self._sessions.give_up(device_id, surplus)
-        if most > 1 and not opened.is_answer and surplus < len(mine.opened_ms):
+        if not opened.is_answer and surplus < len(mine.opened_ms):  # what stays here may be news there
             note = self._note(device_id)
             note.is_answer = not note.with_sessions
             note.with_sessions = True
@@ -252,13 +252,15 @@ class Takeovers:
         self._outdated = {one: other for one, other in self._outdated.items() if other != node}
 
     def _node_joined(self, node: str) -> None:
-        """It is told what it may not have heard: sessions since it was heard last, or all, where it is the first.
+        """It is told what it may not have heard: sessions since it was heard last; the first ones are told of all.
 
         What it was not told of ways for commands is mended by the next that opens.
         """
         now_ms = self._now_ms()
-        since_ms = self._left.pop(node, now_ms - UNSEEN_MS if self._has_met else 0)
-        self._has_met = True
+        if self._met_ms is None:
+            self._met_ms = now_ms
+        is_early = now_ms - self._met_ms < UNSEEN_MS
+        since_ms = self._left.pop(node, 0 if is_early else now_ms - UNSEEN_MS)
         self._tell_since(node, since_ms - int(GONE_AFTER_S * 1000))
 
     def _tell_since(self, node: str, since_ms: int) -> None:

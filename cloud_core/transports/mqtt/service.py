@@ -50,7 +50,7 @@ class MqttService(Factory[MqttProtocol]):
         self._sweep.clock = reactor
         self.now_s: Callable[[], float] = reactor.seconds
         api.on_delivered(self._delivered)
-        api.takeovers.serve(self)
+        api.others.takeovers.serve(self)
 
     def start(self) -> None:
         self._sweep.start(SWEEP_S, now=False)
@@ -94,7 +94,7 @@ class MqttService(Factory[MqttProtocol]):
             )
             replaced.close_with(ReasonCode.SESSION_TAKEN_OVER)
         if self.api.fabric.others:
-            self.api.takeovers.session_opened(device_id)
+            self.api.others.takeovers.session_opened(device_id)
         self.api.downlinks.open(device_id, connection, Interest.NOTHING)
         self.api.presence.connected(device_id)
 

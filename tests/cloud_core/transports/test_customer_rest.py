@@ -302,6 +302,7 @@ OPEN_TO_CUSTOMERS = {
     ("POST", "/api/auth/changePassword"),
     ("GET", "/api/device/<uuid>"),
     ("GET", "/api/device/info/<uuid>"),
+    ("GET", "/api/device/<uuid>/connections"),
     ("GET", "/api/customer/<uuid>/devices"),
     ("POST", "/api/customer/device/<name>/claim"),
     ("DELETE", "/api/customer/device/<name>/claim"),

@@ -49,6 +49,7 @@ ROUTES: dict[Act, set[tuple[str, str]]] = {
     Act.READ_AUDIT: {("GET", "/api/audit"), ("GET", "/api/audit/verify")},
     Act.READ_DEVICES: {
         ("GET", "/api/device/<uuid>"), ("GET", "/api/device/info/<uuid>"), ("GET", "/api/customer/<uuid>/devices"),
+        ("GET", "/api/device/<uuid>/connections"),
         ("GET", f"{TELEMETRY}/DEVICE/<uuid>/keys/timeseries"), ("GET", f"{TELEMETRY}/DEVICE/<uuid>/values/timeseries"),
         ("GET", f"{TELEMETRY}/DEVICE/<uuid>/values/timeseries/history"),
         ("GET", f"{TELEMETRY}/DEVICE/<uuid>/keys/attributes"),

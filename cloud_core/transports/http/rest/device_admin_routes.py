@@ -7,6 +7,7 @@ from typing import Any
 from twisted.web.http import Request
 
 from cloud_core.core.assignments import entity_uuid
+from cloud_core.core.downlinks import Interest, Link
 from cloud_core.core.people.permissions import Act
 from cloud_core.core.unique_names import Naming, Suffix
 from cloud_core.model import DeviceFilter
@@ -97,6 +98,14 @@ class DeviceAdminRoutes(CallSupport):
         operator = self.operator(request, Act.READ_DEVICES)
         return shapes.device_json(await self._admin.device(operator, uuid_of(uuid)), operator.tenant_uuid)
 
+    @app.route("/api/device/<uuid>/connections", methods=["GET"])
+    @answers
+    async def connections(self, request: Request, uuid: str) -> Any:
+        """What is open of the device now, at all nodes. `silentNodes`: how many have not answered in time."""
+        device = await self._admin.device(self.operator(request, Act.READ_DEVICES), uuid_of(uuid))
+        found = await self._admin.whereabouts.links(device.id)
+        return {"connections": [_link_json(one) for one in found.links], "silentNodes": found.silent}
+
     @app.route("/api/device/<uuid>", methods=["DELETE"])
     @answers
     async def delete_device(self, request: Request, uuid: str) -> Any:
@@ -159,6 +168,14 @@ class DeviceAdminRoutes(CallSupport):
             operator, uuid, shapes.credentials_from(body), known_uuid=known, version=version
         )
         return shapes.credentials_json(stored, uuid)
+
+
+def _link_json(link: Link) -> dict[str, Any]:
+    """`commands` and `attributes`: whether it wants to be told of them. `peer` is null where it is not known."""
+    return {
+        "transport": link.whereabouts.transport, "peer": link.whereabouts.peer or None,
+        "commands": Interest.COMMANDS in link.interest, "attributes": Interest.ATTRIBUTES in link.interest,
+    }  # fmt: skip
 
 
 def _naming(request: Request) -> Naming:

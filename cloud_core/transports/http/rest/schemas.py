@@ -209,6 +209,19 @@ ANSWERS: dict[tuple[str, str], Schema] = {
     ("POST", "/api/device-with-credentials"): _DEVICE,
     ("GET", "/api/device/{uuid}"): _DEVICE,
     ("GET", "/api/device/info/{uuid}"): _named("DeviceInfo"),
+    ("GET", "/api/device/{uuid}/connections"): _object(
+        ("connections", "silentNodes"),
+        silentNodes=_NUMBER,
+        connections=_array(
+            _object(
+                ("transport", "peer", "commands", "attributes"),
+                transport=_TEXT,
+                peer=_MAYBE_TEXT,
+                commands=_FLAG,
+                attributes=_FLAG,
+            )
+        ),
+    ),
     ("GET", "/api/devices"): _array(_DEVICE),
     ("GET", "/api/device/{uuid}/credentials"): _named("DeviceCredentials"),
     ("POST", "/api/device/credentials"): _named("DeviceCredentials"),

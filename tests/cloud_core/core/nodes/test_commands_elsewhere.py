@@ -242,7 +242,7 @@ def test_an_expired_command_is_given_to_nobody(nodes: NodesUnderTest) -> None:
     c.is_deaf_to("question")
     c_downlink = c.downlink()
     nodes.pass_time(0.1)
-    assert b.api.takeovers.is_outdated(nodes.device_id)
+    assert b.api.others.takeovers.is_outdated(nodes.device_id)
     outcomes = a.send(in_ms=500)
     nodes.pass_time(ANSWER_S)
     assert outcome_types(outcomes) == [DeviceTimeout] and downlink.commands == c_downlink.commands == []
@@ -449,7 +449,7 @@ def test_nothing_is_kept_of_what_is_over(nodes: NodesUnderTest) -> None:
     nodes.pass_time(60)
     for node in nodes:
         mine = node.api.rpc._elsewhere
-        assert (mine._asked, mine._count_of, mine._taken, node.api.questions._open) == ({}, {}, {}, {})
+        assert (mine._asked, mine._count_of, mine._taken, node.api.others.questions._open) == ({}, {}, {}, {})
     assert not nodes.clock.getDelayedCalls()
 
 
@@ -485,13 +485,13 @@ def test_a_question_that_is_not_known_is_not_answered(nodes: NodesUnderTest) -> 
     """Whoever asks counts this node as silent."""
     a, _, c = nodes
     answers: list[Any] = []
-    a.api.questions.ask("the weather", None, 0.3, answers.append)
+    a.api.others.questions.ask("the weather", None, 0.3, answers.append)
     replies = a.hears("reply-to-question")
     nodes.settle()
     assert answers == [] and replies == []
     nodes.pass_time(0.3)
     assert answers[0].by_node == {} and answers[0].silent == {"b", "c"}
-    assert c.api.questions._open == {}
+    assert c.api.others.questions._open == {}
 
 
 def test_messages_are_arrays_that_may_grow(nodes: NodesUnderTest) -> None:

@@ -169,7 +169,17 @@ def test_as_many_sessions_stay_as_the_profile_allows(sqlite_store: StoreUnderTes
         brokers.nodes.pass_time(5)
         assert brokers.living == list(range(max(0, number + 1 - most), number + 1))
     brokers.nodes.pass_time(60)
-    assert brokers.nodes.nodes[0].api.takeovers._notes == {}
+    assert brokers.nodes.nodes[0].api.others.takeovers._notes == {}
+
+
+def test_what_has_been_settled_is_not_told_for_ever(brokers: Brokers) -> None:
+    """An answer is not answered."""
+    told = [one.hears("opened") for one in brokers.nodes]
+    for at in (0, 1, 2):
+        brokers.log_in(at)
+    for _ in range(20):
+        brokers.told()
+    assert all(len(one) <= 4 for one in told)
 
 
 def test_several_sessions_at_the_same_moment_are_not_too_few(sqlite_store: StoreUnderTest) -> None:
@@ -215,23 +225,48 @@ def test_sessions_of_a_time_in_which_a_node_was_cut_off_are_told_afterwards(brok
     assert [one.is_closed for one in (*left, *came)] == [True, False, True, False]
 
 
-def test_sessions_from_before_the_first_other_node_was_met_are_told(sqlite_store: StoreUnderTest) -> None:
+@pytest.mark.parametrize("order", [("a", "b", "c"), ("c", "b", "a"), ("b", "c", "a")])
+def test_sessions_from_before_the_first_other_node_was_met_are_told(
+    sqlite_store: StoreUnderTest, order: tuple[str, ...]
+) -> None:
     """A node that starts while the fabric is away has the same devices as others, for a while."""
     brokers = Brokers(sqlite_store)
     nodes = brokers.nodes
     for name in ("a", "b", "c"):
         nodes.hub.cut(name)
     for one in nodes:
-        one.api.takeovers._left.clear()
-        one.api.takeovers._has_met = False
+        one.api.others.takeovers._left.clear()
+        one.api.others.takeovers._met_ms = None
     for at in range(3):
         brokers.log_in(at)
         nodes.pass_time(600)
     assert brokers.living == [0, 1, 2]
-    for name in ("a", "b", "c"):
+    for name in order:
         nodes.hub.heal(name)
-        nodes.settle()
+        brokers.told()
+        nodes.pass_time(100)
     assert brokers.living == [2]
+
+
+def test_what_was_missed_is_asked_for(brokers: Brokers) -> None:
+    """A node that hears that it may have missed something asks what was opened; at most once in ten seconds."""
+    a = brokers.nodes.nodes[0]
+    brokers.log_in(0)
+    again = a.is_deaf_to("opened")
+    brokers.nodes.pass_time(5)
+    brokers.log_in(1)
+    brokers.told()
+    again()
+    assert brokers.living == [0, 1]
+    asked = brokers.nodes.nodes[1].hears("opened-lately")
+    for _ in range(20):
+        for callback in a.fabric.back:
+            callback()
+        brokers.nodes.pass_time(0.1)
+        brokers.nodes.settle()
+    assert brokers.living == [1] and len(asked) == 1
+    brokers.nodes.pass_time(60)
+    assert len(asked) == 2 and not a.api.others.takeovers._is_asking
 
 
 def test_a_node_that_dies_takes_nothing_along(brokers: Brokers) -> None:
@@ -252,7 +287,7 @@ def test_alone_nothing_is_gathered(brokers: Brokers) -> None:
         brokers.nodes.hub.kill(name)
     brokers.log_in(0)
     brokers.peers[0].subscribe("v1/devices/me/rpc/request/+")
-    takeovers = brokers.nodes.nodes[0].api.takeovers
+    takeovers = brokers.nodes.nodes[0].api.others.takeovers
     assert (takeovers._notes, takeovers._ways, takeovers._outdated) == ({}, {}, {})
 
 
@@ -370,14 +405,14 @@ def test_what_is_remembered_of_newer_ways_goes_with_their_node(behind: Behind, m
     behind.nodes.pass_time(5)
     b.downlink()
     behind.nodes.pass_time(5)
-    assert a.api.takeovers.is_outdated(behind.nodes.device_id)
+    assert a.api.others.takeovers.is_outdated(behind.nodes.device_id)
     behind.nodes.hub.kill("b")
-    assert not a.api.takeovers.is_outdated(behind.nodes.device_id)
+    assert not a.api.others.takeovers.is_outdated(behind.nodes.device_id)
     behind.nodes.nodes[2].downlink()
     behind.nodes.pass_time(5)
-    assert a.api.takeovers.is_outdated(behind.nodes.device_id)
+    assert a.api.others.takeovers.is_outdated(behind.nodes.device_id)
     here.close()
     monkeypatch.setattr(takeovers_module, "MAX_OUTDATED", 0)
     behind.nodes.nodes[2].downlink()
     behind.nodes.pass_time(5)
-    assert a.api.takeovers._outdated == {}
+    assert a.api.others.takeovers._outdated == {}
