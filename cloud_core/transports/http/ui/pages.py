@@ -108,6 +108,7 @@ class Pages:
 
     def show_fault(self, request: Any, status: int, text: str) -> str:
         """An error as a page, within the frame where we know who looks."""
+        request.responseHeaders.removeHeader("content-disposition")  # of a file that there is none of
         visitor = getattr(request, "visitor", None)
         if visitor is None:
             return self.show_bare(request, "fault.html", status=status, title="Not possible", text=text)
