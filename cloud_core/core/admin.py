@@ -99,7 +99,7 @@ class AdminApi(Asking):
             on_new_authority=api.certificates.anchors_changed, audit=api.audit,
         )  # fmt: skip
         self.imports = ImportsApi(store=store, api=api)
-        self.manifests = ManifestsApi(store=store, now_ms=api.now_ms)
+        self.manifests = ManifestsApi(store=store, audit=api.audit, now_ms=api.now_ms)
         self.labels = LabelsApi(store=store, manifests=self.manifests)
         self.local_access = LocalAccess()
         self.lists = ListsApi(store)
