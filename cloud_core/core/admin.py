@@ -107,7 +107,7 @@ class AdminApi(Asking):
         self.trials = TrialsApi(store=store, api=api, now_ms=api.now_ms)
         self.audit = AuditApi(store)
         self.overview = OverviewApi(
-            store=store, now_ms=api.now_ms, traffic=api.events.traffic,
+            store=store, now_ms=api.now_ms, events=api.events,
             system=SystemView(metrics=api.metrics, health=api.health, now_ms=api.now_ms),
         )  # fmt: skip
         self.events = api.events

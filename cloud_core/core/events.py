@@ -81,10 +81,16 @@ class Events:
         self._number = 0
         self._kept: deque[Event] = deque(maxlen=KEPT)
         self._listeners: set[Listener] = set()
+        self._last: dict[tuple[int | None, str], int] = {}  # tenant and kind -> number of the newest
+
+    def last_number(self, tenant_id: int, kind: str) -> int:
+        """Of the newest event of this kind, kept or not; 0 for none."""
+        return self._last.get((tenant_id, kind), 0)
 
     def publish(self, tenant_id: int | None, kind: str, data: dict[str, Any]) -> None:
         """`data` holds no secret."""
         self._number += 1
+        self._last[tenant_id, kind] = self._number
         self._kept.append(Event(self._number, kind, tenant_id, data, int(time.time() * 1000)))
         if not self._listeners or self._is_flush_due:
             return

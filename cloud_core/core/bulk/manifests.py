@@ -66,7 +66,7 @@ class OneTime(Asking):
     def give_back(self) -> None:
         """It was not received, so that it can be asked for again."""
 
-        def given(outcome: ManifestClaim | None | PlatformError) -> None:
+        def given(outcome: ManifestClaim | PlatformError | None) -> None:
             if isinstance(outcome, PlatformError):  # then it lapses by itself, unless it counts as taken already
                 log.warn("A broken download was not given back: {error}", error=str(outcome))
 

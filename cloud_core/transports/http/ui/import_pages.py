@@ -164,7 +164,8 @@ class ImportPages(Pages):
             status_shown=status, rows=[(one, _STATUSES[RowStatus(one.status)]) for one in rows],
             pager=replace(pager_of(request, wanted, total, "status"), path=_url(found)), problem=problem,
             is_active=found.state in _ACTIVE, is_open=found.state in _OPEN, is_ended=found.state in _ENDED,
-            has_devices=device_count(found) > 0, done=batch_json(found)["done"], doable=doable_of(found), created=found.counts.get(RowStatus.CREATED, 0),
+            has_devices=device_count(found) > 0,
+            done=batch_json(found)["done"], doable=doable_of(found), created=found.counts.get(RowStatus.CREATED, 0),
         )  # fmt: skip
 
     @app.route(f"{PATH}/imports/<uuid>/errors.csv", methods=["GET"])
