@@ -7,7 +7,7 @@ from typing import Any
 from cloud_core.core.people.permissions import Act
 from cloud_core.model import Customer, Page
 from cloud_core.transports.http.calls import uuid_of
-from cloud_core.transports.http.ui.fields import said
+from cloud_core.transports.http.ui.fields import said, version_of
 from cloud_core.transports.http.ui.pages import Pages, Redirect, Shown, page, page_from, pager_of, pages_app
 from cloud_core.transports.http.ui.visits import PATH, Form, Visitor
 from shared.errors import InvalidArgument, PlatformError
@@ -75,7 +75,8 @@ class CustomerPages(Pages):
         visitor, form = await self.sender(request, Act.ADMINISTER)
         customer = await self._admin.customers.find(visitor.operator, uuid_of(uuid))
         try:
-            members = customer.document | {"id": str(customer.uuid), "title": form["title"]}
+            own = {"id": str(customer.uuid), "title": form["title"], "version": version_of(form)}
+            members = customer.document | own
             saved = await self._admin.customers.save(visitor.operator, members)
         except PlatformError as error:
             return await self._customer(request, visitor, customer, form, said(error))

@@ -14,6 +14,7 @@ from cloud_core.model import StoredCredentials
 from cloud_core.transports.http.calls import uuid_of
 from cloud_core.transports.http.rest import shapes
 from cloud_core.transports.http.ui.device_frame import DeviceTabs, device_url
+from cloud_core.transports.http.ui.fields import version_of
 from cloud_core.transports.http.ui.pages import Redirect, Shown, page, pages_app
 from cloud_core.transports.http.ui.visits import PATH, Form, Visitor
 from shared.credentials import AccessToken, Credentials, CredentialsType, MqttBasic, credentials_id, credentials_type
@@ -57,7 +58,7 @@ class DeviceIdentityPages(DeviceTabs):
         try:
             wanted = credentials_from(form)
             await self._admin.save_credentials(
-                visitor.operator, view.device.uuid, wanted, known_uuid=uuid_of(form["known"]), version=_version(form)
+                visitor.operator, view.device.uuid, wanted, known_uuid=uuid_of(form["known"]), version=version_of(form)
             )
         except PlatformError as error:
             return await self._credentials(request, visitor, view, form=form, problem=str(error))
@@ -183,11 +184,6 @@ def facts_of(stored: StoredCredentials, *, is_revealed: bool) -> list[tuple[str,
             ]  # fmt: skip
         case certificate:
             return [("Id", credentials_id(certificate), True), ("Certificate", certificate.certificate, True)]
-
-
-def _version(form: Form) -> int | None:
-    text = form["version"]
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else None
 
 
 def _unit_problem(error: PlatformError, name: str) -> str:

@@ -11,6 +11,7 @@ from cloud_core.model import Customer, Page
 from cloud_core.transports.http.calls import uuid_of
 from cloud_core.transports.http.rest import shapes
 from cloud_core.transports.http.ui.device_frame import DeviceTabs, device_url
+from cloud_core.transports.http.ui.fields import version_of
 from cloud_core.transports.http.ui.pages import Redirect, Shown, page, pages_app
 from cloud_core.transports.http.ui.visits import PATH, Form, Visitor
 from shared.errors import InvalidArgument, PlatformError
@@ -123,12 +124,13 @@ def _changed(view: DeviceView, visitor: Visitor, form: Form) -> dict[str, Any]:
     members = shapes.device_json(view.device, visitor.operator.tenant_uuid)
     info = members["additionalInfo"] if isinstance(members["additionalInfo"], dict) else {}
     members["additionalInfo"] = {**info, "gateway": True} if form.is_on("gateway") else _without_gateway(info)
-    if not form["version"].isdecimal():
+    version = version_of(form)
+    if version is None:
         raise InvalidArgument("The form is not whole; load the page again")
     del members["deviceProfileId"]  # the name of the profile says it
     return members | {
         "name": form["name"], "label": form["label"], "type": form["profile"] or view.device.type,
-        "version": int(form["version"]),
+        "version": version,
     }  # fmt: skip
 
 

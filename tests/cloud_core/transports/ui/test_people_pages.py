@@ -336,3 +336,15 @@ def test_refusals_are_put_into_words_for_people() -> None:
     """Without the prefix that ThingsBoard's clients expect, and with what to do."""
     assert said(InvalidArgument("Validation error: name is malformed")).startswith("Name is malformed: leave out")
     assert said(InvalidArgument("")) != ""
+
+
+def test_of_two_who_rename_a_customer_the_second_is_told(browser: Browser) -> None:
+    """Neither overwrites what they have not seen."""
+    browser.submit("/ui/customers", {"title": "Acme"})
+    url = url_of(browser, "/ui/customers", "Acme")
+    found = re.search(r'name="version" value="(\d+)"', browser.open(url).text)
+    assert found is not None
+    assert browser.submit(url, {"title": "Acme East", "version": found[1]}).location == url
+    refused = browser.submit(url, {"title": "Acme West", "version": found[1]})
+    assert refused.status == 400 and "already changed by someone else" in refused.words
+    assert 'value="Acme West"' in refused.text and "Acme East" in browser.open(url).words

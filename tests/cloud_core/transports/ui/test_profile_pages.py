@@ -173,6 +173,7 @@ def test_a_profile_is_edited(browser: Browser) -> None:
         ({"transport": "PIGEON"}, "The transport must be one of"),
         ({"certificate_days": "0"}, "The days of a certificate must be"),
         ({"version": "99"}, "Somebody else has changed this profile"),
+        ({"version": "9" * 5_000}, "Somebody else has changed this profile"),
         ({"version": ""}, "Somebody else has changed this profile"),
     ],
 )  # fmt: skip
