@@ -28,6 +28,7 @@ from cloud_core.transports.http.ui.visits import (
     Visitor,
     forget,
     form_of,
+    notice_of,
     notify,
     theme_of,
     visitor_of,
@@ -89,8 +90,8 @@ class Pages:
         request.setResponseCode(status)
         return self._templates.render(
             template, visitor=visitor, sections=sections_for(visitor), badges=self._badges(visitor),
-            path=text_of(request.path),
-            url=text_of(request.uri), theme=visitor.theme, **context,
+            path=text_of(request.path), url=text_of(request.uri), theme=visitor.theme, notice=notice_of(request),
+            **context,
         )  # fmt: skip
 
     def _badges(self, visitor: Visitor) -> dict[str, int]:
@@ -103,7 +104,7 @@ class Pages:
         request.setResponseCode(status)
         return self._templates.render(
             template, visitor=None, sections=(), path=text_of(request.path), url=PATH, theme=theme_of(request),
-            **context,
+            notice=notice_of(request), **context,
         )  # fmt: skip
 
     def show_fault(self, request: Any, status: int, text: str) -> str:
