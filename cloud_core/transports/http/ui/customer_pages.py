@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from cloud_core.core.people.permissions import Act
@@ -12,7 +13,7 @@ from cloud_core.transports.http.ui.pages import Pages, Redirect, Shown, page, pa
 from cloud_core.transports.http.ui.visits import PATH, Form, Visitor
 from shared.errors import InvalidArgument, PlatformError
 
-SHOWN = 25
+SHOWN, MAX_USERS = 25, 100
 _URL = f"{PATH}/customers"
 _NOTHING = Form({})
 
@@ -56,16 +57,18 @@ class CustomerPages(Pages):
     async def _customer(
         self, request: Any, visitor: Visitor, customer: Customer, typed: Form = _NOTHING, problem: str = ""
     ) -> str:
-        operator, first = visitor.operator, Page(SHOWN, 0, "", "name")
-        devices, device_count = await self._admin.customers.devices(operator, customer.uuid, first, "")
+        operator, part = visitor.operator, page_from(request, size=SHOWN)
+        part = Page(part.size, part.page, "", "name")
+        devices, device_count = await self._admin.customers.devices(operator, customer.uuid, part, "")
+        pager = replace(pager_of(request, part, device_count), path=f"{_URL}/{customer.uuid}")
         users, user_count = (
-            await self._admin.users.list(operator, first, customer.uuid)
+            await self._admin.users.list(operator, Page(MAX_USERS, 0, "", "name"), customer.uuid)
             if visitor.may(Act.ADMINISTER_USERS)
             else ([], 0)
         )
         return self.show(
             request, visitor, "customer.html", status=400 if problem else 200, title=customer.title, customer=customer,
-            devices=devices, device_count=device_count, users=users, user_count=user_count, problem=problem,
+            devices=devices, pager=pager, users=users, user_count=user_count, problem=problem,
             typed=typed,
         )  # fmt: skip
 

@@ -26,7 +26,6 @@ KINDS = {
     CredentialsType.ACCESS_TOKEN: "Access token", CredentialsType.MQTT_BASIC: "MQTT user name and password",
     CredentialsType.X509_CERTIFICATE: "X.509 certificate",
 }  # fmt: skip
-_OUTCOMES = {"SUCCESS": "good", "REPLAYED": "good", "APPROVAL_PENDING": "warn"}
 
 
 class DeviceIdentityPages(DeviceTabs):
@@ -135,7 +134,7 @@ class DeviceIdentityPages(DeviceTabs):
     ) -> Shown:  # fmt: skip
         found = await self._admin.lists.attempts_of(visitor.operator, view.device.name, MAX_ATTEMPTS)
         profile = await self._admin.profile(visitor.operator, view.device.profile_uuid)
-        rows = [(shapes.attempt_json(one), _OUTCOMES.get(one.outcome, "bad")) for one in found]
+        rows = [shapes.attempt_json(one) for one in found]
         return self.show_tab(
             request, visitor, view, "provisioning", status=400 if problem else 200, attempts=rows, problem=problem,
             unit=unit, plan=plan, profile=profile, most=MAX_ATTEMPTS,
