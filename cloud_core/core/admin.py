@@ -13,7 +13,7 @@ from twisted.internet.threads import deferToThread
 
 from cloud_core.core import device_credentials, device_rows, histories, inventory, relations
 from cloud_core.core.api import DeviceApi
-from cloud_core.core.asking import Asking
+from cloud_core.core.asking import Asking, to_the_end
 from cloud_core.core.asking import answered as answered  # others find it here
 from cloud_core.core.attributes import check_writable
 from cloud_core.core.bulk.imports import ImportsApi
@@ -221,12 +221,14 @@ class AdminApi(Asking):
         self.access.check(operator)
         return operator
 
+    @to_the_end
     async def logout(self, operator: Operator) -> None:
         """Ends the session with all its tokens; an API key has none, and stays."""
         if operator.session is not None:
             deed = Deed("LOGOUT", "USER", lambda _: Subject(operator.user_uuid, operator.username))
             self.access.end(await self._decide_by(operator, deed, end_login, operator.session, self._api.now_ms()))
 
+    @to_the_end
     async def change_password(self, operator: Operator, current: str, new: object, address: str) -> dict[str, str]:
         """Tokens of a new login; all others of the user end. Raises: InvalidArgument, RateLimited, Unavailable."""
         password = checked_password(new)
@@ -238,6 +240,7 @@ class AdminApi(Asking):
 
     # -- profiles ---------------------------------------------------------------------------------
 
+    @to_the_end
     async def save_profile(
         self, operator: Operator, uuid: UUID | None, name: str, provision: ProvisionConfiguration,
         document: dict[str, Any], version: int | None,
@@ -274,10 +277,12 @@ class AdminApi(Asking):
         """Uuid and name of every profile, or of those that have devices, by name."""
         return await self._read(inventory.profile_names, operator.tenant_id, is_used)
 
+    @to_the_end
     async def make_default_profile(self, operator: Operator, uuid: UUID) -> DeviceProfile:
         deed = Deed("MADE_DEFAULT", "DEVICE_PROFILE", _of_profile)
         return await self._decide_by(operator, deed, inventory.make_default, operator.tenant_id, uuid)
 
+    @to_the_end
     async def delete_profile(self, operator: Operator, uuid: UUID) -> None:
         deed = Deed("DELETED", "DEVICE_PROFILE", _of_profile)
         await self._decide_by(operator, deed, inventory.delete_profile, operator.tenant_id, uuid)
@@ -285,6 +290,7 @@ class AdminApi(Asking):
 
     # -- devices ----------------------------------------------------------------------------------
 
+    @to_the_end
     async def save_device(
         self,
         operator: Operator,
@@ -311,6 +317,7 @@ class AdminApi(Asking):
         if saved.gateway_id:
             self._api.gateways.renamed(operator.tenant_id, saved.gateway_id, saved.former_name, saved.device.name)
 
+    @to_the_end
     async def save_devices(self, operator: Operator, rows: Sequence[Any], *, is_plan: bool) -> list[dict[str, Any]]:
         """One outcome per row: `{index, name, status, id, error}` (product.md section 5, REST)."""
         if len(rows) > MAX_BULK_ROWS:
@@ -348,6 +355,7 @@ class AdminApi(Asking):
         """Those that exist, in the order given."""
         return await self._read(inventory.devices_by_ids, operator.tenant_id, uuids)
 
+    @to_the_end
     async def delete_device(self, operator: Operator, uuid: UUID) -> None:
         deed = Deed("DELETED", "DEVICE", lambda deleted: Subject(uuid, deleted.name))
         deleted = await self._decide_by(
@@ -361,6 +369,7 @@ class AdminApi(Asking):
         device = await self.device(operator, uuid)
         return inventory.found(await self._read(device_credentials.find, device.id), "Device credentials", uuid)
 
+    @to_the_end
     async def save_credentials(
         self, operator: Operator, uuid: UUID, credentials: Credentials, *,
         known_uuid: UUID | None = None, version: int | None = None,

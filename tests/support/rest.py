@@ -30,7 +30,6 @@ def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """What goes to a thread is done at once: the tests have no reactor for it to come back to."""
     for module in (
         admin, authority_admin, packages, users, imports, package_routes, docs_routes, bulk_routes, import_pages,
-        admin, authority_admin, packages, users, imports, package_routes, docs_routes, bulk_routes,
         profile_wizard_pages,
     ):  # fmt: skip
         monkeypatch.setattr(module, "deferToThread", lambda work, *args: succeed(work(*args)))
