@@ -9,7 +9,7 @@ from cloud_core.core.people.permissions import Act
 from cloud_core.model import Customer, Page
 from cloud_core.transports.http.calls import uuid_of
 from cloud_core.transports.http.ui.fields import said, version_of
-from cloud_core.transports.http.ui.pages import Pages, Redirect, Shown, page, page_from, pager_of, pages_app
+from cloud_core.transports.http.ui.pages import BY_TITLE, Pages, Redirect, Shown, page, page_from, pager_of, pages_app
 from cloud_core.transports.http.ui.visits import PATH, Form, Visitor
 from shared.errors import InvalidArgument, PlatformError
 
@@ -30,7 +30,7 @@ class CustomerPages(Pages):
         return await self._customers(request, visitor, Form({}))
 
     async def _customers(self, request: Any, visitor: Visitor, form: Form, problem: str = "") -> str:
-        wanted = page_from(request, sort="title", descending=False)
+        wanted = page_from(request, sort="title", descending=False, among=BY_TITLE)
         found, total = await self._admin.customers.list(visitor.operator, wanted)
         return self.show(
             request, visitor, "customers.html", status=400 if problem else 200, title="Customers", customers=found,

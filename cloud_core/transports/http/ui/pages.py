@@ -37,6 +37,7 @@ from shared.errors import NotAuthenticated, NotAuthorized, PlatformError
 
 log = Logger()
 PAGE_SIZE, MAX_PAGE = 25, 1_000_000
+BY_TITLE = ("title", "createdTime")  # what lists of titles are sorted by
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -237,15 +238,21 @@ class Pager:
         return {name: value for name, value in self.parameters.items() if value}
 
 
-def page_from(request: Any, *, sort: str = "createdTime", descending: bool = True, size: int = PAGE_SIZE) -> Page:
-    """Of the query: `page` from 1, `sort`, `order`, `q`. What cannot be read counts as not given."""
+def page_from(
+    request: Any, *, sort: str = "createdTime", descending: bool = True, size: int = PAGE_SIZE,
+    among: tuple[str, ...] = (),
+) -> Page:  # fmt: skip
+    """Of the query: `page` from 1, `sort` (one of `among`, where these are given), `order`, `q`. What cannot be read
+    counts as not given."""
     text = query(request, "page", "1")
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 8 else 1
     order = query(request, "order").upper()
     is_descending = order == "DESC" if order in ("ASC", "DESC") else descending
-    return Page(
-        size, min(max(number, 1), MAX_PAGE) - 1, query(request, "q")[:255], query(request, "sort", sort), is_descending
-    )
+    place = min(max(number, 1), MAX_PAGE) - 1
+    wanted = query(request, "sort", sort)
+    if among and wanted not in among:
+        wanted, is_descending = sort, descending
+    return Page(size, place, query(request, "q")[:255], wanted, is_descending)
 
 
 def pager_of(request: Any, page: Page, total: int, *names: str) -> Pager:

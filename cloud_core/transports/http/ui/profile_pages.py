@@ -30,7 +30,7 @@ class ProfilePages(Pages):
     @page
     async def list(self, request: Any) -> Shown:
         visitor = await self.visitor(request, Act.READ)
-        wanted = page_from(request, sort="name", descending=False)
+        wanted = page_from(request, sort="name", descending=False, among=("name", "createdTime"))
         found, total = await self._admin.profiles(visitor.operator, wanted)
         counts = {}
         if visitor.may(Act.ADMINISTER):

@@ -385,3 +385,10 @@ def test_a_device_goes_to_a_customer_that_the_list_does_not_hold(
     assert refused.status == 400 and "There is no customer 'West'" in refused.words
     assert browser.submit(f"{device}/customer", {"customer_title": "Acme West"}).location == device
     assert "belongs to Acme West now" in browser.open(device).words
+
+
+@pytest.mark.parametrize("path", ["users", "customers", "profiles", "api-keys", "certificates", "devices", "imports"])
+def test_an_order_that_cannot_be_had_counts_as_not_given(browser: Browser, path: str) -> None:
+    """A link that was typed or has grown old shows the list all the same."""
+    shown = browser.open(f"/ui/{path}?sort=evil&order=DESC")
+    assert shown.status == 200 and "Unknown sort" not in shown.words
