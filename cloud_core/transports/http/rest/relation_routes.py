@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-import msgspec
-from twisted.internet.threads import deferToThread
 from twisted.web.http import Request
 
 from cloud_core.core.admin import AdminApi
@@ -14,11 +12,9 @@ from cloud_core.core.people.logins import Operator
 from cloud_core.core.people.permissions import Act
 from cloud_core.core.relations import COMMON, CONTAINS, ENTITY_TYPES, DeviceSearch
 from cloud_core.model import Relation
-from cloud_core.transports.http.calls import CallSupport, answers, json_object, query, rest_app
+from cloud_core.transports.http.calls import CallSupport, answers, json_object, query, rest_app, shaped
 from cloud_core.transports.http.rest import shapes
 from shared.errors import InvalidArgument
-
-SHAPED_AT_ONCE = 500
 
 
 class RelationRoutes(CallSupport):
@@ -69,7 +65,7 @@ class RelationRoutes(CallSupport):
             operator, ends.get("from"), ends.get("to"), query(request, "relationType"),
             query(request, "relationTypeGroup", COMMON),
         )  # fmt: skip
-        return await _shown(request, found)
+        return await shaped(request, found, lambda: list(map(relation_json, found)))
 
     @app.route("/api/relations/from/<kind>/<uuid>", methods=["GET"])
     @app.route("/api/relations/from/<kind>/<uuid>/<type_>", methods=["GET"])
@@ -91,15 +87,7 @@ class RelationRoutes(CallSupport):
         end = _uuid(uuid, "fromId" if is_from else "toId")
         ends = (end, None) if is_from else (None, end)
         found = await self._admin.relations(operator, *ends, type_, group)
-        return await _shown(request, found)
-
-
-async def _shown(request: Request, found: list[Relation]) -> Any:
-    """Many are put into JSON beside the reactor: ten thousand would hold it up for some 50 ms."""
-    if len(found) <= SHAPED_AT_ONCE:
-        return list(map(relation_json, found))
-    request.setHeader("Content-Type", "application/json")
-    return await deferToThread(lambda: msgspec.json.encode(list(map(relation_json, found))))
+        return await shaped(request, found, lambda: list(map(relation_json, found)))
 
 
 def relation_json(relation: Relation) -> dict[str, Any]:
