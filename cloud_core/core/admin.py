@@ -57,7 +57,7 @@ class AdminApi(LoginAdmin, ProfileAdmin, DeviceAdmin):
         api.here.on_logins(self.access.poll)
         api.here.on_revoked(self.authorities.revocations_changed)
         self.imports = ImportsApi(store=store, api=api)
-        self.manifests = ManifestsApi(store=store, now_ms=api.now_ms)
+        self.manifests = ManifestsApi(store=store, audit=api.audit, now_ms=api.now_ms)
         self.labels = LabelsApi(store=store, manifests=self.manifests)
         self.local_access = LocalAccess()
         self.lists = ListsApi(store)
@@ -65,7 +65,7 @@ class AdminApi(LoginAdmin, ProfileAdmin, DeviceAdmin):
         self.trials = TrialsApi(store=store, api=api, now_ms=api.now_ms)
         self.audit = AuditApi(store)
         self.overview = OverviewApi(
-            store=store, now_ms=api.now_ms, traffic=api.events.traffic,
+            store=store, now_ms=api.now_ms, events=api.events,
             system=SystemView(metrics=api.metrics, health=api.health, now_ms=api.now_ms),
             whereabouts=api.others.whereabouts,
         )  # fmt: skip

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from cloud_core.core import device_credentials, device_rows, histories, inventory, relations
 from cloud_core.core.api import DeviceApi
-from cloud_core.core.asking import Asking, answered
+from cloud_core.core.asking import Asking, answered, to_the_end
 from cloud_core.core.attributes import check_writable
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.histories import AggregateQuery, Removal
@@ -40,6 +40,7 @@ class DeviceAdmin(Asking):
 
     _api: DeviceApi
 
+    @to_the_end
     async def save_device(
         self,
         operator: Operator,
@@ -66,6 +67,7 @@ class DeviceAdmin(Asking):
         if saved.gateway_id:
             self._api.gateways.renamed(operator.tenant_id, saved.gateway_id, saved.former_name, saved.device.name)
 
+    @to_the_end
     async def save_devices(self, operator: Operator, rows: Sequence[Any], *, is_plan: bool) -> list[dict[str, Any]]:
         """One outcome per row: `{index, name, status, id, error}` (product.md section 5, REST)."""
         if len(rows) > MAX_BULK_ROWS:
@@ -103,6 +105,7 @@ class DeviceAdmin(Asking):
         """Those that exist, in the order given."""
         return await self._read(inventory.devices_by_ids, operator.tenant_id, uuids)
 
+    @to_the_end
     async def delete_device(self, operator: Operator, uuid: UUID) -> None:
         deed = Deed("DELETED", "DEVICE", lambda deleted: Subject(uuid, deleted.name))
         deleted = await self._decide_by(
@@ -116,6 +119,7 @@ class DeviceAdmin(Asking):
         device = await self.device(operator, uuid)
         return inventory.found(await self._read(device_credentials.find, device.id), "Device credentials", uuid)
 
+    @to_the_end
     async def save_credentials(
         self, operator: Operator, uuid: UUID, credentials: Credentials, *,
         known_uuid: UUID | None = None, version: int | None = None,

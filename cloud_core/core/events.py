@@ -87,10 +87,16 @@ class Events:
         self._number = 0
         self._kept: deque[Event] = deque(maxlen=KEPT)
         self._listeners: set[Listener] = set()
+        self._last: dict[tuple[int | None, str], int] = {}  # tenant and kind -> number of the newest
+
+    def last_number(self, tenant_id: int, kind: str) -> int:
+        """Of the newest event of this kind, kept or not; 0 for none."""
+        return self._last.get((tenant_id, kind), 0)
 
     def publish(self, tenant_id: int | None, kind: str, data: dict[str, Any]) -> None:
         """`data` holds no secret."""
         self._number += 1
+        self._last[tenant_id, kind] = self._number
         event = Event(self._number, kind, tenant_id, data, int(time.time() * 1000))
         self._kept.append(event)
         if self._fabric.others:
@@ -106,6 +112,7 @@ class Events:
             self._number += max(left_out, MAX_AT_ONCE + 1)  # whoever was listening hears of a gap
         for one in events:
             self._number += 1
+            self._last[one.tenant_id, one.kind] = self._number
             self._kept.append(Event(self._number, one.kind, one.tenant_id, one.data, one.at_ms))
         if self._listeners:
             self._wake_soon()

@@ -12,11 +12,12 @@ from typing import NamedTuple
 from uuid import UUID
 
 from cloud_core.core.asking import Asking
+from cloud_core.core.events import Events
 from cloud_core.core.nodes.whereabouts import WhereaboutsApi
 from cloud_core.core.people.logins import Operator
 from cloud_core.core.remembered import Remembered
 from cloud_core.core.system_view import System, SystemView
-from cloud_core.core.traffic import Rates, Traffic
+from cloud_core.core.traffic import Rates
 from cloud_core.model import Attempt, Device
 from cloud_core.storage.interface import ReadTx, Store
 from cloud_core.storage.interface.attempts import AttemptFilter, AttemptLine
@@ -26,6 +27,7 @@ STALE_DAYS = 7
 DAY_MS = 86_400_000
 FRESH_MS = 5_000
 WAITING_FRESH_MS = 3_000
+RECOUNT_MS = 100  # between two counts of who waits, where many come at once: pages ask that long behind an event
 DEVICES_AT_ONCE = 2_000  # some 4 ms of a reader
 PATIENCE = 5  # parts that a first view waits for
 LINES = 10_000  # of the provisioning log that are looked at
@@ -87,12 +89,14 @@ class OverviewApi(Asking):
     """For the pages that people leave open."""
 
     def __init__(
-        self, *, store: Store, now_ms: Callable[[], int], traffic: Traffic, system: SystemView,
+        self, *, store: Store, now_ms: Callable[[], int], events: Events, system: SystemView,
         whereabouts: WhereaboutsApi,
     ) -> None:  # fmt: skip
         super().__init__(store)
         self.now_ms = now_ms
-        self._traffic = traffic
+        self._events = events
+        self._traffic = events.traffic
+        self._heard: dict[int, tuple[int, int]] = {}  # tenant -> newest event at the last look for who waits, its time
         self._system = system
         self._whereabouts = whereabouts
         whereabouts.serve(system)
@@ -104,7 +108,11 @@ class OverviewApi(Asking):
         return await self._counted.first(operator)
 
     async def waiting(self, operator: Operator) -> Waiting | None:
-        """Requests for the operator's word, some seconds old."""
+        """Requests for the operator's word, some seconds old; looked at anew where an event has told of some since."""
+        number, asked_ms = self._heard.get(operator.tenant_id, (0, 0))
+        is_over = self._events.last_number(operator.tenant_id, "approval") > number
+        if is_over and abs(self.now_ms() - asked_ms) >= RECOUNT_MS:
+            await self._waiting.anew(operator)
         return await self._waiting.first(operator)
 
     def waiting_known(self, operator: Operator) -> Waiting | None:
@@ -156,6 +164,8 @@ class OverviewApi(Asking):
         return Counted(now_ms, rows, refusals)
 
     async def _count_waiting(self, operator: Operator) -> Waiting:
+        tenant_id = operator.tenant_id
+        self._heard[tenant_id] = (self._events.last_number(tenant_id, "approval"), self.now_ms())
         return await self._read(_waiting, operator.tenant_id)
 
 

@@ -9,7 +9,7 @@ from twisted.internet.threads import deferToThread
 
 from cloud_core.core import inventory
 from cloud_core.core.api import DeviceApi
-from cloud_core.core.asking import Asking
+from cloud_core.core.asking import Asking, to_the_end
 from cloud_core.core.certificates import chain_profiles
 from cloud_core.core.people.audit import Deed, Subject
 from cloud_core.core.people.logins import Operator
@@ -22,6 +22,7 @@ class ProfileAdmin(Asking):
 
     _api: DeviceApi
 
+    @to_the_end
     async def save_profile(
         self, operator: Operator, uuid: UUID | None, name: str, provision: ProvisionConfiguration,
         document: dict[str, Any], version: int | None,
@@ -58,10 +59,12 @@ class ProfileAdmin(Asking):
         """Uuid and name of every profile, or of those that have devices, by name."""
         return await self._read(inventory.profile_names, operator.tenant_id, is_used)
 
+    @to_the_end
     async def make_default_profile(self, operator: Operator, uuid: UUID) -> DeviceProfile:
         deed = Deed("MADE_DEFAULT", "DEVICE_PROFILE", _of_profile)
         return await self._decide_by(operator, deed, inventory.make_default, operator.tenant_id, uuid)
 
+    @to_the_end
     async def delete_profile(self, operator: Operator, uuid: UUID) -> None:
         deed = Deed("DELETED", "DEVICE_PROFILE", _of_profile)
         await self._decide_by(operator, deed, inventory.delete_profile, operator.tenant_id, uuid)

@@ -16,6 +16,7 @@ COMMON = "COMMON"
 TYPE_GROUPS = (COMMON, "DASHBOARD", "RULE_CHAIN", "RULE_NODE", "EDGE", "EDGE_AUTO_ASSIGN_RULE_CHAIN")
 MAX_LEVELS = 10  # of a query; also what "without limit" means
 MAX_DEVICES_FOUND = 10_000
+MAX_RELATIONS = 10_000  # of one end, in one answer
 
 # What can be related: kind of entity -> whether the tenant has it.
 _EXISTS: dict[str, Callable[[ReadTx, int, UUID], bool]] = {
@@ -73,9 +74,16 @@ def find(tx: ReadTx, relation: Relation) -> Relation:
 def of_end(
     tx: ReadTx, tenant_id: int, from_uuid: UUID | None, to_uuid: UUID | None, type_: str, type_group: str
 ) -> list[Relation]:
-    """All from or to an entity, of any type unless one is given."""
-    found = tx.relations(tenant_id, from_uuid=from_uuid, to_uuid=to_uuid, type_=type_)
-    return [one for one in found if one.type_group == type_group]
+    """All from or to an entity, of any type unless one is given. Raises: InvalidArgument for too many."""
+    found = tx.relations(
+        tenant_id, from_uuid=from_uuid, to_uuid=to_uuid, type_=type_, type_group=type_group, limit=MAX_RELATIONS + 1
+    )
+    if len(found) > MAX_RELATIONS:
+        raise InvalidArgument(
+            f"The entity has more than {MAX_RELATIONS} relations of this kind; name a relationType, or ask for them"
+            " from their other ends"
+        )
+    return found
 
 
 def search(tx: ReadTx, tenant_id: int, wanted: DeviceSearch) -> list[Device]:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from cloud_core.core import sub_devices
 from cloud_core.core.api import DeviceApi
-from cloud_core.core.asking import Asking
+from cloud_core.core.asking import Asking, to_the_end
 from cloud_core.core.downlinks import Ending
 from cloud_core.core.inventory import found
 from cloud_core.core.people.audit import Deed, Subject
@@ -206,6 +206,7 @@ class ReplacementApi(Asking):
         self._api = api
         self._now_ms = now_ms
 
+    @to_the_end
     async def reset(self, operator: Operator, uuid: UUID, *, has_new_credentials: bool, is_plan: bool) -> Reset:
         deed = Deed("PROVISIONING_RESET", "DEVICE", lambda done: None if is_plan else _of_reset(done))
         args = (operator.tenant_id, uuid, has_new_credentials, is_plan, self._now_ms())
@@ -217,6 +218,7 @@ class ReplacementApi(Asking):
                 self._api.forget_logins(done.device.id)  # the next login confirms the credentials anew
         return done
 
+    @to_the_end
     async def swap(self, operator: Operator, old: UUID, new: UUID, *, is_plan: bool) -> Replacement:
         """Sessions of both units end: the old one's for good, the new one's to come back as the device."""
         deed = Deed("REPLACED", "DEVICE", lambda done: None if is_plan else _of_swap(done))

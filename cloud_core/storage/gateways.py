@@ -96,8 +96,9 @@ class ReadsGateways(Connected):
         return None if row is None else row[0]
 
     def relations(
-        self, tenant_id: int, *, from_uuid: UUID | None = None, to_uuid: UUID | None = None, type_: str = ""
-    ) -> list[Relation]:
+        self, tenant_id: int, *, from_uuid: UUID | None = None, to_uuid: UUID | None = None, type_: str = "",
+        type_group: str = "", limit: int | None = None,
+    ) -> list[Relation]:  # fmt: skip
         c = relation.c
         wanted = select(*_RELATION_COLUMNS).where(c.tenant_id == tenant_id)
         if from_uuid is not None:
@@ -106,7 +107,9 @@ class ReadsGateways(Connected):
             wanted = wanted.where(c.to_uuid == to_uuid.bytes)
         if type_:
             wanted = wanted.where(c.type == type_)
-        rows = self._query(wanted.order_by(c.from_uuid, c.to_uuid, c.type, c.type_group))
+        if type_group:
+            wanted = wanted.where(c.type_group == type_group)
+        rows = self._query(wanted.order_by(c.from_uuid, c.to_uuid, c.type, c.type_group).limit(limit))
         return [_relation(row) for row in rows]
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from twisted.internet.threads import deferToThread
 
 from cloud_core.core.api import DeviceApi
-from cloud_core.core.asking import Asking
+from cloud_core.core.asking import Asking, to_the_end
 from cloud_core.core.bulk import applying, error_files
 from cloud_core.core.bulk.applying import Piece
 from cloud_core.core.bulk.columns import PLAIN
@@ -180,6 +180,7 @@ class ImportsApi(Asking):
 
         return pieces()
 
+    @to_the_end
     async def apply(self, operator: Operator, uuid: UUID, *, is_atomic: bool | None) -> Batch:
         """Of what was only planned, or refused for its mode. Raises: NotFound, InvalidArgument."""
         args = (operator.tenant_id, uuid, is_atomic, self._now_ms())
@@ -187,6 +188,7 @@ class ImportsApi(Asking):
         self.worker.wake()
         return batch
 
+    @to_the_end
     async def undo(self, operator: Operator, uuid: UUID) -> Batch:
         """Deletes what it has created, where that is as it was. Raises: NotFound, InvalidArgument."""
         args = (operator.tenant_id, uuid, self._now_ms())

@@ -54,6 +54,11 @@ class ManifestState:
     def is_taken(self) -> bool:
         return self.claim is not None and self.claim.taken_ms is not None
 
+    @property
+    def released(self) -> ManifestState:
+        """How it stands behind `release`."""
+        return replace(self, claim=None) if self.is_taken else self
+
 
 def device_count(batch: Batch) -> int:
     """How many rows have a device; some may have been deleted since."""
@@ -100,23 +105,26 @@ def take(tx: Tx, batch_id: int, ticket: bytes, now_ms: int) -> None:
     tx.put_manifest_claim(replace(_held(tx, batch_id, ticket), held_ms=now_ms, taken_ms=now_ms))
 
 
-def give_back(tx: Tx, batch_id: int, ticket: bytes) -> bool:
-    """The download broke before its last piece left: as if it had not been asked for. Whether it was its to give."""
+def give_back(tx: Tx, batch_id: int, ticket: bytes) -> ManifestClaim | None:
+    """The download broke before its last piece left: as if it had not been asked for. None where it was not its to
+    give."""
     known = _claim_locked(tx, batch_id)
     if known is None or known.ticket != ticket:
-        return False
+        return None
     tx.delete_manifest_claim(batch_id)
-    return True
+    return known
 
 
 def release(tx: Tx, tenant_id: int, uuid: UUID) -> ManifestState:
-    """Lets a manifest that was taken be taken once more; one that was not stays as it is. Raises: NotFound."""
+    """Lets a manifest that was taken be taken once more; one that was not stays as it is. How it stood before.
+
+    Raises: NotFound.
+    """
     batch = _locked(tx, _found(tx, tenant_id, uuid))
-    known = tx.manifest_claim(batch.id)
-    if known is not None and known.taken_ms is not None:
+    before = ManifestState(batch, device_count(batch), tx.manifest_claim(batch.id))
+    if before.is_taken:
         tx.delete_manifest_claim(batch.id)
-        known = None
-    return ManifestState(batch, device_count(batch), known)
+    return before
 
 
 def taken_text(taken: ManifestClaim, uuid: UUID) -> str:

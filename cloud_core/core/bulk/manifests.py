@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from cloud_core.core.asking import Asking
 from cloud_core.core.bulk import manifest
 from cloud_core.core.bulk.manifest import CSV, LAST_ROW, MANIFEST, NDJSON, ManifestState
+from cloud_core.core.people.audit import Audit, Deed, Subject
 from cloud_core.core.people.logins import Operator
 from cloud_core.entropy import random_bytes
 from cloud_core.storage.interface import ReadTx, Store
@@ -29,10 +30,12 @@ class OneTime(Asking):
     """
 
     def __init__(
-        self, store: Store, claim: ManifestClaim, batch: Batch, source: AsyncIterator[bytes], now_ms: Callable[[], int]
-    ) -> None:
-        super().__init__(store)
+        self, store: Store, audit: Audit, operator: Operator, claim: ManifestClaim, batch: Batch,
+        source: AsyncIterator[bytes], now_ms: Callable[[], int],
+    ) -> None:  # fmt: skip
+        super().__init__(store, audit)
         self.batch = batch
+        self._operator = operator
         self._claim = claim
         self._source = source
         self._now_ms = now_ms
@@ -51,7 +54,10 @@ class OneTime(Asking):
 
     async def take(self) -> None:
         """Puts on record that it was received; nothing is shown again. Raises: InvalidArgument, Unavailable."""
-        await self._decide(manifest.take, self._claim.batch_id, self._claim.ticket, self._now_ms())
+        what = f"the credentials of {manifest.device_count(self.batch)} devices, as {self._claim.content}"
+        deed = Deed("MANIFEST_TAKEN", "IMPORT", lambda _: _subject(self.batch, what))
+        args = (self._claim.batch_id, self._claim.ticket, self._now_ms())
+        await self._decide_by(self._operator, deed, manifest.take, *args)
         log.info(
             "{who} took the {what} of import {uuid}", who=self._claim.holder, what=self._claim.content,
             uuid=str(self.batch.uuid),
@@ -60,18 +66,25 @@ class OneTime(Asking):
     def give_back(self) -> None:
         """It was not received, so that it can be asked for again."""
 
-        def given(outcome: bool | PlatformError) -> None:
+        def given(outcome: ManifestClaim | PlatformError | None) -> None:
             if isinstance(outcome, PlatformError):  # then it lapses by itself, unless it counts as taken already
                 log.warn("A broken download was not given back: {error}", error=str(outcome))
 
-        self._store.submit(manifest.give_back, (self._claim.batch_id, self._claim.ticket), given)
+        def subject(claim: ManifestClaim | None) -> Subject | None:
+            if claim is None or claim.taken_ms is None:  # nothing of it is on record
+                return None
+            return _subject(self.batch, "the connection was lost before the end; nobody has them")
+
+        deed = Deed("MANIFEST_GIVEN_BACK", "IMPORT", subject)
+        args = (self._claim.batch_id, self._claim.ticket)
+        self._audit.submit(self._operator, deed, manifest.give_back, args, given)
 
 
 class ManifestsApi(Asking):
     """Shows secrets of imports once, and says who has them."""
 
-    def __init__(self, *, store: Store, now_ms: Callable[[], int]) -> None:
-        super().__init__(store)
+    def __init__(self, *, store: Store, audit: Audit, now_ms: Callable[[], int]) -> None:
+        super().__init__(store, audit)
         self._now_ms = now_ms
 
     async def state(self, operator: Operator, uuid: UUID) -> ManifestState:
@@ -86,7 +99,7 @@ class ManifestsApi(Asking):
         if kind not in (CSV, NDJSON):
             raise InvalidArgument("The format must be csv or ndjson")
         batch, claim = await self.claim(operator, uuid, MANIFEST)
-        return OneTime(self._store, claim, batch, self._pieces(batch, kind), self._now_ms)
+        return self.one_time(operator, claim, batch, self._pieces(batch, kind))
 
     async def claim(self, operator: Operator, uuid: UUID, content: str) -> tuple[Batch, ManifestClaim]:
         """The right to be shown the secrets, for one download. Raises: as `open`."""
@@ -94,19 +107,19 @@ class ManifestsApi(Asking):
             manifest.claim, operator.tenant_id, uuid, operator.username, content, random_bytes(16), self._now_ms()
         )
 
-    def one_time(self, claim: ManifestClaim, batch: Batch, source: AsyncIterator[bytes]) -> OneTime:
-        """For secrets in another form."""
-        return OneTime(self._store, claim, batch, source, self._now_ms)
-
-    async def give_back(self, claim: ManifestClaim) -> None:
-        """What was claimed cannot be shown after all."""
-        await self._decide(manifest.give_back, claim.batch_id, claim.ticket)
+    def one_time(
+        self, operator: Operator, claim: ManifestClaim, batch: Batch, source: AsyncIterator[bytes]
+    ) -> OneTime:  # fmt: skip
+        """For secrets in another form, too."""
+        return OneTime(self._store, self._audit, operator, claim, batch, source, self._now_ms)
 
     async def release(self, operator: Operator, uuid: UUID) -> ManifestState:
         """Lets it be taken once more. Raises: NotFound."""
-        state = await self._decide(manifest.release, operator.tenant_id, uuid)
-        log.info("{who} released the manifest of import {uuid}", who=operator.username, uuid=str(uuid))
-        return state
+        deed = Deed("MANIFEST_RELEASED", "IMPORT", _of_release)
+        before: ManifestState = await self._decide_by(operator, deed, manifest.release, operator.tenant_id, uuid)
+        if before.is_taken:
+            log.info("{who} released the manifest of import {uuid}", who=operator.username, uuid=str(uuid))
+        return before.released
 
     async def _pieces(self, batch: Batch, kind: str) -> AsyncIterator[bytes]:
         ready = manifest.head(kind)
@@ -116,6 +129,16 @@ class ManifestsApi(Asking):
             if ready or lines:
                 yield ready + lines
             ready = b""
+
+
+def _subject(batch: Batch, detail: str) -> Subject:
+    return Subject(batch.uuid, str(batch.options.get("file", "")), detail)
+
+
+def _of_release(before: ManifestState) -> Subject | None:
+    if before.claim is None or not before.is_taken:
+        return None
+    return _subject(before.batch, f"{before.claim.holder} had taken it, as {before.claim.content}")
 
 
 def _lines(tx: ReadTx, batch_id: int, after: int, kind: str) -> tuple[bytes, int | None]:

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from cloud_core.core.asking import Asking
+from cloud_core.core.asking import Asking, to_the_end
 from cloud_core.core.certificates import authorities, expiry, signing
 from cloud_core.core.certificates.authorities import Issued, Which
 from cloud_core.core.certificates.expiry import OtherCertificate, Overview
@@ -85,10 +85,12 @@ class AuthoritiesApi(Asking):
         """By name or uuid. Raises: NotFound."""
         return await self._read(authorities.authority_named, operator.tenant_id, which)
 
+    @to_the_end
     async def create(self, operator: Operator, name: str, curve: str, years: int) -> Authority:
         """A new self-signed CA. Raises: InvalidArgument."""
         return await self._add(operator, "CREATED", name, *authorities.make(name, curve, years, self.now_ms()))
 
+    @to_the_end
     async def take_over(self, operator: Operator, name: str, chain_pem: str, key_pem: str) -> Authority:
         """A CA that exists. Raises: InvalidArgument."""
         made = await deferToThread(authorities.take_over, chain_pem, key_pem, self.now_ms())
@@ -124,6 +126,7 @@ class AuthoritiesApi(Asking):
         """Raises: NotFound."""
         return await self._read(authorities.known, operator.tenant_id, fingerprint)
 
+    @to_the_end
     async def revoke(self, operator: Operator, which: Which, reason: str) -> list[KnownCertificate]:
         """From now on nobody logs in with these; who is connected with one is disconnected.
 

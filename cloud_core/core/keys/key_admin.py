@@ -82,10 +82,11 @@ class KeysApi(Asking):
         return await self._decide_by(operator, _deed("CREATED"), provision_keys.add, *args)
 
     async def change(
-        self, operator: Operator, profile: UUID, uuid: UUID, rules: KeyRules | None, is_enabled: bool | None
-    ) -> ProvisionKey:
-        """None: as it is."""
-        args = (operator.tenant_id, profile, uuid, rules, is_enabled)
+        self, operator: Operator, profile: UUID, uuid: UUID, rules: KeyRules | None, is_enabled: bool | None,
+        *, seen: KeyRules | None = None,
+    ) -> ProvisionKey:  # fmt: skip
+        """None: as it is. `seen`: the rules that the new ones were made of; VersionConflict where they are others."""
+        args = (operator.tenant_id, profile, uuid, rules, is_enabled, seen)
         return await self._decide_by(operator, _deed("UPDATED"), provision_keys.change, *args)
 
     async def delete(self, operator: Operator, profile: UUID, uuid: UUID) -> None:
@@ -132,6 +133,17 @@ def _counts(tx: ReadTx, profile_ids: Sequence[int]) -> dict[int, int]:
 
 def _deed(action: str) -> Deed:
     def subject(key: ProvisionKey) -> Subject:
-        return Subject(key.uuid, key.name, "enabled" if key.is_enabled else "disabled")
+        return Subject(key.uuid, key.name, ", ".join(["enabled" if key.is_enabled else "disabled", *_told(key.rules)]))
 
     return Deed(action, "PROVISION_KEY", subject)
+
+
+def _told(rules: KeyRules) -> list[str]:
+    """What limits a key, for the audit."""
+    told = [f"budget {rules.budget}"] if rules.budget else []
+    told += [f"from {rules.valid_from_ms} ms"] if rules.valid_from_ms else []
+    told += [f"until {rules.valid_until_ms} ms"] if rules.valid_until_ms else []
+    told += [f"networks {' '.join(rules.networks)}"] if rules.networks else []
+    told += [f"names {rules.name_pattern}"] if rules.name_pattern else []
+    told += ["gateways too"] if rules.allows_gateways else []
+    return [*told, f"batch {rules.batch}"] if rules.batch else told

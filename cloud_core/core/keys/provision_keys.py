@@ -13,7 +13,13 @@ from cloud_core.core.names import fault_of
 from cloud_core.core.tokens import new_secret, new_uuid
 from cloud_core.model import DeviceProfile, KeyRules, Peer, ProvisionKey, ProvisionStrategy
 from cloud_core.storage.interface import ReadTx, Tx
-from shared.errors import InvalidArgument, InvalidDeviceName, InvalidProvisionCredentials, QuotaExceeded
+from shared.errors import (
+    InvalidArgument,
+    InvalidDeviceName,
+    InvalidProvisionCredentials,
+    QuotaExceeded,
+    VersionConflict,
+)
 from shared.messages import ProvisionRequest
 
 MAX_KEYS = 1_000  # of a profile
@@ -144,10 +150,16 @@ def add(
 
 
 def change(
-    tx: Tx, tenant_id: int, profile_uuid: UUID, uuid: UUID, rules: KeyRules | None, is_enabled: bool | None
-) -> ProvisionKey:
-    """None: as it is. Raises: NotFound, InvalidArgument."""
+    tx: Tx, tenant_id: int, profile_uuid: UUID, uuid: UUID, rules: KeyRules | None, is_enabled: bool | None,
+    seen: KeyRules | None = None,
+) -> ProvisionKey:  # fmt: skip
+    """None: as it is. `seen`: the rules that the new ones were made of.
+
+    Raises: NotFound, InvalidArgument; VersionConflict where somebody else has changed them meanwhile.
+    """
     known = _key(tx, tenant_id, profile_uuid, uuid)
+    if seen is not None and known.rules != seen:
+        raise VersionConflict
     changed = replace(
         known, rules=known.rules if rules is None else check_rules(rules),
         is_enabled=known.is_enabled if is_enabled is None else is_enabled,

@@ -113,9 +113,9 @@ class LabelsApi(Asking):
         try:
             made = await self._drawn(options, _title(batch), _labels, batch, options, True)
         except BaseException:
-            self._manifests.one_time(claim, batch, _pieces(b"")).give_back()
+            self._manifests.one_time(operator, claim, batch, _pieces(b"")).give_back()
             raise
-        return self._manifests.one_time(claim, batch, _pieces(made.content))
+        return self._manifests.one_time(operator, claim, batch, _pieces(made.content))
 
     async def _drawn(
         self, options: LabelOptions, title: str, query: Callable[..., list[Label]], *args: Any

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from cloud_core.core.asking import Asking
+from cloud_core.core.asking import Asking, to_the_end
 from cloud_core.core.inventory import found
 from cloud_core.core.names import fault_of
 from cloud_core.core.people.access import Access, end_login
@@ -40,6 +40,7 @@ class ApiKeysApi(Asking):
         self._access = access
         self._now_ms = now_ms
 
+    @to_the_end
     async def create(self, operator: Operator, members: dict[str, Any]) -> MadeKey:
         """From `name`, `role` and `expirationTime` (ms). Raises: InvalidArgument."""
         now_ms = self._now_ms()
@@ -57,6 +58,7 @@ class ApiKeysApi(Asking):
     async def list(self, operator: Operator, page: Page) -> tuple[list[ApiKey], int]:
         return await self._read(keys, operator.tenant_id, page)
 
+    @to_the_end
     async def delete(self, operator: Operator, uuid: UUID) -> None:
         """Nobody logs in with it from now on. Raises: NotFound."""
         deed = Deed("DELETED", "API_KEY", lambda deleted: _of_key(deleted[0]))

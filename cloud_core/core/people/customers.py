@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from cloud_core.core.asking import Asking
+from cloud_core.core.asking import Asking, to_the_end
 from cloud_core.core.assignments import entity_uuid
 from cloud_core.core.inventory import found
 from cloud_core.core.names import fault_of
@@ -51,6 +51,7 @@ class CustomersApi(Asking):
     async def find(self, operator: Operator, uuid: UUID) -> Customer:
         return found(await self._read(customer, operator.tenant_id, uuid), "Customer", uuid)
 
+    @to_the_end
     async def delete(self, operator: Operator, uuid: UUID) -> None:
         """Its devices go back to nobody; its users go with it, and their logins end."""
         deed = Deed("DELETED", "CUSTOMER", lambda deleted: _titled(deleted[0]))

@@ -10,7 +10,7 @@ from twisted.internet.threads import deferToThread
 
 from cloud_core.core import inventory
 from cloud_core.core.api import DeviceApi
-from cloud_core.core.asking import Asking
+from cloud_core.core.asking import Asking, to_the_end
 from cloud_core.core.line_ration import LineRation
 from cloud_core.core.names import MAX_NAME_CHARS
 from cloud_core.core.people import audit
@@ -136,12 +136,14 @@ class LoginAdmin(Asking):
         self.access.check(operator)
         return operator
 
+    @to_the_end
     async def logout(self, operator: Operator) -> None:
         """Ends the session with all its tokens; an API key has none, and stays."""
         if operator.session is not None:
             deed = Deed("LOGOUT", "USER", lambda _: Subject(operator.user_uuid, operator.username))
             self.access.end(await self._decide_by(operator, deed, end_login, operator.session, self._api.now_ms()))
 
+    @to_the_end
     async def change_password(self, operator: Operator, current: str, new: object, address: str) -> dict[str, str]:
         """Tokens of a new login; all others of the user end. Raises: InvalidArgument, RateLimited, Unavailable."""
         password = checked_password(new)

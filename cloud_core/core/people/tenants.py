@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from cloud_core.core import inventory
-from cloud_core.core.asking import Asking
+from cloud_core.core.asking import Asking, to_the_end
 from cloud_core.core.assignments import entity_uuid
 from cloud_core.core.bulk.applying import discard_piece
 from cloud_core.core.inventory import found
@@ -66,6 +66,7 @@ class TenantsApi(Asking):
     async def list(self, page: Page) -> tuple[list[Tenant], int]:
         return await self._read(tenants, page)
 
+    @to_the_end
     async def delete(self, operator: Operator, uuid: UUID, *, with_devices: bool) -> None:
         """With all that it has, its audit too; what was begun and not ended is ended by another call. Both deeds
         are in the chain of the system, whose administrators alone delete tenants, the last with the last number and

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from twisted.internet.threads import deferToThread
 
-from cloud_core.core.asking import Asking
+from cloud_core.core.asking import Asking, to_the_end
 from cloud_core.core.assignments import entity_uuid
 from cloud_core.core.inventory import found
 from cloud_core.core.names import fault_of
@@ -74,6 +74,7 @@ class UsersApi(Asking):
         self._access = access
         self._now_ms = now_ms
 
+    @to_the_end
     async def save(self, operator: Operator, members: dict[str, Any]) -> SavedUser:
         """A user from REST members; a new one (without `id`) gets a generated password where it has none.
 
@@ -106,6 +107,7 @@ class UsersApi(Asking):
         """Users of the tenant, or of a customer. Raises: NotFound."""
         return await self._read(users, operator.tenant_id, page, customer_uuid)
 
+    @to_the_end
     async def delete(self, operator: Operator, uuid: UUID) -> None:
         """Its logins end. Raises: NotFound; InvalidArgument for oneself and for the last administrator."""
         if uuid == operator.user_uuid:
@@ -114,6 +116,7 @@ class UsersApi(Asking):
         _, ended = await self._decide_by(operator, deed, delete_user, _reach(operator), uuid, self._now_ms())
         self._access.end(ended)
 
+    @to_the_end
     async def set_password(self, operator: Operator, uuid: UUID, given: object) -> str:
         """In place of a forgotten one; all logins of the user end. Returns what was generated where none was given."""
         password = new_secret() if given is None else checked_password(given)
@@ -122,6 +125,7 @@ class UsersApi(Asking):
         await self.replace_password(user, hashed, by=operator)
         return password if given is None else ""
 
+    @to_the_end
     async def replace_password(self, user: User, hashed: str, *, by: Operator | None) -> User:
         """All logins of the user end; returns it as it is now. `by`: None for the configuration. Raises: NotFound."""
         who = by or Somebody("configuration", user.tenant_id)

@@ -19,8 +19,10 @@ class ReadGateways(Protocol):
         """When (ms) a device of this name behind a gateway was deleted by an operator."""
 
     def relations(
-        self, tenant_id: int, *, from_uuid: UUID | None = None, to_uuid: UUID | None = None, type_: str = ""
-    ) -> list[Relation]: ...
+        self, tenant_id: int, *, from_uuid: UUID | None = None, to_uuid: UUID | None = None, type_: str = "",
+        type_group: str = "", limit: int | None = None,
+    ) -> list[Relation]:  # fmt: skip
+        """Of these ends, this type and this group; of any where it is not given."""
 
 
 class WriteGateways(ReadGateways, Protocol):

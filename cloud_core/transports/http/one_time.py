@@ -6,17 +6,12 @@ Source of the rule: `core/bulk/manifest.py`.
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from twisted.internet.defer import CancelledError
 from twisted.web.http import Request
 
 from cloud_core.core.bulk.manifests import OneTime
-from cloud_core.transports.http.streaming import Outflow
-from shared.errors import PlatformError
-
-log = Logger()
+from cloud_core.transports.http.streaming import Outflow, cut, unregister
 
 
 async def send_once(request: Request, download: OneTime, headers: dict[str, str]) -> None:
@@ -44,23 +39,13 @@ async def send_once(request: Request, download: OneTime, headers: dict[str, str]
         await download.take()
         write(download.last)
         is_out = True
-    except PlatformError as error:
+    except CancelledError:  # the client is gone
+        raise
+    except Exception as error:
         if not is_begun:
             raise
-        await _cut(request, error)
+        await cut(request, error)
     finally:
         if not is_out:
             download.give_back()
-        _unregister(request)
-
-
-async def _cut(request: Request, error: PlatformError) -> None:
-    """The head is out: only a body that ends too soon can say it."""
-    log.warn("A download was not sent whole: {error}", error=str(error))
-    request.loseConnection()
-    await Deferred()  # klein cancels this once the connection is gone
-
-
-def _unregister(request: Any) -> None:  # Any: mypy does not see the channel, which is gone with the connection
-    if request.channel is not None:
-        request.unregisterProducer()
+        unregister(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from shared.errors import PlatformError
@@ -41,7 +41,7 @@ class Outflow:
 
 async def send_pieces(request: Any, pieces: AsyncIterator[bytes]) -> None:  # Any: as in `calls`
     """Sends all of them; the head of the answer must be set. What fails on the way cuts the connection, since only a
-    body that ends too soon can say it. Raises: PlatformError while nothing has been sent.
+    body that ends too soon can say it. Raises: whatever fails while nothing has been sent.
     """
     flow = Outflow()
     is_begun = False
@@ -51,12 +51,26 @@ async def send_pieces(request: Any, pieces: AsyncIterator[bytes]) -> None:  # An
             is_begun = True
             request.write(piece)
             await flow.ready()
-    except PlatformError as error:
+    except CancelledError:  # the client is gone
+        raise
+    except Exception as error:
         if not is_begun:
             raise
-        log.warn("A download was not sent whole: {error}", error=str(error))
-        request.loseConnection()
-        await Deferred()  # klein cancels this once the connection is gone
+        await cut(request, error)
     finally:
-        if request.channel is not None:
-            request.unregisterProducer()
+        unregister(request)
+
+
+async def cut(request: Any, error: Exception) -> None:
+    """The head is out, and no error can be told: the body ends too soon. Never comes back."""
+    if isinstance(error, PlatformError):
+        log.warn("A download was not sent whole: {error}", error=str(error))
+    else:
+        log.failure("A download was not sent whole")
+    request.loseConnection()
+    await Deferred()  # klein cancels this once the connection is gone
+
+
+def unregister(request: Any) -> None:
+    if request.channel is not None:  # it is gone with the connection
+        request.unregisterProducer()

@@ -14,6 +14,8 @@ import pytest
 from cloud_core.core.bulk import manifest, manifests
 from cloud_core.core.bulk.manifest import CSV, HELD_MS, LABELS, LAST_ROW, MANIFEST, NDJSON
 from cloud_core.core.bulk.manifests import ManifestsApi
+from cloud_core.core.people.audit import Audit
+from cloud_core.model import AuditFilter, Page
 from cloud_core.storage.interface.batches import Batch
 from shared import certificates
 from shared.errors import InvalidArgument, NotFound, Unavailable
@@ -59,7 +61,7 @@ def test_a_manifest_that_was_taken_is_refused_and_says_who_has_it(store: StoreUn
         claimed(store, batch, OTHER, NOW_MS + 10 * HELD_MS, who="bob")
     assert "taken by ann at 2026-09-21 14:13:20 UTC" in str(refused.value)
     assert f"POST /api/imports/{batch.uuid}/manifest/release" in str(refused.value)
-    assert store.run(manifest.release, TENANT, batch.uuid).claim is None
+    assert store.run(manifest.release, TENANT, batch.uuid).released.claim is None
     claimed(store, batch, OTHER, who="bob")
     store.run(manifest.take, batch.id, OTHER, NOW_MS)
     state = store.read(manifest.state_of, TENANT, batch.uuid)
@@ -71,11 +73,11 @@ def test_of_two_downloads_at_once_one_has_the_manifest(store: StoreUnderTest, ba
     claimed(store, batch, ONE)
     with pytest.raises(Unavailable, match="ann is receiving"):
         claimed(store, batch, OTHER, NOW_MS + HELD_MS - 1)
-    assert store.run(manifest.give_back, batch.id, ONE) is True
+    assert store.run(manifest.give_back, batch.id, ONE).holder == "ann"
     claimed(store, batch, OTHER)
     with pytest.raises(InvalidArgument, match="overtaken"):
         store.run(manifest.take, batch.id, ONE, NOW_MS)
-    assert store.run(manifest.give_back, batch.id, ONE) is False
+    assert store.run(manifest.give_back, batch.id, ONE) is None
     store.run(manifest.take, batch.id, OTHER, NOW_MS)
 
 
@@ -191,7 +193,9 @@ class SentOnce:
     def __init__(self, under_test: ImportsUnderTest, batch: Batch, kind: str = NDJSON) -> None:
         self._under_test = under_test
         self.now_ms = NOW_MS
-        self.api = ManifestsApi(store=under_test.store.store, now_ms=lambda: self.now_ms)
+        self.api = ManifestsApi(
+            store=under_test.store.store, audit=Audit(under_test.store.store), now_ms=lambda: self.now_ms
+        )
         self.download = under_test.ran(self.api.open(ADMINISTRATOR, batch.uuid, kind))
         self._pieces = self.download.pieces()
 
@@ -272,3 +276,41 @@ def test_labels_with_secrets_and_the_manifest_are_shown_once_together(
     under_test.store.run(manifest.take, batch.id, ONE, NOW_MS)
     with pytest.raises(InvalidArgument, match="taken as labels with secrets by ann"):
         SentOnce(under_test, batch)
+
+
+# -- on record ------------------------------------------------------------------------------------
+
+
+def recorded(store: StoreUnderTest, batch: Batch) -> list[tuple[str, str, str, str]]:
+    """Who did what with the manifest, oldest first."""
+    wanted = AuditFilter(entity_type="IMPORT", entity_uuid=batch.uuid)
+    found, _ = store.read(lambda tx: tx.audit_entries(TENANT, wanted, Page(20)))
+    return [(one.action, one.actor, one.name, one.detail) for one in found if one.action.startswith("MANIFEST")]
+
+
+def test_the_audit_says_who_took_and_who_released_a_manifest(under_test: ImportsUnderTest, batch: Batch) -> None:
+    """Once each; a release of what nobody has decides nothing. No secret stands in it."""
+    sent = SentOnce(under_test, batch)
+    list(sent.pieces())
+    sent.take()
+    for _ in range(2):
+        assert under_test.ran(sent.api.release(ADMINISTRATOR, batch.uuid)).claim is None
+    name = str(batch.options.get("file", ""))
+    who = ADMINISTRATOR.username
+    assert recorded(under_test.store, batch) == [
+        ("MANIFEST_TAKEN", who, name, "the credentials of 2 devices, as manifest"),
+        ("MANIFEST_RELEASED", who, name, f"{who} had taken it, as manifest"),
+    ]
+
+
+def test_the_audit_says_that_a_lost_download_was_given_back(under_test: ImportsUnderTest, batch: Batch) -> None:
+    """Where its taking stands on record; a download that broke before leaves no trace."""
+    early = SentOnce(under_test, batch)
+    early.download.give_back()
+    late = SentOnce(under_test, batch)
+    list(late.pieces())
+    late.take()
+    late.download.give_back()
+    under_test.until(lambda: not under_test.store.read(manifest.state_of, TENANT, batch.uuid).is_taken)
+    actions = [one[0] for one in recorded(under_test.store, batch)]
+    assert actions == ["MANIFEST_TAKEN", "MANIFEST_GIVEN_BACK"]

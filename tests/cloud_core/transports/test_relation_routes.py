@@ -9,9 +9,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from twisted.internet.defer import succeed
 
+from cloud_core.core import relations
 from cloud_core.core.people.logins import Operator, Tokens
 from cloud_core.model import DEFAULT_TENANT
+from cloud_core.transports.http import calls
 from tests.cloud_core.transports.test_http import HttpPeer
 from tests.support.api import ApiUnderTest
 from tests.support.stores import TENANT, StoreUnderTest
@@ -208,3 +211,22 @@ def test_who_is_deleted_takes_its_relations_along(rest: Rest, path: str, kind: s
     assert rest.ask("GET", f"/api/relations?toId={rest.a}&toType=DEVICE") == (200, [])
     assert rest.ask("GET", f"/api/relations?fromId={rest.b}&fromType=DEVICE") == (200, [])
     assert len(rest.ask("GET", f"/api/relations?fromId={rest.a}&fromType=DEVICE")[1]) == 1
+
+
+def test_many_relations_are_listed_beside_the_reactor(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is the same; more than one answer may hold are refused with what helps."""
+    monkeypatch.setattr(calls, "SHAPED_AT_ONCE", 1)
+    threads: list[int] = []
+    monkeypatch.setattr(calls, "deferToThread", lambda work: threads.append(1) or succeed(work()))
+    for other in (rest.b, rest.c):
+        assert rest.relate(rest.a, other) == 200
+    path = f"/api/relations?fromId={rest.a}&fromType=DEVICE"
+    status, page = rest.ask("GET", "/api/tenant/devices?pageSize=10&page=0")
+    assert status == 200 and page["totalElements"] == 3 and len(page["data"]) == 3 and threads == [1]
+    del threads[:]
+    status, found = rest.ask("GET", path)
+    assert status == 200 and {one["to"]["id"] for one in found} == {str(rest.b), str(rest.c)} and threads == [1]
+    monkeypatch.setattr(relations, "MAX_RELATIONS", 1)
+    status, refused = rest.ask("GET", path)
+    assert status == 400 and "more than 1 relations" in refused["message"]
+    assert len(rest.ask("GET", f"/api/relations?toId={rest.b}&toType=DEVICE")[1]) == 1

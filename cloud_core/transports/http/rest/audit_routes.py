@@ -9,7 +9,16 @@ from twisted.web.http import Request
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.people.permissions import Act
 from cloud_core.model import NIL_UUID, AuditEntry, AuditFilter, Page
-from cloud_core.transports.http.calls import MAX_PAGE_SIZE, CallSupport, answers, integer, query, rest_app, uuid_of
+from cloud_core.transports.http.calls import (
+    MAX_PAGE_SIZE,
+    CallSupport,
+    answers,
+    integer,
+    query,
+    rest_app,
+    shaped,
+    uuid_of,
+)
 from cloud_core.transports.http.rest import shapes
 from shared.errors import InvalidArgument
 
@@ -29,7 +38,9 @@ class AuditRoutes(CallSupport):
         """Newest first. `startTime`, `endTime` (ms), `actor`, `action`, `entityType`, `entityId`, `textSearch`."""
         operator, page = self.operator(request, Act.READ_AUDIT), newest_first(request)
         rows, total = await self._audit.entries(operator, _filter(request), page)
-        return shapes.page_json([entry_json(one) for one in rows], total, page.size, page.page)
+        return await shaped(
+            request, rows, lambda: shapes.page_json(list(map(entry_json, rows)), total, page.size, page.page)
+        )
 
     @app.route("/api/audit/verify", methods=["GET"])
     @answers

@@ -8,7 +8,16 @@ from twisted.web.http import Request
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.people.permissions import Act
-from cloud_core.transports.http.calls import CallSupport, answers, json_object, page_of, query, rest_app, uuid_of
+from cloud_core.transports.http.calls import (
+    CallSupport,
+    answers,
+    json_object,
+    page_of,
+    query,
+    rest_app,
+    shaped,
+    uuid_of,
+)
 from cloud_core.transports.http.rest import shapes
 
 
@@ -43,8 +52,8 @@ class CustomerRoutes(CallSupport):
     async def list(self, request: Request) -> Any:
         operator, page = self.operator(request, Act.READ), page_of(request)
         rows, total = await self._customers.list(operator, page)
-        shaped = [shapes.customer_json(one, operator.tenant_uuid) for one in rows]
-        return shapes.page_json(shaped, total, page.size, page.page)
+        members = [shapes.customer_json(one, operator.tenant_uuid) for one in rows]
+        return shapes.page_json(members, total, page.size, page.page)
 
     @app.route("/api/customer/<customer>/device/<device>", methods=["POST"])
     @answers
@@ -64,8 +73,12 @@ class CustomerRoutes(CallSupport):
     async def devices(self, request: Request, uuid: str) -> Any:
         operator, page = self.operator(request, Act.READ_DEVICES), page_of(request)
         rows, total = await self._customers.devices(operator, uuid_of(uuid), page, query(request, "type"))
-        shaped = [shapes.device_json(one, operator.tenant_uuid) for one in rows]
-        return shapes.page_json(shaped, total, page.size, page.page)
+
+        def made() -> Any:
+            members = [shapes.device_json(one, operator.tenant_uuid) for one in rows]
+            return shapes.page_json(members, total, page.size, page.page)
+
+        return await shaped(request, rows, made)
 
     @app.route("/api/device/info/<uuid>", methods=["GET"])
     @answers

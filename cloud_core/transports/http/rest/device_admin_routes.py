@@ -19,6 +19,7 @@ from cloud_core.transports.http.calls import (
     page_of,
     query,
     rest_app,
+    shaped,
     uuid_of,
 )
 from cloud_core.transports.http.rest import shapes
@@ -65,7 +66,8 @@ class DeviceAdminRoutes(CallSupport):
         rows = json_body(request)
         if isinstance(rows, dict):
             found = await self._admin.related_devices(operator, device_search_from(rows))
-            return [shapes.device_json(one, operator.tenant_uuid) for one in found]
+            tenant = operator.tenant_uuid
+            return await shaped(request, found, lambda: [shapes.device_json(one, tenant) for one in found])
         if not isinstance(rows, list):
             raise MalformedRequest("The body must be an array of devices")
         self.operator(request, Act.WRITE_DEVICES)
@@ -128,8 +130,12 @@ class DeviceAdminRoutes(CallSupport):
             return shapes.device_json(found, operator.tenant_uuid)
         page = page_of(request)
         rows, total = await self._admin.devices(operator, page, DeviceFilter(profile_name=query(request, "type")))
-        shaped = [shapes.device_json(one, operator.tenant_uuid) for one in rows]
-        return shapes.page_json(shaped, total, page.size, page.page)
+
+        def made() -> Any:
+            members = [shapes.device_json(one, operator.tenant_uuid) for one in rows]
+            return shapes.page_json(members, total, page.size, page.page)
+
+        return await shaped(request, rows, made)
 
     @app.route("/api/tenant/deviceInfos", methods=["GET"])
     @app.route("/api/deviceInfos/all", methods=["GET"])
@@ -143,10 +149,14 @@ class DeviceAdminRoutes(CallSupport):
             is_active=_flag(request, "active"),
         )
         rows, total = await self._admin.customers.device_infos(operator, page, wanted)
-        shaped = [
-            shapes.device_info_json(one.device, one.customer, one.is_active, operator.tenant_uuid) for one in rows
-        ]
-        return shapes.page_json(shaped, total, page.size, page.page)
+
+        def made() -> Any:
+            members = [
+                shapes.device_info_json(one.device, one.customer, one.is_active, operator.tenant_uuid) for one in rows
+            ]
+            return shapes.page_json(members, total, page.size, page.page)
+
+        return await shaped(request, rows, made)
 
     @app.route("/api/device/<uuid>/credentials", methods=["GET"])
     @answers

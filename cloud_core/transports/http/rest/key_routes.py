@@ -72,7 +72,9 @@ class KeyRoutes(CallSupport):
         is_enabled = _flag(body, "enabled") if body.get("enabled") is not None else None
         known = await self._keys.find(operator, uuid_of(profile), uuid_of(key))
         rules = _rules(body, known.rules) if any(name in body for name in _MEMBERS) else None
-        return key_json(await self._keys.change(operator, uuid_of(profile), uuid_of(key), rules, is_enabled))
+        seen = known.rules if rules is not None else None  # what is missing in the body came from them
+        changed = await self._keys.change(operator, uuid_of(profile), uuid_of(key), rules, is_enabled, seen=seen)
+        return key_json(changed)
 
     @app.route("/api/deviceProfile/<profile>/keys/<key>", methods=["DELETE"])
     @answers

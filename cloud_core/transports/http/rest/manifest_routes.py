@@ -16,7 +16,7 @@ from cloud_core.transports.http.one_time import send_once
 from shared.errors import InvalidArgument
 
 PDF = "application/pdf"
-_TYPES = {CSV: "text/csv; charset=utf-8", NDJSON: "application/x-ndjson"}
+TYPES = {CSV: "text/csv; charset=utf-8", NDJSON: "application/x-ndjson"}
 
 
 class ManifestRoutes(CallSupport):
@@ -43,7 +43,7 @@ class ManifestRoutes(CallSupport):
         operator, import_id = self.operator(request, Act.READ_CREDENTIALS), uuid_of(uuid)
         kind = query(request, "format", CSV).lower()
         download = await self._manifests.open(operator, import_id, kind)
-        await send_once(request, download, _headers(_TYPES[kind], f"import-{import_id}-manifest.{kind}"))
+        await send_once(request, download, file_headers(TYPES[kind], f"import-{import_id}-manifest.{kind}"))
 
     @app.route("/api/imports/<uuid>/manifest/release", methods=["POST"])
     @answers
@@ -64,7 +64,7 @@ class ManifestRoutes(CallSupport):
         first, last = integer(request, "from", 1), integer(request, "to", 0)
         options = replace(_options(request), first_row=first, last_row=last)
         made = await self._labels.sheet(operator, import_id, options)
-        return _pdf(request, made.content, f"import-{import_id}-labels.pdf")
+        return pdf(request, made.content, f"import-{import_id}-labels.pdf")
 
     @app.route("/api/imports/<uuid>/labels.pdf", methods=["POST"])
     @answers
@@ -74,7 +74,7 @@ class ManifestRoutes(CallSupport):
         first, last = integer(request, "from", 1), integer(request, "to", 0)
         options = replace(_options(request), first_row=first, last_row=last)
         download = await self._labels.secret_sheet(operator, import_id, options)
-        await send_once(request, download, _headers(PDF, f"import-{import_id}-labels.pdf"))
+        await send_once(request, download, file_headers(PDF, f"import-{import_id}-labels.pdf"))
 
     @app.route("/api/devices/labels.pdf", methods=["POST"])
     @answers
@@ -85,7 +85,7 @@ class ManifestRoutes(CallSupport):
         if not isinstance(ids, list):
             raise InvalidArgument("deviceIds must be an array of ids")
         made = await self._labels.sheet_of(operator, [uuid_of(str(one)) for one in ids], _options(request))
-        return _pdf(request, made.content, "labels.pdf")
+        return pdf(request, made.content, "labels.pdf")
 
 
 def manifest_json(state: ManifestState) -> dict[str, Any]:
@@ -117,13 +117,13 @@ def _flag(request: Request, name: str) -> bool:
     return text == "true"
 
 
-def _pdf(request: Request, content: bytes, file_name: str) -> bytes:
-    for name, value in _headers(PDF, file_name).items():
+def pdf(request: Request, content: bytes, file_name: str) -> bytes:
+    for name, value in file_headers(PDF, file_name).items():
         request.setHeader(name, value)
     return content
 
 
-def _headers(content_type: str, file_name: str) -> dict[str, str]:
+def file_headers(content_type: str, file_name: str) -> dict[str, str]:
     return {
         "Content-Type": content_type, "Content-Disposition": f'attachment; filename="{file_name}"',
         "Cache-Control": "no-store",

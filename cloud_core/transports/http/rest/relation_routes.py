@@ -12,7 +12,7 @@ from cloud_core.core.people.logins import Operator
 from cloud_core.core.people.permissions import Act
 from cloud_core.core.relations import COMMON, CONTAINS, ENTITY_TYPES, DeviceSearch
 from cloud_core.model import Relation
-from cloud_core.transports.http.calls import CallSupport, answers, json_object, query, rest_app
+from cloud_core.transports.http.calls import CallSupport, answers, json_object, query, rest_app, shaped
 from cloud_core.transports.http.rest import shapes
 from shared.errors import InvalidArgument
 
@@ -65,7 +65,7 @@ class RelationRoutes(CallSupport):
             operator, ends.get("from"), ends.get("to"), query(request, "relationType"),
             query(request, "relationTypeGroup", COMMON),
         )  # fmt: skip
-        return [relation_json(one) for one in found]
+        return await shaped(request, found, lambda: list(map(relation_json, found)))
 
     @app.route("/api/relations/from/<kind>/<uuid>", methods=["GET"])
     @app.route("/api/relations/from/<kind>/<uuid>/<type_>", methods=["GET"])
@@ -87,7 +87,7 @@ class RelationRoutes(CallSupport):
         end = _uuid(uuid, "fromId" if is_from else "toId")
         ends = (end, None) if is_from else (None, end)
         found = await self._admin.relations(operator, *ends, type_, group)
-        return [relation_json(one) for one in found]
+        return await shaped(request, found, lambda: list(map(relation_json, found)))
 
 
 def relation_json(relation: Relation) -> dict[str, Any]:

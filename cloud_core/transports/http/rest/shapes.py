@@ -59,7 +59,8 @@ FIXES = {
     Reason.QUOTA_EXCEEDED: "Delete devices, or raise the key's budget, the tenant's maxDevices or [provisioning]"
     " max_devices_per_tenant, as the detail says.",
     Reason.NO_CERTIFICATE_AUTHORITY: "Make a CA (cloud-core ca init); name it in the profile's certificateAuthority.",
-    Reason.APPROVAL_PENDING: "Accept or reject it: cloud-core provisioning pending; the device goes on asking.",
+    Reason.APPROVAL_PENDING: "Accept or reject it: Provisioning, Approvals in the web UI (/ui/provisioning/pending),"
+    " POST /api/provisioning/pending/accept over REST, or cloud-core provisioning pending; the device goes on asking.",
     Reason.UNAVAILABLE: "The core was busy; the device may simply ask again.",
 }
 

@@ -27,7 +27,7 @@ class ApiKeyPages(Pages):
         return await self._keys(request, visitor, Form({}))
 
     async def _keys(self, request: Any, visitor: Visitor, form: Form, problem: str = "") -> str:
-        wanted = page_from(request, sort="name", descending=False)
+        wanted = page_from(request, sort="name", descending=False, among=("name", "role", "lastUsedTime"))
         found, total = await self._admin.api_keys.list(visitor.operator, wanted)
         return self.show(
             request, visitor, "api_keys.html", status=400 if problem else 200, title="API keys", keys=found, form=form,

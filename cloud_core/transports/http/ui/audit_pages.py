@@ -23,7 +23,10 @@ from shared.errors import InvalidArgument, NotFound
 
 AUDIT = f"{PATH}/audit"
 FILTERS = ("actor", "action", "entityType", "entityId", "from", "until")
-_PLACES = {"DEVICE": "devices", "DEVICE_PROFILE": "profiles"}
+_PLACES = {
+    "DEVICE": "devices", "DEVICE_PROFILE": "profiles", "CREDENTIALS": "devices", "ATTRIBUTES": "devices",
+    "CUSTOMER": "customers", "USER": "users", "TENANT": "tenants", "IMPORT": "imports",
+}  # fmt: skip
 
 
 class AuditPages(Pages):

@@ -54,7 +54,7 @@ class CertificatePages(Pages):
     async def certificates(self, request: Any) -> Shown:
         """What ends first comes first."""
         visitor = await self.visitor(request, Act.READ)
-        wanted = page_from(request, sort="notAfter", descending=False)
+        wanted = page_from(request, sort="notAfter", descending=False, among=("notAfter",))
         within = query(request, "within")
         days = int(within) if within in {value for value, _ in _WITHIN if value.isdecimal()} else MAX_WITHIN_DAYS
         authorities = self._admin.authorities

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from cloud_core.core.people.permissions import Act
 from cloud_core.model import Customer, Page
 from cloud_core.transports.http.calls import uuid_of
-from cloud_core.transports.http.ui.fields import said
-from cloud_core.transports.http.ui.pages import Pages, Redirect, Shown, page, page_from, pager_of, pages_app
+from cloud_core.transports.http.ui.fields import said, version_of
+from cloud_core.transports.http.ui.pages import BY_TITLE, Pages, Redirect, Shown, page, page_from, pager_of, pages_app
 from cloud_core.transports.http.ui.visits import PATH, Form, Visitor
 from shared.errors import InvalidArgument, PlatformError
 
-SHOWN = 25
+SHOWN, MAX_USERS = 25, 100
 _URL = f"{PATH}/customers"
 _NOTHING = Form({})
 
@@ -29,7 +30,7 @@ class CustomerPages(Pages):
         return await self._customers(request, visitor, Form({}))
 
     async def _customers(self, request: Any, visitor: Visitor, form: Form, problem: str = "") -> str:
-        wanted = page_from(request, sort="title", descending=False)
+        wanted = page_from(request, sort="title", descending=False, among=BY_TITLE)
         found, total = await self._admin.customers.list(visitor.operator, wanted)
         return self.show(
             request, visitor, "customers.html", status=400 if problem else 200, title="Customers", customers=found,
@@ -56,16 +57,18 @@ class CustomerPages(Pages):
     async def _customer(
         self, request: Any, visitor: Visitor, customer: Customer, typed: Form = _NOTHING, problem: str = ""
     ) -> str:
-        operator, first = visitor.operator, Page(SHOWN, 0, "", "name")
-        devices, device_count = await self._admin.customers.devices(operator, customer.uuid, first, "")
+        operator, part = visitor.operator, page_from(request, size=SHOWN)
+        part = Page(part.size, part.page, "", "name")
+        devices, device_count = await self._admin.customers.devices(operator, customer.uuid, part, "")
+        pager = replace(pager_of(request, part, device_count), path=f"{_URL}/{customer.uuid}")
         users, user_count = (
-            await self._admin.users.list(operator, first, customer.uuid)
+            await self._admin.users.list(operator, Page(MAX_USERS, 0, "", "name"), customer.uuid)
             if visitor.may(Act.ADMINISTER_USERS)
             else ([], 0)
         )
         return self.show(
             request, visitor, "customer.html", status=400 if problem else 200, title=customer.title, customer=customer,
-            devices=devices, device_count=device_count, users=users, user_count=user_count, problem=problem,
+            devices=devices, pager=pager, users=users, user_count=user_count, problem=problem,
             typed=typed,
         )  # fmt: skip
 
@@ -75,7 +78,8 @@ class CustomerPages(Pages):
         visitor, form = await self.sender(request, Act.ADMINISTER)
         customer = await self._admin.customers.find(visitor.operator, uuid_of(uuid))
         try:
-            members = customer.document | {"id": str(customer.uuid), "title": form["title"]}
+            own = {"id": str(customer.uuid), "title": form["title"], "version": version_of(form)}
+            members = customer.document | own
             saved = await self._admin.customers.save(visitor.operator, members)
         except PlatformError as error:
             return await self._customer(request, visitor, customer, form, said(error))

@@ -14,6 +14,7 @@ from cloud_core.model import StoredCredentials
 from cloud_core.transports.http.calls import uuid_of
 from cloud_core.transports.http.rest import shapes
 from cloud_core.transports.http.ui.device_frame import DeviceTabs, device_url
+from cloud_core.transports.http.ui.fields import version_of
 from cloud_core.transports.http.ui.pages import Redirect, Shown, page, pages_app
 from cloud_core.transports.http.ui.visits import PATH, Form, Visitor
 from shared.credentials import AccessToken, Credentials, CredentialsType, MqttBasic, credentials_id, credentials_type
@@ -25,7 +26,6 @@ KINDS = {
     CredentialsType.ACCESS_TOKEN: "Access token", CredentialsType.MQTT_BASIC: "MQTT user name and password",
     CredentialsType.X509_CERTIFICATE: "X.509 certificate",
 }  # fmt: skip
-_OUTCOMES = {"SUCCESS": "good", "REPLAYED": "good", "APPROVAL_PENDING": "warn"}
 
 
 class DeviceIdentityPages(DeviceTabs):
@@ -57,7 +57,7 @@ class DeviceIdentityPages(DeviceTabs):
         try:
             wanted = credentials_from(form)
             await self._admin.save_credentials(
-                visitor.operator, view.device.uuid, wanted, known_uuid=uuid_of(form["known"]), version=_version(form)
+                visitor.operator, view.device.uuid, wanted, known_uuid=uuid_of(form["known"]), version=version_of(form)
             )
         except PlatformError as error:
             return await self._credentials(request, visitor, view, form=form, problem=str(error))
@@ -134,7 +134,7 @@ class DeviceIdentityPages(DeviceTabs):
     ) -> Shown:  # fmt: skip
         found = await self._admin.lists.attempts_of(visitor.operator, view.device.name, MAX_ATTEMPTS)
         profile = await self._admin.profile(visitor.operator, view.device.profile_uuid)
-        rows = [(shapes.attempt_json(one), _OUTCOMES.get(one.outcome, "bad")) for one in found]
+        rows = [shapes.attempt_json(one) for one in found]
         return self.show_tab(
             request, visitor, view, "provisioning", status=400 if problem else 200, attempts=rows, problem=problem,
             unit=unit, plan=plan, profile=profile, most=MAX_ATTEMPTS,
@@ -183,11 +183,6 @@ def facts_of(stored: StoredCredentials, *, is_revealed: bool) -> list[tuple[str,
             ]  # fmt: skip
         case certificate:
             return [("Id", credentials_id(certificate), True), ("Certificate", certificate.certificate, True)]
-
-
-def _version(form: Form) -> int | None:
-    text = form["version"]
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else None
 
 
 def _unit_problem(error: PlatformError, name: str) -> str:

@@ -11,6 +11,7 @@ from cloud_core.model import Customer, Page
 from cloud_core.transports.http.calls import uuid_of
 from cloud_core.transports.http.rest import shapes
 from cloud_core.transports.http.ui.device_frame import DeviceTabs, device_url
+from cloud_core.transports.http.ui.fields import version_of
 from cloud_core.transports.http.ui.pages import Redirect, Shown, page, pages_app
 from cloud_core.transports.http.ui.visits import PATH, Form, Visitor
 from shared.errors import InvalidArgument, PlatformError
@@ -50,6 +51,10 @@ class DevicePages(DeviceTabs):
         view = await self.view(visitor, uuid)
         url, name = device_url(view.device.uuid), view.device.name
         try:
+            if form["customer_title"]:
+                customer = await self._titled(visitor, form["customer_title"])
+                await self._admin.customers.give(visitor.operator, customer.uuid, view.device.uuid)
+                return Redirect(url, f"The device {name} belongs to {customer.title} now.")
             if not form["customer"]:
                 await self._admin.customers.take_back(visitor.operator, view.device.uuid)
                 return Redirect(url, f"The device {name} belongs to no customer now.")
@@ -86,7 +91,7 @@ class DevicePages(DeviceTabs):
         values: dict[str, str] | None = None,
     ) -> Shown:  # fmt: skip
         may_write = visitor.may(Act.WRITE_DEVICES)
-        customers = await self._customers(visitor, view) if may_write else []
+        customers, total = await self._customers(visitor, view) if may_write else ([], 0)
         profiles = await self._admin.profile_names(visitor.operator) if may_write else []
         stored = {
             "name": view.device.name, "label": view.device.label, "profile": view.device.type,
@@ -96,17 +101,27 @@ class DevicePages(DeviceTabs):
         return self.show_tab(
             request, visitor, view, "", status=400 if problem or customer_problem else 200, problem=problem,
             customer_problem=customer_problem, values=stored if values is None else dict.fromkeys(stored, "") | values,
-            customers=customers, profiles=[(name, name) for _, name in profiles], links=_shown(found.links),
-            silent=found.silent,
+            customers=customers, has_more_customers=total > len(customers),
+            profiles=[(name, name) for _, name in profiles], links=_shown(found.links), silent=found.silent,
         )  # fmt: skip
 
-    async def _customers(self, visitor: Visitor, view: DeviceView) -> list[Customer]:
-        """To choose from, the one that has the device among them."""
+    async def _titled(self, visitor: Visitor, title: str) -> Customer:
+        """Raises: InvalidArgument."""
+        found, _ = await self._admin.customers.list(visitor.operator, Page(MAX_CUSTOMERS, 0, title, "title"))
+        for one in found:
+            if one.title == title:
+                return one
+        raise InvalidArgument(
+            f"There is no customer '{title[:100]}'. Give the whole title, as it stands under Customers."
+        )
+
+    async def _customers(self, visitor: Visitor, view: DeviceView) -> tuple[list[Customer], int]:
+        """To choose from, the one that has the device among them; and how many there are."""
         part = Page(MAX_CUSTOMERS, 0, "", "title")
-        found, _ = await self._admin.customers.list(visitor.operator, part)
+        found, total = await self._admin.customers.list(visitor.operator, part)
         if view.customer is not None and view.customer.id not in {one.id for one in found}:
             found = [view.customer, *found]
-        return found
+        return found, total
 
 
 def _shown(links: list[Link]) -> list[tuple[str, str, str]]:
@@ -123,12 +138,13 @@ def _changed(view: DeviceView, visitor: Visitor, form: Form) -> dict[str, Any]:
     members = shapes.device_json(view.device, visitor.operator.tenant_uuid)
     info = members["additionalInfo"] if isinstance(members["additionalInfo"], dict) else {}
     members["additionalInfo"] = {**info, "gateway": True} if form.is_on("gateway") else _without_gateway(info)
-    if not form["version"].isdecimal():
+    version = version_of(form)
+    if version is None:
         raise InvalidArgument("The form is not whole; load the page again")
     del members["deviceProfileId"]  # the name of the profile says it
     return members | {
         "name": form["name"], "label": form["label"], "type": form["profile"] or view.device.type,
-        "version": int(form["version"]),
+        "version": version,
     }  # fmt: skip
 
 

@@ -13,9 +13,9 @@ from cloud_core.core.lists import ListedDevice
 from cloud_core.core.people.permissions import Act
 from cloud_core.model import DeviceFilter, DeviceStage
 from cloud_core.transports.http.calls import query
+from cloud_core.transports.http.streaming import send_pieces
 from cloud_core.transports.http.ui.device_frame import STAGES, device_url
 from cloud_core.transports.http.ui.pages import Pages, Redirect, Shown, page, page_from, pager_of, pages_app
-from cloud_core.transports.http.ui.streaming import send_pieces
 from cloud_core.transports.http.ui.visits import PATH, Form, Visitor
 from shared.errors import PlatformError
 

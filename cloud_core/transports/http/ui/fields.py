@@ -21,6 +21,12 @@ def number_of(form: Form, name: str, label: str, default: int) -> int:
     return int(text)
 
 
+def version_of(form: Form) -> int | None:
+    """Of what the form was filled from; None where it does not say."""
+    text = form["version"]
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS else None
+
+
 def end_of_day_ms(form: Form, name: str, label: str) -> int | None:
     """The end of a day in UTC, in ms since the epoch; None where the field is empty. Raises: InvalidArgument."""
     text = form[name]

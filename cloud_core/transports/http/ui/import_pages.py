@@ -9,6 +9,7 @@ from twisted.internet.threads import deferToThread
 
 from cloud_core.core.bulk.error_files import CSV_FILE, NDJSON_FILE, file_name_of
 from cloud_core.core.bulk.imports import ImportOptions
+from cloud_core.core.bulk.manifest import device_count
 from cloud_core.core.people.permissions import Act
 from cloud_core.core.tokens import new_secret
 from cloud_core.storage.interface.batches import BAD, Batch, BatchState, RowStatus
@@ -166,6 +167,7 @@ class ImportPages(Pages):
             status_shown=status, rows=[(one, _STATUSES[RowStatus(one.status)]) for one in rows],
             pager=replace(pager_of(request, wanted, total, "status"), path=_url(found)), problem=problem,
             is_active=found.state in _ACTIVE, is_open=found.state in _OPEN, is_ended=found.state in _ENDED,
+            has_devices=device_count(found) > 0,
             done=batch_json(found)["done"], errors_file=file_name_of(found), doable=doable_of(found),
             created=found.counts.get(RowStatus.CREATED, 0),
         )  # fmt: skip

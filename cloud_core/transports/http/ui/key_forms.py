@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from datetime import UTC, datetime
 from typing import NamedTuple
+
+import msgspec
 
 from cloud_core.model import KeyRules, ProvisionKey
 from cloud_core.transports.http.ui.visits import Form
@@ -23,11 +26,15 @@ class Standing(NamedTuple):
     kind: str
 
 
-def rules_of(form: Form) -> KeyRules:
-    """Checked by the core besides. Raises: InvalidArgument."""
+_NO_RULES = KeyRules()
+
+
+def rules_of(form: Form, known: KeyRules = _NO_RULES) -> KeyRules:
+    """Checked by the core besides. `known`: those that the form has shown; a time that was not touched stays to the
+    millisecond. Raises: InvalidArgument."""
     return KeyRules(
-        budget=_whole(form["budget"]), valid_from_ms=_time(form["validFrom"], "Valid from"),
-        valid_until_ms=_time(form["validUntil"], "Valid until"),
+        budget=_whole(form["budget"]), valid_from_ms=_time(form["validFrom"], "Valid from", known.valid_from_ms),
+        valid_until_ms=_time(form["validUntil"], "Valid until", known.valid_until_ms),
         networks=tuple(one for one in re.split(r"[\s,;]+", form["networks"]) if one), name_pattern=form["namePattern"],
         allows_gateways=form.is_on("gateways"), batch=form["batch"],
     )  # fmt: skip
@@ -71,8 +78,15 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _time(text: str, label: str) -> int:
+def seen_of(rules: KeyRules) -> str:
+    """What a form carries, so that it does not overwrite what somebody else has changed since it was shown."""
+    return hashlib.sha256(msgspec.json.encode(rules)).hexdigest()[:16]
+
+
+def _time(text: str, label: str, known: int) -> int:
     """In UTC, as the form says; ms since the epoch, 0 for none."""
+    if known and text == _shown(known):
+        return known
     if not text:
         return 0
     try:

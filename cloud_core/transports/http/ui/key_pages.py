@@ -8,13 +8,16 @@ from cloud_core.core.people.permissions import Act
 from cloud_core.core.provisioning import hint_of
 from cloud_core.model import DeviceProfile, ProvisionKey, ProvisionStrategy
 from cloud_core.transports.http.calls import uuid_of
-from cloud_core.transports.http.ui.key_forms import OVERLAPS, overlap_of, rules_of, standing, values_of
+from cloud_core.transports.http.ui.key_forms import OVERLAPS, overlap_of, rules_of, seen_of, standing, values_of
 from cloud_core.transports.http.ui.pages import Pages, Redirect, Shared, Shown, page, pages_app
 from cloud_core.transports.http.ui.rate_chart import share
 from cloud_core.transports.http.ui.visits import PATH, Visitor
-from shared.errors import InvalidArgument
+from shared.errors import InvalidArgument, VersionConflict
 
 KEYS = f"{PATH}/profiles/<uuid>/keys"
+CHANGED_MEANWHILE = (
+    "Somebody else has changed this key meanwhile. Open it in another tab to compare, then load this page again."
+)
 
 
 class KeyPages(Pages):
@@ -94,9 +97,13 @@ class KeyPages(Pages):
         visitor, form = await self.sender(request, Act.ADMINISTER)
         profile, known = await self._find(visitor, uuid, key)
         try:
-            await self._keys.change(visitor.operator, profile.uuid, known.uuid, rules_of(form), None)
-        except InvalidArgument as error:
-            return self._form(request, visitor, profile, form.values, known=known, problem=str(error))
+            if form["seen"] != seen_of(known.rules):
+                raise VersionConflict
+            rules = rules_of(form, known.rules)
+            await self._keys.change(visitor.operator, profile.uuid, known.uuid, rules, None, seen=known.rules)
+        except (InvalidArgument, VersionConflict) as error:
+            problem = CHANGED_MEANWHILE if isinstance(error, VersionConflict) else str(error)
+            return self._form(request, visitor, profile, form.values, known=known, problem=problem, seen=form["seen"])
         return _done(profile, f"The provision key {known.name} is changed.")
 
     @app.route(f"{KEYS}/<key>/enable", methods=["POST"])
@@ -146,13 +153,14 @@ class KeyPages(Pages):
 
     def _form(
         self, request: Any, visitor: Visitor, profile: DeviceProfile, values: dict[str, str], *,
-        known: ProvisionKey | None = None, problem: str = "",
+        known: ProvisionKey | None = None, problem: str = "", seen: str | None = None,
     ) -> str:  # fmt: skip
         """Secrets that were typed are not shown again."""
         title = f"Provision key {known.name}" if known is not None else "New provision key"
         return self.show(
             request, visitor, "key_form.html", status=400 if problem else 200, title=title, profile=profile,
             values=values, known=known, problem=problem,
+            seen=seen_of(known.rules) if seen is None and known is not None else seen,
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from cloud_core.core.overview import STALE_DAYS, Counted, Funnel
 from cloud_core.core.people.permissions import Act
 from cloud_core.core.system_view import System
+from cloud_core.storage.interface.overview import Waiting
 from cloud_core.transports.http.calls import query
 from cloud_core.transports.http.ui.fragments import Fragments
 from cloud_core.transports.http.ui.navigation import home_of
@@ -98,14 +99,14 @@ class OverviewPages(Pages):
 
     async def _live(self, visitor: Visitor, profile: UUID | None) -> str:
         operator = visitor.operator
+        waiting = await self._overview.waiting(operator)  # shown at once, however fresh the rest is
         key = (operator.tenant_id, operator.sees_unassigned, visitor.may(Act.WRITE_DEVICES),
-               visitor.may(Act.ADMINISTER), profile)  # fmt: skip
-        return await self._fragments.get(key, lambda: self._render(visitor, profile))
+               visitor.may(Act.ADMINISTER), profile, waiting)  # fmt: skip
+        return await self._fragments.get(key, lambda: self._render(visitor, profile, waiting))
 
-    async def _render(self, visitor: Visitor, profile: UUID | None) -> str:
+    async def _render(self, visitor: Visitor, profile: UUID | None, waiting: Waiting | None) -> str:
         operator, overview = visitor.operator, self._overview
         counted = await overview.counted(operator)
-        waiting = await overview.waiting(operator)
         rates, system = overview.rates(operator), await overview.system()
         known = counted.funnel(profile) if counted is not None else None
         hour = [sum(getattr(one, name) for one in rates.minutes) for name in ("granted", "waiting", "refusals")]

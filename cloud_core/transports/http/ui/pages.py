@@ -28,6 +28,7 @@ from cloud_core.transports.http.ui.visits import (
     Visitor,
     forget,
     form_of,
+    notice_of,
     notify,
     theme_of,
     visitor_of,
@@ -36,6 +37,7 @@ from shared.errors import NotAuthenticated, NotAuthorized, PlatformError
 
 log = Logger()
 PAGE_SIZE, MAX_PAGE = 25, 1_000_000
+BY_TITLE = ("title", "createdTime")  # what lists of titles are sorted by
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -89,8 +91,8 @@ class Pages:
         request.setResponseCode(status)
         return self._templates.render(
             template, visitor=visitor, sections=sections_for(visitor), badges=self._badges(visitor),
-            path=text_of(request.path),
-            url=text_of(request.uri), theme=visitor.theme, **context,
+            path=text_of(request.path), url=text_of(request.uri), theme=visitor.theme, notice=notice_of(request),
+            **context,
         )  # fmt: skip
 
     def _badges(self, visitor: Visitor) -> dict[str, int]:
@@ -103,11 +105,12 @@ class Pages:
         request.setResponseCode(status)
         return self._templates.render(
             template, visitor=None, sections=(), path=text_of(request.path), url=PATH, theme=theme_of(request),
-            **context,
+            notice=notice_of(request), **context,
         )  # fmt: skip
 
     def show_fault(self, request: Any, status: int, text: str) -> str:
         """An error as a page, within the frame where we know who looks."""
+        request.responseHeaders.removeHeader("content-disposition")  # of a file that there is none of
         visitor = getattr(request, "visitor", None)
         if visitor is None:
             return self.show_bare(request, "fault.html", status=status, title="Not possible", text=text)
@@ -235,15 +238,21 @@ class Pager:
         return {name: value for name, value in self.parameters.items() if value}
 
 
-def page_from(request: Any, *, sort: str = "createdTime", descending: bool = True, size: int = PAGE_SIZE) -> Page:
-    """Of the query: `page` from 1, `sort`, `order`, `q`. What cannot be read counts as not given."""
+def page_from(
+    request: Any, *, sort: str = "createdTime", descending: bool = True, size: int = PAGE_SIZE,
+    among: tuple[str, ...] = (),
+) -> Page:  # fmt: skip
+    """Of the query: `page` from 1, `sort` (one of `among`, where these are given), `order`, `q`. What cannot be read
+    counts as not given."""
     text = query(request, "page", "1")
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 8 else 1
     order = query(request, "order").upper()
     is_descending = order == "DESC" if order in ("ASC", "DESC") else descending
-    return Page(
-        size, min(max(number, 1), MAX_PAGE) - 1, query(request, "q")[:255], query(request, "sort", sort), is_descending
-    )
+    place = min(max(number, 1), MAX_PAGE) - 1
+    wanted = query(request, "sort", sort)
+    if among and wanted not in among:
+        wanted, is_descending = sort, descending
+    return Page(size, place, query(request, "q")[:255], wanted, is_descending)
 
 
 def pager_of(request: Any, page: Page, total: int, *names: str) -> Pager:

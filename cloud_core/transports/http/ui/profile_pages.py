@@ -9,6 +9,7 @@ from cloud_core.model import DeviceProfile
 from cloud_core.transports.http.calls import uuid_of
 from cloud_core.transports.http.rest import shapes
 from cloud_core.transports.http.ui import profile_forms
+from cloud_core.transports.http.ui.fields import version_of
 from cloud_core.transports.http.ui.pages import Pages, Redirect, Shown, page, page_from, pager_of, pages_app
 from cloud_core.transports.http.ui.profile_certificates import authority_of
 from cloud_core.transports.http.ui.visits import PATH, Form, Visitor
@@ -29,7 +30,7 @@ class ProfilePages(Pages):
     @page
     async def list(self, request: Any) -> Shown:
         visitor = await self.visitor(request, Act.READ)
-        wanted = page_from(request, sort="name", descending=False)
+        wanted = page_from(request, sort="name", descending=False, among=("name", "createdTime"))
         found, total = await self._admin.profiles(visitor.operator, wanted)
         counts = {}
         if visitor.may(Act.ADMINISTER):
@@ -119,8 +120,9 @@ class ProfilePages(Pages):
         known = shapes.profile_json(profile, visitor.operator.tenant_uuid)
         body = profile_forms.with_advanced(profile_forms.body_of(values, known), values)
         name, provision, document = shapes.profile_parts(body)
-        version = int(form["version"]) if form["version"].isascii() and form["version"].isdecimal() else -1
-        await self._admin.save_profile(visitor.operator, profile.uuid, name, provision, document, version)
+        version = version_of(form)
+        known_version = -1 if version is None else version  # -1: that of no profile
+        await self._admin.save_profile(visitor.operator, profile.uuid, name, provision, document, known_version)
 
     async def _form(
         self, request: Any, visitor: Visitor, profile: DeviceProfile, values: profile_forms.Values, version: str,

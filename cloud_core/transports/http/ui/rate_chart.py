@@ -10,7 +10,7 @@ from markupsafe import Markup
 from cloud_core.core.traffic import Tally
 
 WIDTH, HEIGHT = 640, 150
-LEFT, RIGHT, TOP, BOTTOM = 44, 4, 10, 22
+LEFT, RIGHT, TOP, BOTTOM = 68, 4, 10, 22  # LEFT has room for 50000 in the letters of a phone
 _KINDS = (("good", "granted"), ("wait", "waiting"), ("bad", "refusals"))
 
 

@@ -7,13 +7,37 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import BytecodeCache, Environment, FileSystemLoader, StrictUndefined
+from jinja2.bccache import Bucket
 from markupsafe import Markup, escape
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from cloud_core.transports.http.ui.assets import Assets
+from cloud_core.transports.http.ui.outcomes import said
 
+log = Logger()
 _FOLDER = Path(__file__).parent / "templates"
 _SPANS_S = ((86_400 * 365, "y"), (86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+class _Compiled(BytecodeCache):
+    """What templates were compiled to, by their content: once for all ports of a process."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        known = self._code.get(f"{bucket.key} {bucket.checksum}")
+        if known is not None:
+            bucket.bytecode_from_string(known)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._code[f"{bucket.key} {bucket.checksum}"] = bucket.bytecode_to_string()
+
+
+_COMPILED = _Compiled()
 
 
 class Templates:
@@ -22,13 +46,29 @@ class Templates:
     def __init__(self, assets: Assets) -> None:
         self._environment = Environment(
             loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, auto_reload=False,
-            trim_blocks=True, lstrip_blocks=True,
+            trim_blocks=True, lstrip_blocks=True, bytecode_cache=_COMPILED,
         )  # fmt: skip
-        self._environment.globals["static"] = assets.url
+        self._environment.globals |= {"static": assets.url, "said": said}
         self._environment.filters |= {"when": when, "ago": ago, "number": number, "bytes": in_bytes}
 
+        self._are_compiled = False
+
     def render(self, name: str, /, **context: Any) -> str:
+        if not self._are_compiled:
+            self._are_compiled = True
+            deferToThread(self.compile_all).addErrback(_not_compiled)
         return self._environment.get_template(name).render(**context)
+
+    def compile_all(self) -> None:
+        """In a thread, when the first page is shown: a page with its parts takes up to 70 ms, which would hold up
+        devices. Whoever never opens a page pays nothing."""
+        for name in self._environment.list_templates():
+            self._environment.get_template(name)
+
+
+def _not_compiled(failure: Failure) -> None:
+    """Each is compiled when it is shown, then, which tells the fault to whoever looks."""
+    log.failure("The templates of the pages could not be compiled ahead", failure=failure)
 
 
 def when(ms: int | None) -> Markup:

@@ -24,6 +24,7 @@ from cloud_core.transports.http.ui.gateway_pages import GatewayPages
 from cloud_core.transports.http.ui.import_pages import ImportPages
 from cloud_core.transports.http.ui.key_pages import KeyPages
 from cloud_core.transports.http.ui.login_pages import LoginPages
+from cloud_core.transports.http.ui.manifest_pages import ManifestPages
 from cloud_core.transports.http.ui.overview_pages import OverviewPages
 from cloud_core.transports.http.ui.pages import Pages, Redirect, Shared, Shown, page, pages_app
 from cloud_core.transports.http.ui.pending_pages import PendingPages
@@ -55,6 +56,7 @@ class UiRoutes(Pages):
         self._user_pages = UserPages(shared)
         self._tenant_pages = TenantPages(shared)
         self._import_pages = ImportPages(shared)
+        self._manifest_pages = ManifestPages(shared)
         self._customer_pages = CustomerPages(shared)
         self._certificate_pages = CertificatePages(shared)
         self._api_key_pages = ApiKeyPages(shared)
@@ -128,6 +130,10 @@ class UiRoutes(Pages):
     @app.route(f"{PATH}/imports", branch=True)
     def import_pages(self, request: Any) -> Any:
         return mounted(request, self._import_pages)
+
+    @app.route(f"{PATH}/imports/<uuid>/manifest", branch=True)
+    def manifest_pages(self, request: Any, uuid: str) -> Any:
+        return mounted(request, self._manifest_pages)
 
     @app.route(f"{PATH}/tenants", branch=True)
     def tenant_pages(self, request: Any) -> Any:

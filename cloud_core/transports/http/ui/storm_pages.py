@@ -56,13 +56,13 @@ class StormPages(Pages):
 
     async def _live(self, visitor: Visitor) -> str:
         operator = visitor.operator
-        key = (operator.tenant_id, operator.sees_unassigned, visitor.may(Act.WRITE_DEVICES))
-        return await self._fragments.get(key, lambda: self._render(visitor))
+        waiting = await self._overview.waiting(operator) or Waiting()
+        key = (operator.tenant_id, operator.sees_unassigned, visitor.may(Act.WRITE_DEVICES), waiting)
+        return await self._fragments.get(key, lambda: self._render(visitor, waiting))
 
-    async def _render(self, visitor: Visitor) -> str:
+    async def _render(self, visitor: Visitor, waiting: Waiting) -> str:
         operator, overview = visitor.operator, self._overview
         rates, system = overview.rates(operator), await overview.system()
-        waiting = await overview.waiting(operator) or Waiting()
         now_ms = overview.now_ms()
         since = now_ms - SOURCE_MINUTES * 60_000
         return self._templates.render(

@@ -8,7 +8,7 @@ from cloud_core.core.people.permissions import TENANT_ADMIN, Act
 from cloud_core.model import DEFAULT_TENANT, Page, Tenant
 from cloud_core.transports.http.calls import uuid_of
 from cloud_core.transports.http.ui.fields import number_of, said
-from cloud_core.transports.http.ui.pages import Pages, Redirect, Shown, page, page_from, pager_of, pages_app
+from cloud_core.transports.http.ui.pages import BY_TITLE, Pages, Redirect, Shown, page, page_from, pager_of, pages_app
 from cloud_core.transports.http.ui.user_pages import role_shown
 from cloud_core.transports.http.ui.visits import PATH, Form, Visitor
 from shared.errors import InvalidArgument, PlatformError
@@ -30,7 +30,7 @@ class TenantPages(Pages):
         return await self._tenants(request, visitor, Form({}))
 
     async def _tenants(self, request: Any, visitor: Visitor, form: Form, problem: str = "") -> str:
-        wanted = page_from(request, sort="title", descending=False)
+        wanted = page_from(request, sort="title", descending=False, among=BY_TITLE)
         found, total = await self._admin.tenants.list(wanted)
         return self.show(
             request, visitor, "tenants.html", status=400 if problem else 200, title="Tenants", tenants=found,

@@ -32,7 +32,7 @@ class UserPages(Pages):
     @page
     async def users(self, request: Any) -> Shown:
         visitor = await self.visitor(request, Act.ADMINISTER_USERS)
-        wanted = page_from(request, sort="email", descending=False)
+        wanted = page_from(request, sort="email", descending=False, among=("email", "role", "createdTime"))
         found, total = await self._admin.users.list(visitor.operator, wanted)
         return self.show(
             request, visitor, "users.html", title="Users", pager=pager_of(request, wanted, total),

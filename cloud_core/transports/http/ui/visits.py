@@ -27,12 +27,11 @@ _YEAR_S = 31_536_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visitor:
-    """Somebody logged in, who looks at a page. `notice`: told once, after something was done."""
+    """Somebody logged in, who looks at a page."""
 
     operator: Operator
     form_token: str
     theme: str = "auto"
-    notice: str = ""
 
     def may(self, act: Act | str) -> bool:
         """Templates name acts by their words."""
@@ -80,12 +79,7 @@ async def visitor_of(request: Any, admin: AdminApi) -> Visitor:  # Any: as in `c
         tokens = await admin.refresh(refresh_token)
         keep(request, tokens)
         operator = admin.operator(tokens["token"])
-    notice = _cookie(request, NOTICE)
-    if notice and request.method == b"GET":
-        _set(request, NOTICE, "", max_age_s=0)
-    return Visitor(
-        operator=operator, form_token=admin.access.form_token(operator), theme=theme_of(request), notice=notice
-    )
+    return Visitor(operator=operator, form_token=admin.access.form_token(operator), theme=theme_of(request))
 
 
 def token_of(request: Any) -> str:
@@ -140,6 +134,15 @@ def forget(request: Any) -> None:
 def notify(request: Any, text: str) -> None:
     """Shown on the next page, once."""
     _set(request, NOTICE, text.encode().hex(), max_age_s=60)
+
+
+def notice_of(request: Any) -> str:
+    """What is told once, after something was done. Not to a script that fetches a part of a page, which nobody sees:
+    it may be that of another window."""
+    notice = "" if request.getHeader(b"x-live") else _cookie(request, NOTICE)
+    if notice:
+        _set(request, NOTICE, "", max_age_s=0)
+    return notice
 
 
 def theme_of(request: Any) -> str:

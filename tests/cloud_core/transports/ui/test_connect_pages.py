@@ -224,7 +224,7 @@ def test_attempts_of_the_profile_are_listed_as_they_come(browser: Browser) -> No
     browser.api.provision(device_name="stranger", provision_key="other-key", provision_secret="other-secret")
     shown = browser.open(url(browser, "/test"))
     assert 'data-live="attempt"' in shown.text and "let in real-1" in shown.words
-    assert "INVALID_PROVISION_CREDENTIALS real-1" in shown.words and "wrong secret" in shown.words
+    assert "Wrong key or secret real-1" in shown.words and "wrong secret" in shown.words
     assert "stranger" not in shown.words and "<script>alert" not in shown.text
 
 

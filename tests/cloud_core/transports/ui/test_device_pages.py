@@ -153,7 +153,8 @@ def test_a_device_is_changed(fleet: Fleet, device: Device) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {}, {"version": "x", "name": "a"}, {"version": "1", "name": ""}, {"version": "1", "name": HOSTILE},
+        {}, {"version": "x", "name": "a"}, {"version": "9" * 5_000, "name": "a"},
+        {"version": "1", "name": ""}, {"version": "1", "name": HOSTILE},
         {"version": "1", "name": "x" * 10_000}, {"version": "1", "name": "other"},
     ],
 )  # fmt: skip

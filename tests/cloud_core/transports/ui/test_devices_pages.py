@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from cloud_core.core import lists
+from cloud_core.core.lists import ListedDevice
 from cloud_core.model import DevicePresence, UserRole
+from cloud_core.transports.http.ui import devices_pages
 from cloud_core.transports.http.ui.devices_pages import csv_line
+from shared.errors import Unavailable
 from tests.support.device_pages import HOSTILE, Fleet
 from tests.support.stores import TENANT, StoreUnderTest
 from tests.support.ui import Shown, somebody
@@ -206,3 +209,17 @@ def test_an_empty_list_says_what_to_do(fleet: Fleet) -> None:
     fleet.add("one")
     assert "Show all devices" in fleet.browser.open("/ui/devices?q=zzz").words
     assert "Go to its beginning" in fleet.browser.open("/ui/devices?page=9").words
+
+
+def test_a_file_that_cannot_be_made_is_a_page(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody finds the refusal in a file of their downloads."""
+
+    async def busy(*_: object) -> AsyncIterator[list[ListedDevice]]:
+        raise Unavailable("The core is busy")
+        yield []
+
+    monkeypatch.setattr(lists.ListsApi, "all_devices", busy)
+    monkeypatch.setattr(devices_pages, "_csv", lambda parts: parts)
+    shown = fleet.browser.open("/ui/devices/export")
+    assert shown.status == 503 and "The core is busy" in shown.words
+    assert "content-disposition" not in shown.headers

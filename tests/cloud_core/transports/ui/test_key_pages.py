@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +16,7 @@ from cloud_core.transports.http.ui.visits import Form
 from shared.errors import InvalidArgument
 from tests.support.rest import without_threads
 from tests.support.stores import StoreUnderTest
+from tests.support.ui import Shown
 from tests.support.ui_ops import HOSTILE, Plant
 
 
@@ -93,7 +96,7 @@ def test_a_key_is_changed_switched_off_and_deleted(plant: Plant) -> None:
     one = f"{plant.keys}/{known(plant).uuid}"
     form = plant.browser.open(one)
     assert 'value="5"' in form.text and "checked" in form.text and known(plant).secret not in form.text
-    assert plant.browser.submit(one, {"budget": "7"}).location == plant.keys
+    assert plant.browser.submit(one, {"budget": "7", "seen": seen(form)}).location == plant.keys
     assert known(plant).rules == KeyRules(budget=7)
     assert plant.browser.submit(one, {"budget": "x"}).status == 400
     plant.browser.submit(f"{one}/disable")
@@ -103,6 +106,39 @@ def test_a_key_is_changed_switched_off_and_deleted(plant: Plant) -> None:
     plant.browser.submit(f"{one}/delete")
     assert "The provision key k is deleted" in plant.browser.open(plant.keys).words
     assert plant.browser.open(one).status == 404
+
+
+def seen(form: Shown) -> str:
+    """What the form carries of the rules that it shows."""
+    found = re.search(r'name="seen" value="(\w+)"', form.text)
+    assert found is not None
+    return found[1]
+
+
+def test_of_two_who_change_a_key_the_second_is_told(plant: Plant) -> None:
+    """Nothing of the first one's is overwritten unseen; what the second typed is still there."""
+    plant.browser.submit(plant.keys, {"name": "k", "budget": "5"})
+    one = f"{plant.keys}/{known(plant).uuid}"
+    first, second = (seen(plant.browser.open(one)) for _ in range(2))
+    assert plant.browser.submit(one, {"budget": "6", "seen": first}).location == plant.keys
+    refused = plant.browser.submit(one, {"budget": "9", "batch": "mine", "seen": second})
+    assert refused.status == 400 and "Somebody else has changed this key" in refused.words
+    assert 'value="mine"' in refused.text and known(plant).rules == KeyRules(budget=6)
+    assert plant.browser.submit(one, {"budget": "9", "seen": seen(refused)}).status == 400  # until it is loaded anew
+    assert plant.browser.submit(one, {"budget": "9", "seen": seen(plant.browser.open(one))}).status == 303
+
+
+@pytest.mark.parametrize("until_ms", [1_900_000_037_123, 2**53])
+def test_an_end_that_was_not_touched_stays(plant: Plant, until_ms: int) -> None:
+    """To the millisecond, also where the form cannot show it."""
+    plant.browser.submit(plant.keys, {"name": "k"})
+    key = replace(known(plant), rules=KeyRules(valid_until_ms=until_ms))
+    plant.store.run(lambda tx: tx.update_provision_key(key))
+    one = f"{plant.keys}/{known(plant).uuid}"
+    form = plant.browser.open(one)
+    shown = values_of(key.rules)["validUntil"]
+    plant.browser.submit(one, {"budget": "3", "validUntil": shown, "seen": seen(form)})
+    assert known(plant).rules == KeyRules(budget=3, valid_until_ms=until_ms)
 
 
 def test_a_rotation_shows_the_new_secret_and_who_follows(plant: Plant) -> None:

@@ -161,3 +161,26 @@ def test_the_root_leads_to_the_pages(browser: Browser) -> None:
     """The address that the core prints opens the overview; REST and device calls are beside it."""
     assert browser.open("/").location == "/ui/"
     assert browser.open("/api/auth/user").status == 401
+
+
+def test_what_was_done_is_told_on_the_page_that_people_see(browser: Browser) -> None:
+    """Not to the part of a page that another window fetches meanwhile, nor to a file."""
+    browser.log_in_as(somebody())
+    browser.submit("/ui/customers", {"title": "Acme"})
+    for path in ("/ui/overview/live", "/ui/devices/export", "/ui/imports/example.csv"):
+        browser.ask(path, browser._cookie_header())
+        browser.settle()
+        assert b"muster_notice" not in browser.transport.value(), path
+        browser.transport.clear()
+    assert "Acme is added" not in browser.open("/ui/devices", "X-Live: 1\r\n").words
+    assert "Acme is added" in browser.open("/ui/customers").words
+    assert "Acme is added" not in browser.open("/ui/customers").words
+
+
+def test_a_form_behind_the_end_of_a_login_says_so(browser: Browser) -> None:
+    """On the page where people log in again, and not behind that."""
+    browser.cookies = {"muster_token": "over", "muster_refresh": "over"}
+    sent = browser.submit("/ui/customers", {"title": "Acme"})
+    assert sent.location == "/ui/login"
+    assert "Your login has ended" in browser.open("/ui/login").words
+    assert "muster_notice" not in browser.cookies

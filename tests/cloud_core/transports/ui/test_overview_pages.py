@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from cloud_core.core import overview
 from cloud_core.core.overview import Counted, Funnel
 from cloud_core.core.system_view import Connection, System, SystemView
 from cloud_core.core.traffic import Rates, Tally
@@ -51,6 +53,31 @@ def test_a_viewer_is_not_offered_what_only_administrators_may(plant: Plant) -> N
     shown = plant.as_role(UserRole.VIEWER).open("/ui/")
     assert "/ui/profiles/new" not in shown.text and "/ui/provisioning/pending" not in shown.text
     assert "1 request, the oldest" in shown.words
+
+
+@pytest.mark.parametrize("path", ["/ui/overview/live", "/ui/provisioning/storm/live"])
+def test_who_waits_is_shown_with_the_event_that_tells_of_it(plant: Plant, path: str) -> None:
+    """However fresh what was shown before is: the page asks a moment behind the event, and not again for seconds."""
+    assert "the oldest" not in plant.browser.open(path).words.lower()
+    plant.ask("l", "lock")
+    plant.later(0.2)
+    assert "oldest" in plant.browser.open(path).words.lower()
+    waiting = re.search(r'name="one" value="([^"]+)"', plant.browser.open("/ui/provisioning/pending").text)
+    assert waiting is not None
+    plant.browser.submit("/ui/provisioning/pending/decide", {"accept": waiting[1]})
+    plant.later(0.2)
+    assert "oldest" not in plant.browser.open(path).words.lower()
+
+
+def test_many_who_come_at_once_are_not_counted_for_each(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A storm of requests leaves the readers to others."""
+    counts: list[int] = []
+    real = overview._waiting
+    monkeypatch.setattr(overview, "_waiting", lambda tx, tenant: counts.append(1) or real(tx, tenant))
+    for number in range(5):
+        plant.ask(f"l{number}", "lock")
+        plant.browser.open("/ui/overview/live")
+    assert len(counts) == 1
 
 
 def test_the_overview_counts_devices_and_requests(plant: Plant) -> None:

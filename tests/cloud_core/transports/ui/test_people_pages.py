@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from html import unescape
 from uuid import uuid4
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from cloud_core.core.people.logins import Operator, hash_password
 from cloud_core.core.people.tenants import first_system_administrator
 from cloud_core.model import DEFAULT_TENANT, SYSTEM_TENANT, UserRole
+from cloud_core.transports.http.ui import customer_pages, device_pages
 from cloud_core.transports.http.ui.fields import end_of_day_ms, number_of, said
 from cloud_core.transports.http.ui.visits import Form
 from shared.errors import InvalidArgument
@@ -336,3 +338,57 @@ def test_refusals_are_put_into_words_for_people() -> None:
     """Without the prefix that ThingsBoard's clients expect, and with what to do."""
     assert said(InvalidArgument("Validation error: name is malformed")).startswith("Name is malformed: leave out")
     assert said(InvalidArgument("")) != ""
+
+
+def test_of_two_who_rename_a_customer_the_second_is_told(browser: Browser) -> None:
+    """Neither overwrites what they have not seen."""
+    browser.submit("/ui/customers", {"title": "Acme"})
+    url = url_of(browser, "/ui/customers", "Acme")
+    found = re.search(r'name="version" value="(\d+)"', browser.open(url).text)
+    assert found is not None
+    assert browser.submit(url, {"title": "Acme East", "version": found[1]}).location == url
+    refused = browser.submit(url, {"title": "Acme West", "version": found[1]})
+    assert refused.status == 400 and "already changed by someone else" in refused.words
+    assert 'value="Acme West"' in refused.text and "Acme East" in browser.open(url).words
+
+
+def test_all_devices_of_a_customer_are_reached(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page by page, also behind a form that was refused."""
+    monkeypatch.setattr(customer_pages, "SHOWN", 2)
+    browser.submit("/ui/customers", {"title": "Acme"})
+    url = url_of(browser, "/ui/customers", "Acme")
+    for name in ("d-1", "d-2", "d-3"):
+        made = browser.submit("/ui/devices/new", {"name": name, "profile": "default"}).location
+        assert browser.submit(f"{made}/customer", {"customer": url.rsplit("/", 1)[1]}).status == 303
+    browser.open(url)  # which tells what was done
+    first, refused = browser.open(url), browser.submit(url, {"title": ""})
+    for shown in (first, refused):
+        assert "d-2" in shown.words and "d-3" not in shown.words and "1 to 2 of 3" in shown.words
+        following = re.search(r'href="([^"]+)" rel="next"', shown.text)
+        assert following is not None
+        assert "d-3" in browser.open(unescape(following[1])).words
+    assert "ends before this page" in browser.open(f"{url}?page=9").words
+
+
+def test_a_device_goes_to_a_customer_that_the_list_does_not_hold(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the whole title; part of one is none."""
+    monkeypatch.setattr(device_pages, "MAX_CUSTOMERS", 1)
+    for title in ("Acme", "Acme West"):
+        browser.submit("/ui/customers", {"title": title})
+    device = browser.submit("/ui/devices/new", {"name": "d", "profile": "default"}).location
+    assert "Or the title of another customer" in browser.open(device).words
+    monkeypatch.setattr(device_pages, "MAX_CUSTOMERS", 5)
+    assert "Or the title of another customer" not in browser.open(device).words
+    refused = browser.submit(f"{device}/customer", {"customer_title": "West"})
+    assert refused.status == 400 and "There is no customer 'West'" in refused.words
+    assert browser.submit(f"{device}/customer", {"customer_title": "Acme West"}).location == device
+    assert "belongs to Acme West now" in browser.open(device).words
+
+
+@pytest.mark.parametrize("path", ["users", "customers", "profiles", "api-keys", "certificates", "devices", "imports"])
+def test_an_order_that_cannot_be_had_counts_as_not_given(browser: Browser, path: str) -> None:
+    """A link that was typed or has grown old shows the list all the same."""
+    shown = browser.open(f"/ui/{path}?sort=evil&order=DESC")
+    assert shown.status == 200 and "Unknown sort" not in shown.words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -187,3 +188,13 @@ def _uuid(plant: Plant, name: str) -> str:
     wanted = PendingFilter(status=RequestStatus.PENDING)
     rows, _ = plant.store.read(lambda tx: tx.pending_requests(TENANT, wanted, Page(100)))
     return next(str(one.uuid) for one in rows if one.name == name)
+
+
+def test_the_fix_of_a_request_that_waits_names_every_door(plant: Plant) -> None:
+    """Page, REST call and command: whoever reads it over one of them has it at hand."""
+    plant.ask("l", "lock")
+    found = re.search(r'class="mono" href="(/ui/provisioning/[^"]+)"', plant.browser.open("/ui/provisioning").text)
+    assert found is not None
+    words = plant.browser.open(found[1]).words
+    for door in ("/ui/provisioning/pending", "/api/provisioning/pending/accept", "cloud-core provisioning pending"):
+        assert door in words

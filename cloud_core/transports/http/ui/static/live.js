@@ -15,6 +15,7 @@ export function startLive(dress) {
     for (const kind of [...kinds, "gap"]) source.addEventListener(kind, () => parts.forEach((one) => one.hear(kind)));
     source.addEventListener("open", () => mark("live"));
     source.addEventListener("error", () => { mark("waiting"); if (source.readyState === EventSource.CLOSED) { source = null; setTimeout(open, POLL_MS); } });
+    clearInterval(poll);
     poll = setInterval(() => { if (source?.readyState !== EventSource.OPEN) parts.forEach((one) => one.hear("gap")); }, POLL_MS);
   };
   const close = () => { source?.close(); source = null; clearInterval(poll); };
@@ -22,6 +23,7 @@ export function startLive(dress) {
     if (document.hidden) close(); else { open(); parts.forEach((one) => one.hear("gap")); }
   });
   addEventListener("pagehide", close);
+  addEventListener("pageshow", (event) => { if (event.persisted) { open(); parts.forEach((one) => one.hear("gap")); } });
   open();
 }
 
@@ -59,7 +61,7 @@ class Part {
     const { element } = this;
     if (inHand(element)) { this.timer = setTimeout(() => this.fetch(), POLL_MS); return; }
     try {
-      const response = await fetch(element.dataset.liveSrc || location.href, { headers: { Accept: "text/html" } });
+      const response = await fetch(element.dataset.liveSrc || location.href, { headers: { Accept: "text/html", "X-Live": "1" } });
       if (response.redirected && new URL(response.url).pathname === "/ui/login") { location.reload(); return; }
       if (!response.ok) return;
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
