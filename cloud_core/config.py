@@ -47,7 +47,7 @@ class Http(Section, frozen=True, kw_only=True):
     bind: str = "127.0.0.1"
     fast_path: bool = True  # short-cut for device requests; the answers are the same without it
     trusted_proxies: tuple[str, ...] = ()  # addresses and networks of proxies, which say for whom they speak
-    proxy_protocol: bool = False  # connections begin with a PROXY header, and come from [http] trusted_proxies alone
+    proxy_protocol: bool = False  # connections from [http] trusted_proxies begin with a PROXY header
 
 
 class Mqtt(Section, frozen=True, kw_only=True):
@@ -376,8 +376,7 @@ def _check_proxies(sections: Mapping[str, Section], problems: list[str]) -> None
     for name, section in (("http", http), ("mqtt", mqtt)):
         if section.proxy_protocol and not http.trusted_proxies:
             problems.append(
-                f"[{name}] proxy_protocol: lets nobody in without [http] trusted_proxies; name your load balancers"
-                " there."
+                f"[{name}] proxy_protocol: says nothing without [http] trusted_proxies; name your load balancers there."
             )
 
 

@@ -299,7 +299,7 @@ class Program:
         http_bind, mqtt_bind = config.http.bind, config.mqtt.bind or config.http.bind
         http_factory, mqtt_factory = (self._behind_proxies(one) for one in ("http", "mqtt"))
         http = self._listen_tcp(config.http.port, http_factory, http_bind, name="http")
-        if not config.http.proxy_protocol:
+        if not (config.http.proxy_protocol and self._proxies.covers("127.0.0.1")):
             self._local_url = local_token.url_on_loopback(http_bind, http.getHost().port)
         mqtt = self._listen_tcp(config.mqtt.port, mqtt_factory, mqtt_bind, name="mqtt")
         self._endpoints.opened(HTTP, http_bind, http.getHost().port)
@@ -402,7 +402,9 @@ class Program:
         if not self._config.admin.local_access:
             return
         if self._local_url is None:
-            log.info("Commands with --data-dir need a login: HTTP is not bound to loopback, or has proxy_protocol on")
+            log.info(
+                "Commands with --data-dir need a login: HTTP is not bound to loopback, or a proxy there is trusted"
+            )
             return
         shared = self._assignment.local_token if self._assignment is not None else ""
         token = local_token.LocalToken(self._local_url, await self._admin.open_local_access(shared), os.getpid())

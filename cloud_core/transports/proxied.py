@@ -1,7 +1,8 @@
 """Connections that a load balancer hands on with the PROXY protocol: whom they are for is read before all else.
 
 A connection is then what it would be without the balancer: its peer is the client, and the bytes behind the header go
-to the protocols of the port, TLS included. It costs nothing from there on.
+to the protocols of the port, TLS included. It costs nothing from there on. Who is no trusted load balancer speaks for
+itself, without a header: commands and health checks of this machine, a scraper.
 """
 
 from __future__ import annotations
@@ -34,8 +35,6 @@ class ProxiedConnection(Protocol):
 
     def connectionMade(self) -> None:
         self._factory.waiting[self] = self._factory.now_s()
-        if not self._factory.proxies.covers(self.address):
-            self.refuse("its address is none of [http] trusted_proxies")
 
     def dataReceived(self, data: bytes) -> None:
         if self._buffer is None:
@@ -76,7 +75,7 @@ class ProxiedConnection(Protocol):
             protocol.dataReceived(rest)
 
 
-class ProxiedFactory(Factory[ProxiedConnection]):
+class ProxiedFactory(Factory[Any]):  # what `wrapped` builds is a twisted object without a usable type
     """What a listener behind load balancers builds connections with: their header before the protocols of `wrapped`."""
 
     noisy = False
@@ -104,7 +103,9 @@ class ProxiedFactory(Factory[ProxiedConnection]):
             connection.transport.abortConnection()
         self.wrapped.doStop()
 
-    def buildProtocol(self, addr: Any) -> ProxiedConnection:
+    def buildProtocol(self, addr: Any) -> Any:
+        if not self.proxies.covers(addr.host):
+            return self.wrapped.buildProtocol(addr)
         return ProxiedConnection(self)
 
     def note(self, address: str, why: str) -> None:

@@ -213,8 +213,8 @@ def test_proxies_are_a_list_or_a_variable_with_commas(tmp_path: Path) -> None:
     [
         ("HTTP__TRUSTED_PROXIES", "proxy.example", r"\[http\] trusted_proxies: 'proxy.example' is no address"),
         ("HTTP__TRUSTED_PROXIES", "0.0.0.0/0", r"\[http\] trusted_proxies: .* would let everybody choose"),
-        ("HTTP__PROXY_PROTOCOL", "true", r"\[http\] proxy_protocol: lets nobody in without \[http\] trusted_proxies"),
-        ("MQTT__PROXY_PROTOCOL", "true", r"\[mqtt\] proxy_protocol: lets nobody in without \[http\] trusted_proxies"),
+        ("HTTP__PROXY_PROTOCOL", "true", r"\[http\] proxy_protocol: says nothing without \[http\] trusted_proxies"),
+        ("MQTT__PROXY_PROTOCOL", "true", r"\[mqtt\] proxy_protocol: says nothing without \[http\] trusted_proxies"),
     ],
 )
 def test_proxies_that_cannot_be_are_named_with_the_fix(variable: str, value: str, problem: str) -> None:

@@ -18,6 +18,7 @@ from tests.support.senders import Arrivals, Sender, stored_times
 
 WAIT_S = 20.0
 DEVICES = 6
+BALANCER = "127.0.0.2"  # where HAProxy's connections come from
 BACK_S = 10.0  # so long a device may take to be reachable again after it has reconnected
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -34,7 +35,9 @@ def database() -> Iterator[PrivatePostgresql]:
 def nodes(tmp_path_factory: pytest.TempPathFactory, database: PrivatePostgresql) -> Iterator[Nodes]:
     folder = tmp_path_factory.mktemp("faults")
     nats = NatsServer(need("nats-server", "nats-server"), folder).start()
-    started = Nodes(folder, database.new_database(), nats)
+    behind = {"HTTP__PROXY_PROTOCOL": "true", "MQTT__PROXY_PROTOCOL": "true", "HTTP__TRUSTED_PROXIES": BALANCER}
+    environment = {f"CLOUD_CORE__{name}": value for name, value in behind.items()}
+    started = Nodes(folder, database.new_database(), nats, **environment)
     try:
         yield started.start()
     finally:
@@ -230,9 +233,9 @@ def of_this_machine(example: str, nodes: Nodes, http: int, mqtt: int, folder: Pa
         if is_kept:
             lines.append(line)
     text = "\n".join(lines) + "\n"
-    text = text.replace("/run/haproxy/admin.sock", str(folder / "admin.sock"))
+    text = text.replace("/run/haproxy/admin.sock", str(folder / "admin.sock")).replace("maxconn 200000", "maxconn 2000")
     text = text.replace("bind :8080", f"bind 127.0.0.1:{http}").replace("bind :1883", f"bind 127.0.0.1:{mqtt}")
-    text = text.replace("send-proxy-v2 check-send-proxy ", "")
+    text = text.replace("default-server ", f"default-server source {BALANCER} ")
     for number, node in enumerate(nodes.all, 1):
         text = text.replace(f"core{number}:8080", f"127.0.0.1:{node.http_port}")
         text = text.replace(f"core{number}:1883", f"127.0.0.1:{node.mqtt_port}")

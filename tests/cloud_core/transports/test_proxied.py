@@ -60,7 +60,7 @@ class Listener:
 
     def connect(self, host: str = "10.1.2.3") -> Any:
         transport: Any = Balanced(host)
-        transport.protocol = self.factory.buildProtocol(None)
+        transport.protocol = self.factory.buildProtocol(transport.getPeer())
         transport.protocol.makeConnection(transport)
         return transport
 
@@ -86,13 +86,13 @@ def test_a_balancer_that_speaks_for_itself_keeps_its_address() -> None:
     assert listener.built_for == ["10.1.2.3"]
 
 
-def test_who_is_no_trusted_balancer_is_refused_whatever_it_sends() -> None:
-    """Otherwise anybody could choose an address."""
+def test_who_is_no_trusted_balancer_speaks_for_itself() -> None:
+    """A header of its own is no more than bytes: otherwise anybody could choose an address."""
     listener = Listener()
     transport = listener.connect("203.0.113.66")
-    assert transport.disconnected
     transport.protocol.dataReceived(HEADER + b"hello")
-    assert listener.built_for == []
+    assert listener.built_for == ["203.0.113.66"] and transport.getPeer().host == "203.0.113.66"
+    assert listener.spoken[0].received == [HEADER + b"hello"]
 
 
 @pytest.mark.parametrize("data", [b"\x10\x0c\0\x04MQTT", b"GET / HTTP/1.1\r\n\r\n", b"PROXY nonsense\r\n"])
