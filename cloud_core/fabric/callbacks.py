@@ -15,13 +15,13 @@ class Callbacks:
     """The part of a `Fabric` that all who have others share."""
 
     def __init__(self) -> None:
-        self._by_kind: dict[str, Callable[[str, Body], None]] = {}
+        self.by_kind: dict[str, Callable[[str, Body], None]] = {}
         self._joined: list[Callable[[str], None]] = []
         self._left: list[Callable[[str], None]] = []
         self._back: list[Callable[[], None]] = []
 
     def hear(self, kind: str, callback: Callable[[str, Body], None]) -> None:
-        self._by_kind[kind] = callback
+        self.by_kind[kind] = callback
 
     def on_joined(self, callback: Callable[[str], None]) -> None:
         self._joined.append(callback)
@@ -34,7 +34,7 @@ class Callbacks:
 
     def deliver(self, sender: str, kind: str, body: Body) -> bool:
         """Whether somebody hears that kind."""
-        callback = self._by_kind.get(kind)
+        callback = self.by_kind.get(kind)
         if callback is None:
             return False
         try:

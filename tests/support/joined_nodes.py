@@ -47,21 +47,21 @@ class NodeUnderTest:
     def hears(self, kind: str) -> list[Any]:
         """What it is told of a kind from now on, beside what it does with it."""
         heard: list[Any] = []
-        known = self.fabric.callbacks[kind]
+        known = self.fabric.by_kind[kind]
 
         def callback(sender: str, body: Any) -> None:
             heard.append((sender, body))
             known(sender, body)
 
-        self.fabric.callbacks[kind] = callback
+        self.fabric.by_kind[kind] = callback
         return heard
 
     def is_deaf_to(self, kind: str) -> Callable[[], None]:
         """It does not answer; what is returned has it hear again."""
-        known = self.fabric.callbacks.pop(kind)
+        known = self.fabric.by_kind.pop(kind)
 
         def again() -> None:
-            self.fabric.callbacks[kind] = known
+            self.fabric.by_kind[kind] = known
 
         return again
 

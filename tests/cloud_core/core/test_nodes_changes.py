@@ -446,8 +446,8 @@ def test_many_changes_go_in_parts(cluster: Cluster, a: Node, b: Node, monkeypatc
     """A message has a size; all of them arrive."""
     monkeypatch.setattr(module, "BYTES_TOLD", 100)
     told_parts: list[int] = []
-    heard = b.fabric.callbacks[module.KIND]
-    b.fabric.callbacks[module.KIND] = lambda sender, body: (told_parts.append(len(body)), heard(sender, body))[0]
+    heard = b.fabric.by_kind[module.KIND]
+    b.fabric.by_kind[module.KIND] = lambda sender, body: (told_parts.append(len(body)), heard(sender, body))[0]
     devices = [make(a, f"d{number}") for number in range(5)]
     sessions = [b.session(device_id) for device_id in devices]
     key = "k" * 60

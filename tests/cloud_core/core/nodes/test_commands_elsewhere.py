@@ -127,16 +127,16 @@ def test_a_device_that_left_between_question_and_command_is_looked_for_elsewhere
     """Whoever was given the command says that the device has gone; the next one has it."""
     a, b, c = nodes
     first = b.downlink()
-    ordered = b.fabric.callbacks["command"]
+    ordered = b.fabric.by_kind["command"]
 
     def gone(sender: str, body: Any) -> None:
         first.close()
         c.downlink(acknowledges=True)
         ordered(sender, body)
 
-    c_way = c.fabric.callbacks["question"]
-    c.fabric.callbacks["question"] = lambda sender, body: nodes.clock.callLater(0.01, c_way, sender, body)
-    b.fabric.callbacks["command"] = gone
+    c_way = c.fabric.by_kind["question"]
+    c.fabric.by_kind["question"] = lambda sender, body: nodes.clock.callLater(0.01, c_way, sender, body)
+    b.fabric.by_kind["command"] = gone
     outcomes = a.send()
     nodes.pass_time(0.01)
     assert outcomes == [Answer()] and first.commands == []
@@ -202,7 +202,7 @@ def test_an_error_that_is_not_known_here_is_unavailable_with_its_text(nodes: Nod
     """A later version has refusals of its own."""
     a, b, _ = nodes
     b.downlink()
-    b.fabric.callbacks["command"] = lambda sender, body: b.fabric.tell(
+    b.fabric.by_kind["command"] = lambda sender, body: b.fabric.tell(
         sender, "command-said", [body[0], "error", b"", "ON_HOLIDAY", "back on Monday", None]
     )
     (outcome,) = a.send()
@@ -316,9 +316,9 @@ def test_a_command_that_comes_twice_is_sent_once(nodes: NodesUnderTest) -> None:
     ordered = b.hears("command")
     outcomes = a.send(**_TWO_WAY)
     (_, body) = ordered[0]
-    b.fabric.callbacks["command"]("a", body)
+    b.fabric.by_kind["command"]("a", body)
     b.reply(downlink.commands[0].number, 5)
-    b.fabric.callbacks["command"]("a", body)
+    b.fabric.by_kind["command"]("a", body)
     nodes.settle()
     assert outcomes == [Answer(5)] and len(downlink.commands) == 1
 

@@ -140,7 +140,7 @@ def test_an_answer_that_is_not_understood_adds_nothing(nodes: NodesUnderTest, an
     a, b, c = nodes
     view = view_of(a, 7)
     for node in (b, c):
-        node.fabric.callbacks["question"] = lambda _, body, fabric=node.fabric: fabric.tell(
+        node.fabric.by_kind["question"] = lambda _, body, fabric=node.fabric: fabric.tell(
             "a", "reply-to-question", [body[0], answer]
         )
     assert ask(nodes, a.api.others.whereabouts.links(nodes.device_id)) == Links([], 0)
