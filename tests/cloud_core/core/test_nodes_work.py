@@ -381,9 +381,9 @@ def test_maintenance_is_done_by_one_node_until_it_is_gone(cluster: Cluster, a: N
     done: list[str] = []
 
     def all_try() -> None:
-        for node in cluster.nodes:
+        for node in cluster.nodes:  # one behind the other
             node.api.leases.having("maintenance", 90, lambda node=node: done.append(node.name))  # type: ignore[misc]
-        cluster.settle()
+            cluster.settle()
 
     all_try()
     cluster.pass_time(60)
