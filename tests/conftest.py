@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.postgresql import PrivatePostgresql, postgresql_programs
 from tests.support.stores import InlineReactor, StoreUnderTest, open_store
 
 REQUIRE_ALL = os.environ.get("MUSTER_REQUIRE_ALL") == "1"
@@ -28,48 +27,6 @@ def need(program: str, package: str) -> str:
     pytest.skip(message)
 
 
-def _postgresql_bin() -> Path | None:
-    candidates = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
-    if candidates:
-        return candidates[0].parent
-    found = shutil.which("initdb")
-    return Path(found).parent if found else None
-
-
-class PrivatePostgresql:
-    """A server of our own on a Unix socket, thrown away afterwards; never run as root."""
-
-    def __init__(self, binaries: Path) -> None:
-        self._binaries = binaries
-        self._folder = Path(tempfile.mkdtemp(prefix="muster-pg-"))
-        self._as_user: list[str] = []
-        if os.geteuid() == 0:
-            self._as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-            shutil.chown(self._folder, "postgres", "postgres")
-        self._folder.chmod(0o700)
-        data = str(self._folder / "data")
-        self._run("initdb", "-D", data, "-U", "muster", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
-        options = f"-c listen_addresses='' -c unix_socket_directories='{self._folder}'"
-        self._run("pg_ctl", "-D", data, "-w", "-l", str(self._folder / "log"), "-o", options, "start")
-        self._databases = 0
-
-    def new_database(self) -> str:
-        self._databases += 1
-        name = f"t{self._databases}"
-        self._run("createdb", "-h", str(self._folder), "-U", "muster", name)
-        return f"postgresql+psycopg://muster@/{name}?host={self._folder}"
-
-    def stop(self) -> None:
-        self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "stop")
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _run(self, program: str, *arguments: str) -> None:
-        subprocess.run(
-            [*self._as_user, str(self._binaries / program), *arguments],
-            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=60, cwd="/",
-        )  # fmt: skip
-
-
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Callable[[], str]]:
     """Gives the URL of a fresh database each time it is called."""
@@ -77,7 +34,7 @@ def postgresql() -> Iterator[Callable[[], str]]:
     if given:
         yield lambda: given
         return
-    binaries = _postgresql_bin()
+    binaries = postgresql_programs()
     if binaries is None:
         message = "PostgreSQL's server programs are not installed (Debian package postgresql)"
         pytest.fail(message) if REQUIRE_ALL else pytest.skip(message)

@@ -19,11 +19,12 @@ from .figures import FIGURES as CORE_FIGURES
 from .figures import Figure
 from .gateway_figures import GATEWAY_FIGURES
 from .harness import Bench, Options
+from .postgresql_figures import POSTGRESQL_FIGURES
 from .report import Row
 from .servers import ServerFailed
 from .tls_figures import TLS_FIGURES
 
-FIGURES = (*CORE_FIGURES, *TLS_FIGURES, *COAPS_FIGURES, *GATEWAY_FIGURES)
+FIGURES = (*CORE_FIGURES, *TLS_FIGURES, *COAPS_FIGURES, *GATEWAY_FIGURES, *POSTGRESQL_FIGURES)
 
 
 def main(arguments: list[str] | None = None) -> int:
