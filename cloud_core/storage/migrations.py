@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, inspect, text
 
-NEWEST = "0010"
+NEWEST = "0012"
 _HERE = Path(__file__).parent
 
 

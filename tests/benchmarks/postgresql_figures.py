@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from tests.support.postgresql import PrivatePostgresql, postgresql_programs
 
@@ -17,7 +16,7 @@ from .report import Result, Row
 from .servers import Core, ServerFailed
 
 URL = "CLOUD_CORE__DATABASE__URL"
-# What a FastAPI application with SQLAlchemy reaches with the same database, one commit a device: 368/s; four times that.
+# Four times the 368/s of a FastAPI application with SQLAlchemy on the same database, one commit a device.
 HTTP_TARGET = Target(rate=1_472)
 
 
@@ -31,12 +30,13 @@ def both(bench: Bench, name: str, *, devices: int = 0) -> Iterator[dict[str, tup
     server = PrivatePostgresql(programs, parent=bench.options.work_dir)
     try:
         on_postgresql = {URL: server.new_database()}
-        with bench.core(f"{name}_pg", devices=devices, environment=on_postgresql) as first:
-            with bench.core(f"{name}_sqlite", devices=devices) as second:
-                yield {"core": first, "on sqlite": second}
+        with (
+            bench.core(f"{name}_pg", devices=devices, environment=on_postgresql) as first,
+            bench.core(f"{name}_sqlite", devices=devices) as second,
+        ):
+            yield {"core": first, "on sqlite": second}
     finally:
         server.stop()
-
 
 
 def _measured(
