@@ -6,6 +6,7 @@ nothing waits for an answer that nobody reads. Decisions see none of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from shared.messages import Sample
 
 Unit = tuple[Callable[..., Any] | None, tuple[Any, ...], Any]
 
+_LAST = re.compile(r"= %s(::\w+)?\s*$")
 FEW = 3  # so few decisions are not worth a look ahead
 NUMBERS_AT_ONCE = 500
 TRIES, SKIPPED = 20, 1_000  # rehearsals that bring nothing, decisions that are not rehearsed then
@@ -74,8 +76,8 @@ class Ahead:
         sql = statement.sql
         if told is None:  # the row does not say it: another column does
             sql = sql.replace("SELECT ", f"SELECT {extra} AS told, ", 1)
-        head, _, tail = sql.rpartition("= %s")
-        self.many = f"{head}= ANY(%s){tail}"
+        self.many, found = _LAST.subn("= ANY(%s)", sql)
+        assert found == 1, "the statement ends with the one parameter that differs"
         self.told = 0 if told is None else told
         self.is_extra = told is None
         self.wanted: dict[tuple[Any, ...], set[Any]] = {}  # the other parameters -> the last ones
