@@ -20,7 +20,10 @@ _PORTS = ("port", "tls_port", "dtls_port")
 _URL = re.compile(r"(https?://[!-~]{1,500})?")
 # As SQLAlchemy takes it apart: a password may hold all but @.
 _DATABASE = re.compile(
-    r"sqlite://.*|postgresql\+psycopg://([^:/]*(:[^@]*)?@)?(\[[^/?]+\]|[^/:?]+)?(:[0-9]*)?(/[^?]*)?(\?.*)?", re.DOTALL
+    r"sqlite://.*|postgresql\+psycopg://([^:/]*(:[^@]*)?@)?"
+    r"((\[[^/?]+\]|[^/:?]+)?(:[0-9]*)?|(\[[^/?]+\]|[^/:?,]+)(:[0-9]+)?(,(\[[^/?]+\]|[^/:?,]+)(:[0-9]+)?)+)"
+    r"(/[^?]*)?(\?.*)?",
+    re.DOTALL,
 )
 _RATE = re.compile(r"[1-9][0-9]{0,8}:[1-9][0-9]{0,8}(,[1-9][0-9]{0,8}:[1-9][0-9]{0,8}){0,9}")
 

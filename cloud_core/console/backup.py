@@ -155,10 +155,13 @@ def _source(config: Config, out: Path) -> Path:
 
 def pg_dump(url: str, out: Path) -> str:
     """The command, without the password: that goes by ~/.pgpass or PGPASSWORD."""
-    from sqlalchemy.engine import make_url
+    from cloud_core.storage import addresses
 
-    parsed = make_url(url)
+    parsed = addresses.parsed(url)
     host = parsed.host or parsed.query.get("host") or ""
+    if not isinstance(host, str):  # several: the first one is as good as any
+        host, _, port = host[0].partition(":")
+        parsed = parsed.set(port=int(port) if port else None)
     parts = ["pg_dump", "--format=custom", f"--file={out}"]
     for option, value in (("host", host), ("port", parsed.port), ("username", parsed.username)):
         if value:

@@ -66,6 +66,16 @@ class PipelinedCursor:
         with self._watched():
             self._pipeline.sync()
 
+    def roll_back(self) -> None:
+        """Ends the transaction, whatever state it is in. Raises: psycopg.Error for a lost connection."""
+        try:
+            self.send("ROLLBACK")
+            self.sync()
+        except psycopg.Error:  # something before it had failed, and it was not looked at
+            self.abandon()
+            self.send("ROLLBACK")
+            self.sync()
+
     def abandon(self) -> None:
         """Reads past what has failed, so that the next statement is looked at. Raises: a lost connection."""
         for _ in range(2):  # what was sent behind the error says that it was not looked at

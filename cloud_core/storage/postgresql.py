@@ -13,8 +13,9 @@ from typing import Any
 import psycopg
 from sqlalchemy import Dialect
 
+from cloud_core.model import DevicePresence
 from cloud_core.storage import partitions, schema, tenants
-from cloud_core.storage.arrays import byteas, texts
+from cloud_core.storage.arrays import bigints, byteas, texts
 from cloud_core.storage.documents import encode_document, encode_value, merge_documents
 from cloud_core.storage.gathered import ArrayStatement, Gathered, insertion
 from cloud_core.storage.partitions import BUCKETS_OF_DAY
@@ -59,6 +60,14 @@ _CONFIRM = ArrayStatement(
     " WHERE c.device_id = r.device_id AND c.confirmed_ms IS NULL",
 )  # fmt: skip
 _NUMBERS = "SELECT nextval(pg_get_serial_sequence('device', 'id')) FROM generate_series(1, %s)"
+_TIMES = ("last_connect_ms", "last_disconnect_ms", "last_activity_ms", "inactivity_alarm_ms")
+_PRESENCE = ("device_id", "is_active", *_TIMES)
+_PUT_PRESENCE = ArrayStatement(
+    schema.presence, _PRESENCE,  # not for devices that are gone
+    f"INSERT INTO presence ({', '.join(_PRESENCE)}) SELECT r.* FROM {{rows}} JOIN device ON device.id = r.device_id"
+    " ON CONFLICT (device_id) DO UPDATE SET is_active = excluded.is_active, "
+    + ", ".join(f"{one} = CASE excluded.{one} WHEN 0 THEN presence.{one} ELSE excluded.{one} END" for one in _TIMES),
+)  # fmt: skip
 
 
 class LooksAhead(BaseException):
@@ -104,6 +113,7 @@ class PostgresqlReadTx(SqlReadTx):
             Ahead(self._s.device_by_name, 6),
             Ahead(self._s.credentials_owner, None, "credentials.id_hash"),
             Ahead(self._s.login, None, "credentials.id_hash"),
+            Ahead(self._s.credentials, 0),
         ]
 
     def foresee(self, batch: Sequence[Unit]) -> None:
@@ -150,7 +160,7 @@ class PostgresqlReadTx(SqlReadTx):
         for last in lasts:
             self._known[id(one.one), (*others, last)] = None
         asked = list(lasts)
-        self.cursor.send(one.many, (*others, byteas(asked) if isinstance(asked[0], bytes) else texts(asked)))
+        self.cursor.send(one.many, (*others, _packed(asked)))
         for row in self.cursor.fetchall():
             key = (id(one.one), (*others, row[one.told]))
             self._known[key] = row[1:] if one.is_extra else row
@@ -189,9 +199,7 @@ class PostgresqlReadTx(SqlReadTx):
     def end_reading(self) -> None:
         """Raises: psycopg.OperationalError for a lost connection."""
         self._known.clear()
-        self.cursor.abandon()
-        self.cursor.send("ROLLBACK")
-        self.cursor.sync()
+        self.cursor.roll_back()
 
     def close(self) -> None:
         self.cursor.close()
@@ -221,7 +229,7 @@ class PostgresqlTx(PostgresqlReadTx, SqlTx):
             id(s.mark_confirmed): Gathered(_CONFIRM, key=(0,), order=(0,)),
             id(s.log_attempt): _gathering(schema.provisioning_log, s.log_attempt.names),
         }  # fmt: skip
-        self._harmless = {id(s.mark_issued), id(s.insert_key), id(s.delete_attribute)}
+        self._harmless = {id(s.insert_key), id(s.delete_attribute)}
 
     # -- the transaction --------------------------------------------------------------------------
 
@@ -251,9 +259,7 @@ class PostgresqlTx(PostgresqlReadTx, SqlTx):
             gathered.clear()
         self._known.clear()
         self._known_days.clear()
-        self.cursor.abandon()
-        self.cursor.send("ROLLBACK")
-        self.cursor.sync()
+        self.cursor.roll_back()
 
     # -- rows that are gathered -------------------------------------------------------------------
 
@@ -276,8 +282,10 @@ class PostgresqlTx(PostgresqlReadTx, SqlTx):
         values = statement.values(params)
         if statement is self._s.mark_confirmed:
             values = (params["b_device_id"], params["confirmed_ms"])
+            self._known.pop((id(self._s.credentials), (params["b_device_id"],)), None)
         elif statement is self._s.insert_credentials:
             self._known.pop((id(self._s.credentials_owner), (params["id_hash"],)), None)
+            self._known.pop((id(self._s.credentials), (params["device_id"],)), None)
         gathered.add(values)
 
     def _row(self, statement: Statement, **params: Any) -> Any:
@@ -303,6 +311,14 @@ class PostgresqlTx(PostgresqlReadTx, SqlTx):
             self._device_numbers = [row[0] for row in reversed(self.cursor.fetchall())]
             self._numbers_at_once = min(NUMBERS_AT_ONCE, self._numbers_at_once * 2)
         return self._device_numbers.pop()
+
+    def put_presence(self, rows: Sequence[DevicePresence]) -> None:
+        self.writes += 1
+        self._before()
+        by_device = {row.device_id: tuple(getattr(row, name) for name in _PRESENCE) for row in rows}
+        if by_device:
+            put = [by_device[device_id] for device_id in sorted(by_device)]
+            self.cursor.send(_PUT_PRESENCE.sql, _PUT_PRESENCE.parameters(put), prepare=True)
 
     # -- samples ----------------------------------------------------------------------------------
 
@@ -383,6 +399,13 @@ def _gathering(
         key=[places[name] for name in key] or None,
         order=[places[name] for name in order] or None,
     )
+
+
+def _packed(values: list[Any]) -> bytes:
+    """Parameters of one type."""
+    if isinstance(values[0], int):
+        return bigints(values)
+    return byteas(values) if isinstance(values[0], bytes) else texts(values)
 
 
 def _code(work: Callable[..., Any]) -> Any:

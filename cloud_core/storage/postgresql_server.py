@@ -1,15 +1,14 @@
-"""Connections to PostgreSQL: to the server of several that takes writes, with durable commits and an end to waiting."""
+"""Connections to PostgreSQL, whose commits are durable and whose waiting has an end."""
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 import weakref
 from typing import Any
 
 import psycopg
-from sqlalchemy import URL, Engine, make_url
+from sqlalchemy import Engine
 from twisted.logger import Logger
 
 from cloud_core.storage.pipelined import PipelinedCursor
@@ -21,33 +20,6 @@ HUNG_S = 45.0  # a server that does not even do that is given up
 IDLE_S = 60  # a transaction whose node has stopped holds its locks no longer
 WATCHED_EVERY_S = 1.0
 WEAK_COMMITS = ("off", "local", "remote_write")  # acknowledged would not be durable
-
-# How libpq says them; an address may say otherwise.
-DEFAULTS = {
-    "application_name": "muster",
-    "connect_timeout": "5",
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "20000",
-    "target_session_attrs": "read-write",
-}
-_SEVERAL = re.compile(r"(?P<scheme>[^:]+://)(?P<who>[^@/?]*@)?(?P<hosts>[^@/?]*,[^@/?]*)(?P<rest>.*)", re.DOTALL)
-
-
-def address(url: str) -> URL:
-    """`url`, in which several hosts may stand, separated by commas as libpq has it: `…@one:5432,two:5433/name`.
-
-    Raises: sqlalchemy.exc.ArgumentError.
-    """
-    several = _SEVERAL.fullmatch(url)
-    if several is None:
-        made = make_url(url)
-    else:
-        made = make_url(f"{several['scheme']}{several['who'] or ''}{several['rest']}")
-        made = made.update_query_pairs([("host", host) for host in several["hosts"].split(",")], append=True)
-    missing = {name: value for name, value in DEFAULTS.items() if name not in made.query}
-    return made.update_query_dict(missing)
 
 
 def connect(engine: Engine) -> psycopg.Connection[Any]:
@@ -79,8 +51,8 @@ def _prepare(connection: psycopg.Connection[Any]) -> None:
 class Watchdog:
     """Ends the waiting for a server that neither answers nor closes."""
 
-    def __init__(self, hung_s: float = HUNG_S, every_s: float = WATCHED_EVERY_S) -> None:
-        self._hung_s, self._every_s = hung_s, every_s
+    def __init__(self) -> None:
+        self._hung_s, self._every_s = HUNG_S, WATCHED_EVERY_S
         self._cursors: weakref.WeakSet[PipelinedCursor] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._is_stopping = threading.Event()

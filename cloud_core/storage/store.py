@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from cloud_core.measures import NONE, Family, counter, gauge, histogram, one
 from cloud_core.model import DEFAULT_TENANT
-from cloud_core.storage import migrations
+from cloud_core.storage import addresses, migrations
 from cloud_core.storage.checkpoints import Checkpoints
 from cloud_core.storage.documents import merge_documents
 from cloud_core.storage.interface import Done
@@ -48,9 +48,7 @@ _SQLITE_PRAGMAS = (
 def make_engine(url: str) -> Engine:
     """An engine whose raw connections the lanes use; `url` is `sqlite:///PATH` or `postgresql+psycopg://…`."""
     if not url.startswith("sqlite"):
-        from cloud_core.storage import postgresql_server  # the driver is an extra
-
-        return create_engine(postgresql_server.address(url), paramstyle="format")
+        return create_engine(addresses.for_serving(url), paramstyle="format")
     engine = create_engine(url)
 
     @event.listens_for(engine, "connect")
