@@ -159,11 +159,12 @@ def pg_dump(url: str, out: Path) -> str:
 
     parsed = addresses.parsed(url)
     host = parsed.host or parsed.query.get("host") or ""
-    if not isinstance(host, str):  # several: the first one is as good as any
-        host, _, port = host[0].partition(":")
-        parsed = parsed.set(port=int(port) if port else None)
     parts = ["pg_dump", "--format=custom", f"--file={out}"]
-    for option, value in (("host", host), ("port", parsed.port), ("username", parsed.username)):
+    for option, value in (
+        ("host", host),
+        ("port", parsed.port or parsed.query.get("port")),
+        ("username", parsed.username),
+    ):
         if value:
             parts.append(f"--{option}={value}")
     return shlex.join([*parts, f"--dbname={parsed.database or ''}"])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+_HOST = re.compile(r"\[?(?P<name>[^\[\]/?,]*?)\]?(:(?P<port>[0-9]+))?")
 
 # How libpq says them; an address may say otherwise.
 DEFAULTS = {
@@ -31,7 +34,11 @@ def parsed(url: str) -> URL:
     if "," not in hosts or scheme.startswith("sqlite"):
         return make_url(url)
     one = make_url(f"{scheme}://{who}{at}{behind[len(hosts) :]}")
-    return one.update_query_pairs([("host", host) for host in hosts.split(",")], append=True)
+    places = [_HOST.fullmatch(host) for host in hosts.split(",")]
+    if not all(places):
+        raise ArgumentError("one of the hosts is none")
+    names, ports = zip(*((place["name"], place["port"] or "5432") for place in places if place), strict=True)
+    return one.update_query_dict({"host": ",".join(names), "port": ",".join(ports)})
 
 
 def for_serving(url: str) -> URL:

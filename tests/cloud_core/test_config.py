@@ -132,7 +132,8 @@ def test_a_system_administrator_has_name_and_password(values: dict[str, str], pr
     "url",
     [
         "postgres//u:s3cr3t@h/d", "postgresql://u:s3cr3t@h/d", "mysql://u:s3cr3t@h/d",
-        "postgresql+psycopg://u:s3cr3t@h:port/d", "postgresql+psycopg://u:s3cr3t@h:1,i:port/d", "s3cr3t", "postgresql+psycopg:/h/d",
+        "postgresql+psycopg://u:s3cr3t@h:port/d", "postgresql+psycopg://u:s3cr3t@h:1,i:port/d",
+        "s3cr3t", "postgresql+psycopg:/h/d",
     ],
 )  # fmt: skip
 def test_an_address_of_no_database_is_named_without_its_password(url: str) -> None:
