@@ -21,7 +21,7 @@ LOCK = 7361746573  # of `pg_advisory_xact_lock`: one node makes a partition, the
 DROP_WAITS_MS = 2_000
 DEFAULT = "telemetry_default"
 
-_EXISTING = "SELECT r.day FROM unnest(%s::bigint[]) AS r(day) WHERE to_regclass('telemetry_d' || r.day) IS NOT NULL"
+# From the catalogue's rows: `to_regclass` may answer from a cache of before another node's commit.
 _ALL = (
     "SELECT substr(c.relname, 12)::bigint FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
     " WHERE i.inhparent = 'telemetry'::regclass AND c.relname LIKE 'telemetry\\_d%%' AND c.relname <> %s"
@@ -48,18 +48,12 @@ def wanted(days: Iterable[int], now: int) -> set[int]:
 
 def make(cursor: Runs, days: Iterable[int]) -> None:
     """Partitions for these days, in the transaction of the cursor, where they are missing."""
-    missing = _without_existing(cursor, days)
-    if not missing:
+    asked = set(days)
+    if not asked - existing(cursor):
         return
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-    for day in sorted(_without_existing(cursor, missing)):
+    for day in sorted(asked - existing(cursor)):
         _make(cursor, day)
-
-
-def _without_existing(cursor: Runs, days: Iterable[int]) -> set[int]:
-    asked = set(days)
-    cursor.execute(_EXISTING, (list(asked),))
-    return asked - {row[0] for row in cursor.fetchall()}
 
 
 def _make(cursor: Runs, day: int) -> None:
