@@ -50,6 +50,8 @@ class CuttingProxy:
 
     async def _cut(self) -> None:
         for writer in list(self._open):
+            if writer.transport.is_closing():
+                continue
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             writer.transport.abort()
         self._open.clear()
