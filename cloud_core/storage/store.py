@@ -205,7 +205,7 @@ class SqlStore:
     def _open_read_tx(self) -> SqlReadTx:
         if self._watchdog is None:
             return SqlReadTx(self._connect(), self._engine.dialect, self._statements, self._vault)
-        from cloud_core.storage.postgresql import PostgresqlReadTx
+        from cloud_core.storage.postgresql_reading import PostgresqlReadTx
 
         tx = PostgresqlReadTx(self._connect(), self._engine.dialect, self._statements, self._vault)
         self._watchdog.watch(tx.cursor)
