@@ -89,8 +89,7 @@ class PostgresqlTx(PostgresqlReadTx, SqlTx):
 
     # -- the transaction --------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        self.writes = 0
+    def _begin(self) -> None:
         self._known.clear()
         self.cursor.send("BEGIN")
 
@@ -98,19 +97,19 @@ class PostgresqlTx(PostgresqlReadTx, SqlTx):
         super().foresee(batch)
         self.writes = 0  # nothing was written
 
-    def commit(self) -> None:
-        self._flush_samples()
+    def _commit(self) -> None:
         self._write_gathered()
-        self.cursor.send("COMMIT")
         try:
+            done = self.cursor.send("COMMIT")
             self.cursor.sync()
         except psycopg.Error as error:
             if self.connection.closed:
                 raise OutcomeUnknown from error
             raise
+        if done.statusmessage != "COMMIT":  # a transaction that has failed answers ROLLBACK, and no error
+            raise psycopg.InternalError("the transaction had failed before")
 
-    def rollback(self) -> None:
-        self._forget()
+    def _roll_back(self) -> None:
         for gathered in self._gathered.values():
             gathered.clear()
         self._known.clear()
@@ -210,10 +209,10 @@ class PostgresqlTx(PostgresqlReadTx, SqlTx):
 
     def _make_partitions(self, days: set[int]) -> None:
         now = partitions.today()
-        unknown = partitions.wanted(days, now) - self._known_days
-        if unknown:
+        unknown = sorted(partitions.wanted(days, now) - self._known_days)[-PARTITIONS_AT_ONCE:]
+        if unknown:  # the rest of a long backlog goes to the default partition, until their day is asked for again
             partitions.make(self.cursor, unknown)
-            self._known_days |= unknown
+            self._known_days.update(unknown)
 
     def _merge_existing(self, rows: list[tuple[int, int, int, bytes]]) -> None:
         """PostgreSQL has no function that merges documents: lock those of before, merge here, write back."""

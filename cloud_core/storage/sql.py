@@ -71,7 +71,7 @@ class SqlTx(
     def begin(self) -> None:
         """Opens the transaction (immediately, so that no later lock can fail it)."""
         self.writes = 0
-        self._cursor.execute("BEGIN IMMEDIATE")
+        self._begin()
 
     def commit(self) -> None:
         """Writes the samples and makes everything durable.
@@ -79,18 +79,24 @@ class SqlTx(
         Raises: OutcomeUnknown when the connection was lost meanwhile.
         """
         self._flush_samples()
-        self._cursor.execute("COMMIT")
+        self._commit()
 
     def rollback(self) -> None:
         """Forgets everything since `begin`, cached numbers included."""
-        self._forget()
-        if self.connection.in_transaction:
-            self._cursor.execute("ROLLBACK")
-
-    def _forget(self) -> None:
         self._rows_to_put.clear()
         self._latest_to_put.clear()
         self._key_ids.clear()
+        self._roll_back()
+
+    def _begin(self) -> None:
+        self._cursor.execute("BEGIN IMMEDIATE")
+
+    def _commit(self) -> None:
+        self._cursor.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        if self.connection.in_transaction:
+            self._cursor.execute("ROLLBACK")
 
     # -- devices and profiles ---------------------------------------------------------------------
 

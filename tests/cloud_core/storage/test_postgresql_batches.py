@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from cloud_core.storage import arrays
 from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.storage.pipelined import PipelinedCursor
 from shared.credentials import AccessToken
-from shared.errors import DeviceAlreadyExists, PlatformError
+from shared.errors import DeviceAlreadyExists, PlatformError, Unavailable
 from shared.payloads import ProvisionRequest
 from tests.support.stores import TENANT, StoreUnderTest, open_store
 
@@ -272,3 +273,17 @@ def test_a_name_is_taken_whoever_made_the_device(pg: StoreUnderTest) -> None:
     found = together(pg, *(attempt(name) for name in ("new", "old", "newer", "newest")))
     assert isinstance(found[1].outcome, DeviceAlreadyExists)
     assert outcomes(found) == ["SUCCESS", "DEVICE_EXISTS", "SUCCESS", "SUCCESS"]
+
+
+def test_a_transaction_that_has_failed_is_never_taken_for_committed(pg: StoreUnderTest) -> None:
+    """Whoever has caught its error: the server answers COMMIT with ROLLBACK then, and no error."""
+
+    def catches(tx: Any) -> None:
+        tx.writes += 1
+        tx.cursor.execute("SELECT 1 / 0")
+        with contextlib.suppress(psycopg.Error):
+            tx.cursor.sync()
+
+    with pytest.raises(Unavailable):
+        pg.run(catches)
+    assert pg.add_profile() > 0

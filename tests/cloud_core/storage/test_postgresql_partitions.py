@@ -13,6 +13,7 @@ from cloud_core.storage import partitions
 from cloud_core.storage.interface import TimeSeriesQuery
 from cloud_core.storage.migrations import NEWEST, current
 from cloud_core.storage.partitions import FUTURE_DAYS, PAST_DAYS
+from cloud_core.storage.postgresql import PARTITIONS_AT_ONCE
 from cloud_core.storage.schema import BUCKET_MS
 from cloud_core.storage.store import make_engine
 from tests.support.stores import StoreUnderTest, open_store
@@ -217,3 +218,14 @@ def test_a_plain_table_becomes_partitions_with_all_its_rows(postgresql: Callable
     finally:
         store.close()
         engine.dispose()
+
+
+def test_a_long_backlog_does_not_make_hundreds_of_partitions_in_one_commit(pg: StoreUnderTest) -> None:
+    """The newest days first; the rest is found where it is, and moves when its day is written again."""
+    device_id = pg.add_device("d", pg.add_profile())
+    pg.append(device_id, [((TODAY - back) * DAY_MS, {"a": back}) for back in range(100)])
+    assert len(days(pg)) == PARTITIONS_AT_ONCE
+    assert len(values(pg, device_id)) == 100
+    pg.append(device_id, [((TODAY - 99) * DAY_MS + 1, {"a": -1})])
+    assert rows_in(pg, f"telemetry_d{TODAY - 99}") == 2
+    assert len(values(pg, device_id)) == 101
