@@ -46,6 +46,11 @@ def lost_a_race(error: Exception) -> bool:
     return isinstance(error, sqlite3.IntegrityError) or getattr(error, "sqlstate", None) in _LOST_RACES
 
 
+def _why(error: Exception) -> str:
+    """In one line; it comes every second while a database is away."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
 class CallInReactor(Protocol):
     """`reactor.callFromThread`."""
 
@@ -149,8 +154,8 @@ class WriterLane(Lane):
         if self._tx is None and time.monotonic() >= self._reopen_at_s:
             try:
                 self._tx = self._open_tx()
-            except Exception:  # whatever the driver says: the database is away
-                log.failure("The database cannot be reached; tried again in a moment")
+            except Exception as error:  # whatever the driver says: the database is away
+                log.error("The database cannot be reached; tried again in a moment: {why}", why=_why(error))
                 self.failed_at_s = time.monotonic()
                 self._reopen_at_s = self.failed_at_s + REOPEN_EVERY_S
         return self._tx is not None
@@ -284,8 +289,8 @@ class ReaderLane(Lane):
         if self._tx is None and time.monotonic() >= self._reopen_at_s:
             try:
                 self._tx = self._open_tx()
-            except Exception:
-                log.failure("The database cannot be reached for look-ups; tried again in a moment")
+            except Exception as error:
+                log.error("No look-ups: the database cannot be reached; tried again: {why}", why=_why(error))
                 self._reopen_at_s = time.monotonic() + REOPEN_EVERY_S
         return self._tx
 
