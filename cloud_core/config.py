@@ -21,7 +21,10 @@ _PORTS = ("port", "tls_port", "dtls_port")
 _URL = re.compile(r"(https?://[!-~]{1,500})?")
 # As SQLAlchemy takes it apart: a password may hold all but @.
 _DATABASE = re.compile(
-    r"sqlite://.*|postgresql\+psycopg://([^:/]*(:[^@]*)?@)?(\[[^/?]+\]|[^/:?]+)?(:[0-9]*)?(/[^?]*)?(\?.*)?", re.DOTALL
+    r"sqlite://.*|postgresql\+psycopg://([^:/]*(:[^@]*)?@)?"
+    r"((\[[^/?]+\]|[^/:?]+)?(:[0-9]*)?|(\[[^/?]+\]|[^/:?,]+)(:[0-9]+)?(,(\[[^/?]+\]|[^/:?,]+)(:[0-9]+)?)+)"
+    r"(/[^?]*)?(\?.*)?",
+    re.DOTALL,
 )
 # What is special in a user or password is escaped, so a comma always parts two addresses.
 _NATS = r"(nats|tls)://([^\s,/@]+@)?(\[[0-9a-fA-F:.]+\]|[^\s,/@:\[\]?#]+)(:[0-9]{1,5})?/?"

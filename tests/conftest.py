@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.nats_servers import NatsServer
+from tests.support.postgresql import PrivatePostgresql, postgresql_programs
 from tests.support.stores import InlineReactor, StoreUnderTest, open_store
 
 REQUIRE_ALL = os.environ.get("MUSTER_REQUIRE_ALL") == "1"
@@ -29,64 +28,13 @@ def need(program: str, package: str) -> str:
     pytest.skip(message)
 
 
-def _postgresql_bin() -> Path | None:
-    candidates = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
-    if candidates:
-        return candidates[0].parent
-    found = shutil.which("initdb")
-    return Path(found).parent if found else None
-
-
 def postgresql_binaries() -> Path:
     """Where the server's programs are; skips, or fails where all is required."""
-    binaries = _postgresql_bin()
+    binaries = postgresql_programs()
     if binaries is None:
         message = "PostgreSQL's server programs are not installed (Debian package postgresql)"
         pytest.fail(message) if REQUIRE_ALL else pytest.skip(message)
     return binaries
-
-
-class PrivatePostgresql:
-    """A server of our own on a Unix socket, thrown away afterwards; never run as root."""
-
-    def __init__(self, binaries: Path) -> None:
-        self._binaries = binaries
-        self._folder = Path(tempfile.mkdtemp(prefix="muster-pg-"))
-        self._as_user: list[str] = []
-        if os.geteuid() == 0:
-            self._as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-            shutil.chown(self._folder, "postgres", "postgres")
-        self._folder.chmod(0o700)
-        data = str(self._folder / "data")
-        self._run("initdb", "-D", data, "-U", "muster", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
-        self._start()
-        self._databases = 0
-
-    def _start(self) -> None:
-        options = f"-c listen_addresses='' -c unix_socket_directories='{self._folder}'"
-        data, log = str(self._folder / "data"), str(self._folder / "log")
-        self._run("pg_ctl", "-D", data, "-w", "-l", log, "-o", options, "start")
-
-    def new_database(self) -> str:
-        self._databases += 1
-        name = f"t{self._databases}"
-        self._run("createdb", "-h", str(self._folder), "-U", "muster", name)
-        return f"postgresql+psycopg://muster@/{name}?host={self._folder}"
-
-    def stop(self) -> None:
-        self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "stop")
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def restart(self) -> None:
-        """Without a word to those who are connected, as when its machine loses power."""
-        self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "stop")
-        self._start()
-
-    def _run(self, program: str, *arguments: str) -> None:
-        subprocess.run(
-            [*self._as_user, str(self._binaries / program), *arguments],
-            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=60, cwd="/",
-        )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -155,12 +155,16 @@ def _source(config: Config, out: Path) -> Path:
 
 def pg_dump(url: str, out: Path) -> str:
     """The command, without the password: that goes by ~/.pgpass or PGPASSWORD."""
-    from sqlalchemy.engine import make_url
+    from cloud_core.storage import addresses
 
-    parsed = make_url(url)
+    parsed = addresses.parsed(url)
     host = parsed.host or parsed.query.get("host") or ""
     parts = ["pg_dump", "--format=custom", f"--file={out}"]
-    for option, value in (("host", host), ("port", parsed.port), ("username", parsed.username)):
+    for option, value in (
+        ("host", host),
+        ("port", parsed.port or parsed.query.get("port")),
+        ("username", parsed.username),
+    ):
         if value:
             parts.append(f"--{option}={value}")
     return shlex.join([*parts, f"--dbname={parsed.database or ''}"])

@@ -145,11 +145,12 @@ def _public(section: str, key: str, value: Any) -> Any:
 
 
 def url_without_password(url: str) -> str:
-    from sqlalchemy.engine import make_url  # takes long to import, and most commands do without
-    from sqlalchemy.exc import ArgumentError
+    from sqlalchemy.exc import ArgumentError  # takes long to import, and most commands do without
+
+    from cloud_core.storage import addresses
 
     try:
-        parsed = make_url(url)
+        parsed = addresses.parsed(url)
     except ArgumentError:
         return HIDDEN  # whatever it is, it may hold one
     query = {key: HIDDEN if "password" in key else value for key, value in parsed.query.items()}

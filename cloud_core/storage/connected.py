@@ -247,13 +247,20 @@ class Connected:
 
     def reading(self, query: Callable[..., R], args: tuple[Any, ...]) -> R:
         """Runs a look-up of several statements in one state of the database."""
-        # SQLite's transactions see one state anyway; PostgreSQL's ordinary ones see what each statement finds.
-        is_postgresql = self._dialect.name == "postgresql"
-        self._cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if is_postgresql else "BEGIN")
+        self.begin_reading()
         try:
             return query(self, *args)
         finally:
-            self._cursor.execute("ROLLBACK")
+            self.end_reading()
+
+    def begin_reading(self) -> None:
+        self._cursor.execute("BEGIN")
+
+    def end_reading(self) -> None:
+        self._cursor.execute("ROLLBACK")
+
+    def foresee(self, batch: Sequence[Any]) -> None:
+        """What the units of a batch will ask may be looked up ahead; worth nothing without a network between."""
 
     def close(self) -> None:
         self.connection.close()

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from cryptography.exceptions import InvalidTag
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.engine import make_url
 
+from cloud_core.storage import addresses
 from cloud_core.storage.migrations import current
 from cloud_core.storage.vault import Vault
 
@@ -36,8 +36,8 @@ class Inspection(NamedTuple):
 
 def sqlite_path(url: str) -> Path | None:
     """The database's file; None for PostgreSQL."""
-    parsed = make_url(url)
-    return Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+    address = addresses.parsed(url)
+    return Path(address.database or "") if address.get_backend_name() == "sqlite" else None
 
 
 def inspect(url: str, vault: Vault | None) -> Inspection:
@@ -64,7 +64,7 @@ def inspect(url: str, vault: Vault | None) -> Inspection:
 def _opened(url: str) -> Iterator[Engine]:
     path = sqlite_path(url)
     if path is None:
-        engine = create_engine(url, connect_args={"connect_timeout": CONNECT_S})
+        engine = create_engine(addresses.parsed(url), connect_args={"connect_timeout": CONNECT_S})
     else:
         engine = create_engine("sqlite://", creator=lambda: read_only(path))
     try:

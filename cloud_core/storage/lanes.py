@@ -7,6 +7,7 @@ program knows about threads.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 import time
@@ -19,7 +20,7 @@ from twisted.logger import Logger
 from cloud_core.measures import Histogram
 from cloud_core.model import Change
 from cloud_core.storage.reading import SqlReadTx
-from cloud_core.storage.sql import SqlTx
+from cloud_core.storage.sql import OutcomeUnknown, SqlTx
 from shared.errors import PlatformError, Unavailable
 
 MAX_DECISIONS_PER_COMMIT = 500
@@ -44,6 +45,11 @@ _LOST_RACES = ("23505", "40001", "40P01")
 def lost_a_race(error: Exception) -> bool:
     """Whether somebody else's transaction came first; on SQLite that can only be another process."""
     return isinstance(error, sqlite3.IntegrityError) or getattr(error, "sqlstate", None) in _LOST_RACES
+
+
+def _why(error: Exception) -> str:
+    """In one line; it comes every second while a database is away."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 class CallInReactor(Protocol):
@@ -156,8 +162,8 @@ class WriterLane(Lane):
         if self._tx is None and time.monotonic() >= self._reopen_at_s:
             try:
                 self._tx = self._open_tx()
-            except Exception:  # whatever the driver says: the database is away
-                log.failure("The database cannot be reached; tried again in a moment")
+            except Exception as error:  # whatever the driver says: the database is away
+                log.error("The database cannot be reached; tried again in a moment: {why}", why=_why(error))
                 self.failed_at_s = time.monotonic()
                 self._reopen_at_s = self.failed_at_s + REOPEN_EVERY_S
         return self._tx is not None
@@ -191,6 +197,9 @@ class WriterLane(Lane):
             return [(done, Unavailable(retry_after_s=RETRY_AFTER_FAILURE_S)) for _, _, done in batch]
         try:
             return self._commit_together(batch)
+        except OutcomeUnknown as error:  # who asks again is judged by what is there then
+            refusal = self._failed(error)
+            return [(done, refusal) for _, _, done in batch]
         except Exception as error:  # whatever it was, the replay finds the unit that causes it
             if len(batch) == 1:
                 return self._run_again(batch, error)
@@ -215,6 +224,7 @@ class WriterLane(Lane):
         tx = self._tx
         assert tx is not None, "asked before by `_is_connected`"
         tx.begin()
+        tx.foresee(batch)
         answers: list[Answer] = []
         for work, args, done in batch:
             if work is None:
@@ -253,7 +263,9 @@ class WriterLane(Lane):
             self._tx.rollback()
         except Exception:  # the connection itself is gone: the next batch opens another
             log.failure("The writing connection is lost; opening another")
-            self._tx = None
+            lost, self._tx = self._tx, None
+            with contextlib.suppress(Exception):  # it is gone already
+                lost.close()
 
 
 class ReaderLane(Lane):
@@ -263,6 +275,7 @@ class ReaderLane(Lane):
         super().__init__(**lane)
         self._open_tx = open_tx
         self._tx: SqlReadTx | None = None
+        self._reopen_at_s = 0.0  # not before; monotonic
 
     def _open(self) -> None:
         """The first look-up opens the connection, so that somebody hears of a failure."""
@@ -276,13 +289,55 @@ class ReaderLane(Lane):
 
     def _look_up(self, query: Callable[..., Any] | None, args: tuple[Any, ...]) -> Any:
         assert query is not None, "samples go to the writer"
+        tx = self._connected()
+        if tx is None:
+            return Unavailable(retry_after_s=RETRY_AFTER_FAILURE_S)
         try:
-            if self._tx is None:
-                self._tx = self._open_tx()
-            return self._tx.reading(query, args)
+            return tx.reading(query, args)
         except PlatformError as refusal:
             return refusal
         except Exception:
-            log.failure("A look-up failed")
-            self._tx = None
-            return Unavailable(retry_after_s=RETRY_AFTER_FAILURE_S)
+            return self._broken(tx)
+
+    def _connected(self) -> SqlReadTx | None:
+        """Opens a connection where there is none, but not for each of the look-ups that wait meanwhile."""
+        if self._tx is None and time.monotonic() >= self._reopen_at_s:
+            try:
+                self._tx = self._open_tx()
+            except Exception as error:
+                log.error("No look-ups: the database cannot be reached; tried again: {why}", why=_why(error))
+                self._reopen_at_s = time.monotonic() + REOPEN_EVERY_S
+        return self._tx
+
+    def _broken(self, tx: SqlReadTx) -> Unavailable:
+        """After a look-up that failed otherwise than by a refusal: the next one has a new connection."""
+        log.failure("A look-up failed")
+        self._tx = None
+        with contextlib.suppress(Exception):  # it may be gone already
+            tx.close()
+        return Unavailable(retry_after_s=RETRY_AFTER_FAILURE_S)
+
+
+class JoinedReaderLane(ReaderLane):
+    """Look-ups that were asked at the same time see one state of the database, and what is alike is asked together."""
+
+    def _run_batch(self, batch: list[Unit]) -> list[Answer]:
+        tx = self._connected()
+        if tx is None or len(batch) == 1:
+            return super()._run_batch(batch)
+        try:
+            tx.begin_reading()
+            tx.foresee(batch)
+            answers = [(done, self._answer(tx, query, args)) for query, args, done in batch]
+            tx.end_reading()
+        except Exception:  # whichever caused it fails alone
+            self._broken(tx)
+            return super()._run_batch(batch)
+        return answers
+
+    def _answer(self, tx: SqlReadTx, query: Callable[..., Any] | None, args: tuple[Any, ...]) -> Any:
+        assert query is not None, "samples go to the writer"
+        try:
+            return query(tx, *args)
+        except PlatformError as refusal:
+            return refusal

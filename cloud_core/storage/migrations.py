@@ -6,20 +6,27 @@ recognised without it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Connection, Engine, inspect, text
 
-NEWEST = "0011"
+NEWEST = "0012"
 _HERE = Path(__file__).parent
+_LOCK = 7361746572  # of `pg_advisory_lock`
 
 
 def current(engine: Engine) -> str | None:
     """The step at which the database stands; None for an empty one."""
-    if not inspect(engine).has_table("alembic_version"):
-        return None
     with engine.connect() as connection:
-        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        return _step(connection)
+
+
+def _step(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def upgrade(engine: Engine) -> bool:
@@ -27,13 +34,8 @@ def upgrade(engine: Engine) -> bool:
 
     Raises: RuntimeError for a database that a newer program has written.
     """
-    step = current(engine)
-    if step == NEWEST:
+    if _is_newest(current(engine)):
         return False
-    if step is not None and step > NEWEST:
-        raise RuntimeError(
-            f"The database is at step {step}, newer than this program ({NEWEST}); install the newer program."
-        )
     from alembic import command
     from alembic.config import Config
 
@@ -41,14 +43,34 @@ def upgrade(engine: Engine) -> bool:
     config.set_main_option("script_location", str(_HERE))
     config.set_main_option("version_locations", str(_HERE / "versions"))
     config.set_main_option("path_separator", "os")
-    with engine.connect() as connection:
-        if engine.dialect.name == "postgresql":
-            # Two nodes that start together: one migrates, the other waits and finds it done.
-            connection.execute(text("SELECT pg_advisory_lock(7361746572)"))
+    with engine.connect() as connection, _alone(connection):
+        if _is_newest(_step(connection)):
+            return False  # another node was faster
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()
-        if engine.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_unlock(7361746572)"))
-            connection.commit()
     return True
+
+
+def _is_newest(step: str | None) -> bool:
+    if step is not None and step > NEWEST:
+        raise RuntimeError(
+            f"The database is at step {step}, newer than this program ({NEWEST}); install the newer program."
+        )
+    return step == NEWEST
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """Nodes that start together on PostgreSQL: one migrates, the others wait and find it done."""
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": _LOCK})
+    connection.commit()  # the lock is the session's
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": _LOCK})
+        connection.commit()

@@ -147,6 +147,7 @@ telemetry_bucket = Table(
     "telemetry_bucket", metadata, Column("bucket", BigInteger, primary_key=True, autoincrement=False)
 )
 
+# On PostgreSQL a partition for each day holds the rows: `partitions.py`, since step 0012.
 telemetry = Table(
     "telemetry",
     metadata,

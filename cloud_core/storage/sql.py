@@ -27,7 +27,7 @@ from cloud_core.storage.changes import WritesChanges
 from cloud_core.storage.claims import WritesClaims
 from cloud_core.storage.commands import WritesCommands
 from cloud_core.storage.customers import WritesCustomers
-from cloud_core.storage.documents import decode_document, decode_value, encode_document, encode_value, merge_documents
+from cloud_core.storage.documents import decode_document, decode_value, encode_document, encode_value
 from cloud_core.storage.gateways import WritesGateways
 from cloud_core.storage.interface import NewDevice, NewProfile
 from cloud_core.storage.keys import WritesKeys
@@ -48,6 +48,10 @@ from shared.messages import Attributes, Sample, Value
 
 _KEY_CACHE_ENTRIES = 200_000
 DROPPED_AT_ONCE = 24  # buckets; maintenance comes every minute
+
+
+class OutcomeUnknown(Exception):
+    """The connection was lost while it committed: nobody can say whether that is durable."""
 
 
 def seal_credentials(vault: Vault, credentials: Credentials) -> bytes:
@@ -76,25 +80,26 @@ class SqlTx(
         self.node = node
         self._begin_changes()
         self._committed: list[Change] = []  # until somebody takes them
-        self._is_postgresql = dialect.name == "postgresql"
         self._key_ids: dict[str, int] = {}
-        self._known_buckets: set[int] = set()
         self._rows_to_put: dict[tuple[int, int, int], dict[int, Value]] = {}
         self._latest_to_put: dict[int, dict[int, tuple[int, Value]]] = {}
 
     def begin(self) -> None:
         """Opens the transaction (immediately, so that no later lock can fail it)."""
         self.writes = 0
-        self._cursor.execute("BEGIN" if self._is_postgresql else "BEGIN IMMEDIATE")
+        self._begin()
 
     def commit(self) -> None:
-        """Writes the samples and makes everything durable."""
+        """Writes the samples and makes everything durable.
+
+        Raises: OutcomeUnknown when the connection was lost meanwhile.
+        """
         self._flush_samples()
         if self.node is None:
-            self._cursor.execute("COMMIT")
+            self._commit()
             return
         made = self._write_changes() if self._changes else []
-        self._cursor.execute("COMMIT")
+        self._commit()
         self._committed += made
         self._begin_changes()
 
@@ -110,10 +115,18 @@ class SqlTx(
         self._rows_to_put.clear()
         self._latest_to_put.clear()
         self._key_ids.clear()
-        self._known_buckets.clear()
         self._begin_changes()
-        if self._is_postgresql or self.connection.in_transaction:
-            self._cursor.execute("ROLLBACK")  # PostgreSQL only warns when there is none
+        self._roll_back()
+
+    def _begin(self) -> None:
+        self._cursor.execute("BEGIN IMMEDIATE")
+
+    def _commit(self) -> None:
+        self._cursor.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        if self.connection.in_transaction:
+            self._cursor.execute("ROLLBACK")
 
     # -- devices and profiles ---------------------------------------------------------------------
 
@@ -259,17 +272,10 @@ class SqlTx(
     # -- attributes and telemetry -----------------------------------------------------------------
 
     def put_attributes(self, device_id: int, scope: Scope, values: Attributes, *, now_ms: int) -> None:
-        self.writes += 1
-        statement = self._s.put_attribute
         for key, value in values.items():
-            self._cursor.execute(
-                statement.sql,
-                statement.values(
-                    {
-                        "device_id": device_id, "scope": int(scope), "key_id": self._key_id(key),
-                        "value": encode_value(value), "updated_ms": now_ms,
-                    }
-                ),
+            self._write(
+                self._s.put_attribute, device_id=device_id, scope=int(scope), key_id=self._key_id(key),
+                value=encode_value(value), updated_ms=now_ms,
             )  # fmt: skip
         if self.node is not None:
             self._record_attributes(device_id, scope, values)
@@ -339,14 +345,11 @@ class SqlTx(
         rows = self._rows_to_put
         if not rows:
             return
-        for bucket in {place[0] for place in rows} - self._known_buckets:
+        for bucket in {place[0] for place in rows}:  # each time: another process may have dropped it meanwhile
             self._cursor.execute(self._s.insert_bucket.sql, (bucket,))
-            self._known_buckets.add(bucket)
         # Sorted: neighbours share pages, and nodes that write the same rows lock them in one order.
         put = [(*place, encode_document(rows[place])) for place in sorted(rows)]
         self._cursor.executemany(self._s.put_telemetry.sql, put)
-        if self._is_postgresql and self._cursor.rowcount < len(put):
-            self._merge_existing(put)
         newest = [
             (device_id, key_id, ts, encode_value(value))
             for device_id, keys in sorted(self._latest_to_put.items())
@@ -356,22 +359,12 @@ class SqlTx(
         rows.clear()
         self._latest_to_put.clear()
 
-    def _merge_existing(self, rows: list[tuple[int, int, int, bytes]]) -> None:
-        """PostgreSQL has no function that merges documents: lock, merge here, write back."""
-        for bucket, device_id, ts, document in rows:
-            place = {"b_bucket": bucket, "b_device_id": device_id, "b_ts": ts}
-            stored = bytes(self._row(self._s.lock_document, **place)[0])
-            merged = merge_documents(stored, document)
-            if merged != stored:
-                self._write(self._s.update_document, document=merged, **place)
-
     def drop_buckets(self, before_ms: int) -> int:
         """Retention: removes the oldest buckets that ended before `before_ms`, some at once; returns how many."""
         old = self._rows(self._s.buckets, first=-(2**62), last=before_ms // BUCKET_MS - 1)[:DROPPED_AT_ONCE]
         for (bucket,) in old:
             self._write(self._s.drop_bucket, b_bucket=bucket)
             self._write(self._s.forget_bucket, b_bucket=bucket)
-            self._known_buckets.discard(bucket)
         return len(old)
 
     # -- the rest ---------------------------------------------------------------------------------

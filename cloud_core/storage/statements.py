@@ -126,7 +126,7 @@ class Statements:
         self._devices(fixed)
         self._credentials(fixed)
         self._attributes(fixed, upsert)
-        self._telemetry(fixed, upsert, dialect)
+        self._telemetry(fixed, upsert)
         self._log(fixed)
 
     def _profiles(self, fixed: Any) -> None:
@@ -227,7 +227,7 @@ class Statements:
         )
         self.delete_attribute = fixed(delete(attribute).where(*mine, c.key_id == p("key_id")))
 
-    def _telemetry(self, fixed: Any, upsert: Any, dialect: Dialect) -> None:
+    def _telemetry(self, fixed: Any, upsert: Any) -> None:
         self.insert_bucket = fixed(upsert(telemetry_bucket).values(bucket=p("bucket")).on_conflict_do_nothing())
         self.buckets = fixed(
             select(telemetry_bucket.c.bucket)
@@ -236,15 +236,11 @@ class Statements:
         )
         put = upsert(telemetry).values({name: p(name) for name in ("bucket", "device_id", "ts", "document")})
         key = [telemetry.c.bucket, telemetry.c.device_id, telemetry.c.ts]
-        if dialect.name == "postgresql":
-            self.put_telemetry = fixed(put.on_conflict_do_nothing())
-        else:
-            merged = func.merge_documents(telemetry.c.document, put.excluded.document)
-            self.put_telemetry = fixed(put.on_conflict_do_update(index_elements=key, set_={"document": merged}))
+        merged = func.merge_documents(
+            telemetry.c.document, put.excluded.document
+        )  # SQLite; PostgreSQL: `postgresql.py`
+        self.put_telemetry = fixed(put.on_conflict_do_update(index_elements=key, set_={"document": merged}))
         one = (telemetry.c.bucket == p("b_bucket"), telemetry.c.device_id == p("b_device_id"))
-        at = (*one, telemetry.c.ts == p("b_ts"))
-        self.lock_document = fixed(select(telemetry.c.document).where(*at).with_for_update())
-        self.update_document = fixed(update(telemetry).where(*at).values(document=p("document")))
         self.documents = fixed(
             select(telemetry.c.ts, telemetry.c.document)
             .where(*one, telemetry.c.ts >= p("start"), telemetry.c.ts < p("end"))

@@ -6,24 +6,27 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Engine, create_engine, event
 from twisted.logger import Logger
 
 from cloud_core.measures import NONE, Family, counter, gauge, histogram, one
 from cloud_core.model import DEFAULT_TENANT, Change
-from cloud_core.storage import migrations
+from cloud_core.storage import addresses, migrations
 from cloud_core.storage.checkpoints import Checkpoints
 from cloud_core.storage.documents import merge_documents
 from cloud_core.storage.interface import Done
-from cloud_core.storage.lanes import Answer, CallInReactor, ReaderLane, WriterLane
+from cloud_core.storage.lanes import Answer, CallInReactor, JoinedReaderLane, ReaderLane, WriterLane
 from cloud_core.storage.reading import SqlReadTx
 from cloud_core.storage.sql import SqlTx
 from cloud_core.storage.statements import SqliteCompiler, Statements
 from cloud_core.storage.vault import Vault
 from shared.errors import Unavailable
 from shared.messages import Sample
+
+if TYPE_CHECKING:
+    from cloud_core.storage.postgresql_server import Watchdog
 
 R = TypeVar("R")
 log = Logger()
@@ -45,7 +48,7 @@ _SQLITE_PRAGMAS = (
 def make_engine(url: str) -> Engine:
     """An engine whose raw connections the lanes use; `url` is `sqlite:///PATH` or `postgresql+psycopg://…`."""
     if not url.startswith("sqlite"):
-        return create_engine(url, paramstyle="format")
+        return create_engine(addresses.for_serving(url), paramstyle="format")
     engine = create_engine(url)
     engine.dialect.statement_compiler = SqliteCompiler
 
@@ -84,11 +87,13 @@ class SqlStore:
         lane = {"deliver": self._deliver, "call_in_reactor": call_in_reactor}
         is_sqlite = self._engine.dialect.name == "sqlite"
         self._checkpoints = Checkpoints(self._connect) if is_sqlite else None
+        self._watchdog = None if is_sqlite else _watchdog()
         self._writer = WriterLane(
             self._open_tx, after_commit=self._committed, deliver_changes=self._deliver_with_changes, **lane
         )
         reader = {"deliver": self._deliver_reads, "call_in_reactor": call_in_reactor}
-        self._reader = ReaderLane(self._open_read_tx, name="storage-reader", **reader)
+        joined = ReaderLane if is_sqlite else JoinedReaderLane
+        self._reader = joined(self._open_read_tx, name="storage-reader", **reader)
         self._surveyor = ReaderLane(self._open_read_tx, name="storage-surveyor", **reader)
 
     def open(self) -> None:
@@ -104,6 +109,8 @@ class SqlStore:
         self._surveyor.start()
         if self._checkpoints is not None:
             self._checkpoints.start()
+        if self._watchdog is not None:
+            self._watchdog.start()
         self._is_open = True
 
     def close(self) -> None:
@@ -115,6 +122,8 @@ class SqlStore:
             self._surveyor.stop()
             if self._checkpoints is not None:
                 self._checkpoints.stop()
+            if self._watchdog is not None:
+                self._watchdog.stop()
         self._engine.dispose()
 
     def submit(self, work: Callable[..., R], args: tuple[Any, ...], done: Done[R]) -> None:
@@ -203,22 +212,42 @@ class SqlStore:
                 callback()
 
     def _open_tx(self) -> SqlTx:
-        return SqlTx(self._connect(), self._engine.dialect, self._statements, self._vault, self.node)
+        if self._watchdog is None:
+            return SqlTx(self._connect(), self._engine.dialect, self._statements, self._vault, self.node)
+        from cloud_core.storage.postgresql import PostgresqlTx
+
+        tx = PostgresqlTx(self._connect(), self._engine.dialect, self._statements, self._vault, self.node)
+        self._watchdog.watch(tx.cursor)
+        return tx
 
     def _open_read_tx(self) -> SqlReadTx:
-        return SqlReadTx(self._connect(), self._engine.dialect, self._statements, self._vault)
+        if self._watchdog is None:
+            return SqlReadTx(self._connect(), self._engine.dialect, self._statements, self._vault)
+        from cloud_core.storage.postgresql_reading import PostgresqlReadTx
+
+        tx = PostgresqlReadTx(self._connect(), self._engine.dialect, self._statements, self._vault)
+        self._watchdog.watch(tx.cursor)
+        return tx
 
     def _committed(self, tx: SqlTx) -> None:
         if self._checkpoints is not None:
             self._checkpoints.committed(tx.connection)
 
     def _connect(self) -> Any:  # Any: sqlite3.Connection or psycopg.Connection
+        if self._watchdog is not None:
+            from cloud_core.storage import postgresql_server
+
+            return postgresql_server.connect(self._engine)
         connection = self._engine.raw_connection()
         driver = connection.driver_connection
         connection.detach()  # the lane owns it from here on
-        if self._engine.dialect.name == "postgresql":
-            driver.autocommit = True  # type: ignore[union-attr]  # the lanes say BEGIN themselves
         return driver
+
+
+def _watchdog() -> Watchdog:
+    from cloud_core.storage.postgresql_server import Watchdog
+
+    return Watchdog()
 
 
 def _append_all(tx: SqlTx, rows: list[tuple[int, list[Sample]]]) -> None:

@@ -20,11 +20,14 @@ from .figures import Figure
 from .gateway_figures import GATEWAY_FIGURES
 from .harness import Bench, Options
 from .page_figures import PAGE_FIGURES
+from .postgresql_figures import POSTGRESQL_FIGURES
 from .report import Row
 from .servers import ServerFailed
 from .tls_figures import TLS_FIGURES
 
-FIGURES = (*CORE_FIGURES, *TLS_FIGURES, *COAPS_FIGURES, *GATEWAY_FIGURES, *PAGE_FIGURES)
+FIGURES = (
+    *CORE_FIGURES, *TLS_FIGURES, *COAPS_FIGURES, *GATEWAY_FIGURES, *PAGE_FIGURES, *POSTGRESQL_FIGURES
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:

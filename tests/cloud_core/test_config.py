@@ -133,7 +133,8 @@ def test_a_system_administrator_has_name_and_password(values: dict[str, str], pr
     "url",
     [
         "postgres//u:s3cr3t@h/d", "postgresql://u:s3cr3t@h/d", "mysql://u:s3cr3t@h/d",
-        "postgresql+psycopg://u:s3cr3t@h:port/d", "s3cr3t", "postgresql+psycopg:/h/d",
+        "postgresql+psycopg://u:s3cr3t@h:port/d", "postgresql+psycopg://u:s3cr3t@h:1,i:port/d",
+        "s3cr3t", "postgresql+psycopg:/h/d",
     ],
 )  # fmt: skip
 def test_an_address_of_no_database_is_named_without_its_password(url: str) -> None:
@@ -148,7 +149,8 @@ def test_an_address_of_no_database_is_named_without_its_password(url: str) -> No
     [
         "sqlite:///muster.db", "sqlite:////var/lib/m.db", "postgresql+psycopg://u:p#?/x@h:5432/d?sslmode=require",
         "postgresql+psycopg://u@[::1]:5432/d", "postgresql+psycopg:///d?host=/run/postgresql",
-        "postgresql+psycopg://h/d",
+        "postgresql+psycopg://h/d", "postgresql+psycopg://u:p,/x@one:5432,two:5433/d?sslmode=require",
+        "postgresql+psycopg://u@one,[::1]:5433/d", "postgresql+psycopg://u@/d?host=one:5432&host=two:5433",
     ],
 )  # fmt: skip
 def test_addresses_of_databases(url: str) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.conftest import PrivatePostgresql, need, postgresql_binaries
+from tests.conftest import need, postgresql_binaries
 from tests.support.nats_servers import NatsServer, free_port
 from tests.support.node_processes import Node, Nodes, wait_until
+from tests.support.postgresql import PrivatePostgresql
 from tests.support.senders import Arrivals, Sender, stored_times
 
 WAIT_S = 20.0
@@ -187,7 +188,8 @@ def test_the_fabric_may_be_away_and_provisioning_goes_on(whole: Nodes) -> None:
 def test_the_database_may_restart(whole: Nodes, database: PrivatePostgresql) -> None:
     """As at a fail-over: requests are refused with a time to come again, and all nodes find it again by themselves."""
     with load_on(whole) as load:
-        database.restart()
+        database.halt()
+        database.start()
         load.wait_until_it_flows()
 
 
