@@ -348,7 +348,8 @@ class Program:
         if self._local_url is None:
             log.info("Commands with --data-dir need a login: HTTP is not bound to loopback")
             return
-        token = local_token.LocalToken(self._local_url, await self._admin.open_local_access(), os.getpid())
+        ports = {scheme: one.port for scheme, one in self._endpoints.ports.items()}
+        token = local_token.LocalToken(self._local_url, await self._admin.open_local_access(), os.getpid(), ports)
         fault = local_token.write(Path(self._config.data_dir), token)
         if fault:
             self._admin.local_access.close()
