@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -130,7 +131,8 @@ class Conductor:
     async def _watch(self, listening: list[asyncio.Task[None]]) -> None:
         """Starts all together; afterwards shows what they say, and ends a phase when everybody is through."""
         ready = asyncio.gather(*(one.ready for one in self._workers))
-        await asyncio.wait([ready, *listening], timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
+        awaited: list[asyncio.Future[Any]] = [ready, *listening]
+        await asyncio.wait(awaited, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             ready.cancel()
             self._tell("stop")

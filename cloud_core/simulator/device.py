@@ -19,8 +19,8 @@ ANSWER_S = 20.0
 """How long a device waits for any answer (CoAP has times of its own)."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 PING_S = 100.0
-WRONG_ATTEMPTS = 3
-"""After so many refusals a device with a wrong secret is left alone."""
+WRONG_ATTEMPTS, WRONG_ASKS = 3, 10
+"""After so many refusals of its secret, or refusals of any kind, a device with a wrong secret is left alone."""
 BREAK_CHANCE = 0.3
 """How often the connection of a device with the fault `reconnect` breaks behind a report."""
 SECOND_ANSWER_S = 5.0
@@ -119,7 +119,10 @@ class Device:
         """Asks or connects, as soon as there is room."""
         give_up_s = self._fleet.plan.give_up_s
         if not self.is_home and self._fleet.clock.now_s - self._powered_s > give_up_s:
-            self._give_up(f"not in after {give_up_s:.0f} s; last: {self._reason or 'no turn'}")
+            if Fault.WRONG_SECRET in self.plan.faults:
+                self._refused_as_expected()
+            else:
+                self._give_up(f"not in after {give_up_s:.0f} s; last: {self._reason or 'no turn'}")
             return
         needs_line = self._fleet.needs_line(self.plan)
         if needs_line and not self._has_room:
@@ -200,7 +203,7 @@ class Device:
             self._loses_answer = False
             self._fleet.faulted(Fault.LOST_ANSWER)
             self._drop(abruptly=True)
-            self._may_exist = True
+            self._may_exist = isinstance(bodies.read_answer(body), Granted)
             self._put_off("answer lost", None)
             return
         answer = bodies.read_answer(body)
@@ -325,15 +328,15 @@ class Device:
         is_wrong = Fault.WRONG_SECRET in self.plan.faults
         self._fleet.refused(reason, is_expected=is_wrong)
         self._drop()
-        if reason in bodies.LATER or reason == bodies.NO_ANSWER:
-            self._put_off(reason, retry_after_s)
-        elif is_wrong:
-            self._tries += 1
-            if self._tries >= WRONG_ATTEMPTS:
-                self._to(Event.EXPECTED)
-                self._fleet.faulted(Fault.WRONG_SECRET)
+        is_for_later = reason in bodies.LATER or reason == bodies.NO_ANSWER
+        if is_wrong:
+            self._tries += not is_for_later
+            if self._tries >= WRONG_ATTEMPTS or self._fails + 1 >= WRONG_ASKS:
+                self._refused_as_expected()
             else:
                 self._put_off(reason, retry_after_s)
+        elif is_for_later:
+            self._put_off(reason, retry_after_s)
         elif reason in bodies.TAKEN:
             self._taken(reason)
         else:
@@ -373,6 +376,10 @@ class Device:
             self._to(Event.TAKEN)
         else:
             self._give_up(f"its credentials are refused: {reason}")
+
+    def _refused_as_expected(self) -> None:
+        self._to(Event.EXPECTED)
+        self._fleet.faulted(Fault.WRONG_SECRET)
 
     def _give_up(self, reason: str) -> None:
         self._drop()

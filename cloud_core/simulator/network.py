@@ -19,6 +19,7 @@ from cloud_core.simulator.plan import DevicePlan, Fault, Transport
 from cloud_core.simulator.sources import Sources, bind
 
 DEVICES_PER_PORT = 200  # CoAP devices behind one socket: their message ids must not repeat within 247 s
+_WRONG_PORTS = 250  # for devices with a wrong secret, each with an address of its own
 SLOW_PIECE_S = 1.0
 _UDP_BUFFER_BYTES = 4 << 20
 
@@ -91,14 +92,12 @@ class Room:
 class Network:
     """Makes connections for devices, each from its own source address."""
 
-    def __init__(
-        self, target: Target, loop: asyncio.AbstractEventLoop, clock: Clock, *, share: int, devices: int
-    ) -> None:
+    def __init__(self, target: Target, loop: asyncio.AbstractEventLoop, clock: Clock, *, share: int) -> None:
         """Raises: OSError, SSL.Error for a CA's file that cannot be used."""
         self._target = target
         self._loop = loop
         self._clock = clock
-        self._sources = Sources(target.address, share=share, devices=devices)
+        self._sources = Sources(target.address, share=share)
         self._tls = client_context(target.ca_file) if target.is_tls else None
         self._ports: dict[int, CoapPort] = {}
         self.watch = Watch()
@@ -130,10 +129,11 @@ class Network:
     def coap_port(self, plan: DevicePlan) -> CoapPort:
         """The socket of the device; those with a wrong secret share none with others. Raises: OSError."""
         is_wrong = Fault.WRONG_SECRET in plan.faults
-        number = plan.number // DEVICES_PER_PORT * 2 + is_wrong
-        port = self._ports.get(number)
+        group = -1 - plan.number % _WRONG_PORTS if is_wrong else plan.number // DEVICES_PER_PORT
+        port = self._ports.get(group)
         if port is None:
-            port = self._ports[number] = self._open_port(self._source(plan))
+            source = self._sources.of(plan.number, is_wrong=is_wrong, together=DEVICES_PER_PORT)
+            port = self._ports[group] = self._open_port(source)
         return port
 
     def close(self) -> None:

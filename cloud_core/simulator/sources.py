@@ -9,10 +9,11 @@ from __future__ import annotations
 import ipaddress
 import socket
 
-DEVICES_PER_ADDRESS = 1_000
+DEVICES_PER_ADDRESS = 10  # as in a house behind its router
 _FIRST_NET = 64  # 127.64.x.y and up; one net for each process
-_WRONG_OFFSET = 200  # third part of the addresses of devices with a wrong secret
-MAX_ADDRESSES = 250
+_WRONG = range(200, 255)  # third part of the addresses of devices with a wrong secret
+_HONEST = range(1, 200)
+_HOSTS = 250
 IP_BIND_ADDRESS_NO_PORT = 24
 """linux/in.h: choose the port at connect(), where one port may serve many destinations."""
 
@@ -20,23 +21,24 @@ IP_BIND_ADDRESS_NO_PORT = 24
 class Sources:
     """An address for each device; the empty one where the system chooses."""
 
-    __slots__ = ("_honest", "_wrong")
+    __slots__ = ("_net",)
 
-    def __init__(self, host: str, *, share: int, devices: int) -> None:
+    def __init__(self, host: str, *, share: int) -> None:
         """`share` is the number of the process; `host` an address, not a name."""
-        count = min(MAX_ADDRESSES, 1 + devices // DEVICES_PER_ADDRESS)
         net = _FIRST_NET + share % 128
-        if not _may_choose(host, net):
-            self._honest = self._wrong = [""]
-            return
-        self._honest = [f"127.{net}.1.{1 + i}" for i in range(count)]
-        self._wrong = [f"127.{net}.{_WRONG_OFFSET}.{1 + i}" for i in range(count)]
+        self._net = net if _may_choose(host, net) else 0
 
-    def of(self, index: int, *, is_wrong: bool) -> str:
-        """The address of device `index`. Those with a wrong secret have others than the honest, who would else be
-        rationed with them: the core counts failed attempts by address."""
-        addresses = self._wrong if is_wrong else self._honest
-        return addresses[index % len(addresses)]
+    def of(self, number: int, *, is_wrong: bool, together: int = DEVICES_PER_ADDRESS) -> str:
+        """The address of device `number`, which it has in common with `together` others.
+
+        Those with a wrong secret have addresses of their own: the core counts failed attempts by address, and the
+        honest ones beside them would wait with them.
+        """
+        if not self._net:
+            return ""
+        parts = _WRONG if is_wrong else _HONEST
+        part, host = divmod(number if is_wrong else number // together, _HOSTS)
+        return f"127.{self._net}.{parts[part % len(parts)]}.{1 + host}"
 
 
 def bind(sock: socket.socket, address: str) -> None:
