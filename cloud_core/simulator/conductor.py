@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from cloud_core.simulator.network import Target
+from cloud_core.simulator.network import MOST_PORTS, WRONG_PORTS, Target
 from cloud_core.simulator.plan import Plan, Profile
 from cloud_core.simulator.tally import Tally, merged
 from cloud_core.simulator.worker import MAX_LINE_BYTES, Said, Task
 
-RESERVED_DESCRIPTORS = 200  # for CoAP's sockets and whatever else is open
+RESERVED_DESCRIPTORS = 100 + MOST_PORTS + WRONG_PORTS  # for CoAP's sockets, and whatever else is open
 _SHARE_OF_DESCRIPTORS = 0.9  # the core on the same machine has the same limit, and other connections
 STOP_S = 10.0
 READY_S = 120.0
@@ -38,7 +38,7 @@ def most_connections() -> int:
             pass  # macOS says "unlimited" and means less
     if soft == resource.RLIM_INFINITY:
         soft = 1 << 20
-    return max(16, int((soft - RESERVED_DESCRIPTORS) * _SHARE_OF_DESCRIPTORS))
+    return max(16, int((soft - min(RESERVED_DESCRIPTORS, soft // 2)) * _SHARE_OF_DESCRIPTORS))
 
 
 class Outcome(msgspec.Struct):

@@ -42,7 +42,7 @@ class Fleet:
         self._keeping = keeping
         self._is_tls = target.is_tls
         self._loop = loop
-        self._network = Network(target, loop, self.clock, share=share)
+        self._network = Network(target, loop, self.clock, share=share, devices=plan.devices)
         self._network.retransmitted = lambda: self.tally.count("CoAP retransmissions")
         self._signing = Signing() if any(kind is Kind.X509 for kind in plan.kinds) else None
         self._random = random.Random(f"{plan.seed}/{share}")

@@ -18,8 +18,9 @@ from cloud_core.simulator.lines import Line, LineOwner, Watch, client_context
 from cloud_core.simulator.plan import DevicePlan, Fault, Transport
 from cloud_core.simulator.sources import Sources, bind
 
-DEVICES_PER_PORT = 200  # CoAP devices behind one socket: their message ids must not repeat within 247 s
-_WRONG_PORTS = 250  # for devices with a wrong secret, each with an address of its own
+DEVICES_PER_PORT = 50  # neighbours whose CoAP devices share a socket: message ids must not repeat within 247 s
+MOST_PORTS = 2_000  # sockets for CoAP; with more devices more of them share one
+WRONG_PORTS = 250  # for devices with a wrong secret, each with an address of its own
 SLOW_PIECE_S = 1.0
 _UDP_BUFFER_BYTES = 4 << 20
 
@@ -92,11 +93,14 @@ class Room:
 class Network:
     """Makes connections for devices, each from its own source address."""
 
-    def __init__(self, target: Target, loop: asyncio.AbstractEventLoop, clock: Clock, *, share: int) -> None:
+    def __init__(
+        self, target: Target, loop: asyncio.AbstractEventLoop, clock: Clock, *, share: int, devices: int
+    ) -> None:
         """Raises: OSError, SSL.Error for a CA's file that cannot be used."""
         self._target = target
         self._loop = loop
         self._clock = clock
+        self._neighbours = max(DEVICES_PER_PORT, devices // MOST_PORTS)
         self._sources = Sources(target.address, share=share)
         self._tls = client_context(target.ca_file) if target.is_tls else None
         self._ports: dict[int, CoapPort] = {}
@@ -129,10 +133,10 @@ class Network:
     def coap_port(self, plan: DevicePlan) -> CoapPort:
         """The socket of the device; those with a wrong secret share none with others. Raises: OSError."""
         is_wrong = Fault.WRONG_SECRET in plan.faults
-        group = -1 - plan.number % _WRONG_PORTS if is_wrong else plan.number // DEVICES_PER_PORT
+        group = -1 - plan.number % WRONG_PORTS if is_wrong else plan.number // self._neighbours
         port = self._ports.get(group)
         if port is None:
-            source = self._sources.of(plan.number, is_wrong=is_wrong, together=DEVICES_PER_PORT)
+            source = self._sources.of(plan.number, is_wrong=is_wrong, together=self._neighbours)
             port = self._ports[group] = self._open_port(source)
         return port
 
