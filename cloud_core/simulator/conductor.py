@@ -18,7 +18,7 @@ from cloud_core.simulator.tally import Tally, merged
 from cloud_core.simulator.worker import MAX_LINE_BYTES, Said, Task
 
 RESERVED_DESCRIPTORS = 100 + MOST_PORTS + WRONG_PORTS  # for CoAP's sockets, and whatever else is open
-_SHARE_OF_DESCRIPTORS = 0.9  # the core on the same machine has the same limit, and other connections
+_SHARE_OF_DESCRIPTORS = 0.75  # a core on the same machine has the same limit, and lets go of connections later than we
 STOP_S = 10.0
 READY_S = 120.0
 

@@ -15,8 +15,8 @@ from shared.credentials import Credentials, X509Certificate
 if TYPE_CHECKING:
     from cloud_core.simulator.fleet import Fleet
 
-ANSWER_S = 20.0
-"""How long a device waits for any answer (CoAP has times of its own)."""
+ANSWER_S, COAP_ANSWER_S = 60.0, 200.0
+"""How long a device waits for any answer: as ThingsBoard's own client; over CoAP retransmission ends before that."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 PING_S = 100.0
 WRONG_ATTEMPTS, WRONG_ASKS = 3, 10
@@ -128,7 +128,7 @@ class Device:
         if needs_line and not self._has_room:
             if self._is_queued:
                 return
-            if not self._fleet.room.take(self, is_new=self.state is State.POWERED):
+            if not self._fleet.room.take(self):
                 self._is_queued = True
                 return
             self._has_room = True
@@ -173,7 +173,7 @@ class Device:
         self._link.post(self._next_report())
 
     def _wait_for_answer(self) -> None:
-        self._fleet.clock.after(ANSWER_S if self._fleet.needs_line(self.plan) else 10 * ANSWER_S, self)
+        self._fleet.clock.after(ANSWER_S if self._fleet.needs_line(self.plan) else COAP_ANSWER_S, self)
 
     def _next_report(self) -> bytes:
         self._reports += 1

@@ -42,8 +42,7 @@ class Waiting(Protocol):
 
 
 class Room:
-    """The TCP connections that may be open at a time. Who comes first is served first, those not provisioned before
-    all others."""
+    """The TCP connections that may be open at a time. Who comes first is served first."""
 
     def __init__(self, size: int, call_soon: Callable[[Callable[[], None]], object]) -> None:
         self.size = size
@@ -51,21 +50,20 @@ class Room:
         self.was_short = False
         self._call_soon = call_soon
         self._is_due = False
-        self._new: deque[Waiting] = deque()
-        self._back: deque[Waiting] = deque()
+        self._waiting: deque[Waiting] = deque()
 
     @property
     def is_short(self) -> bool:
         """Whether somebody waits."""
-        return bool(self._new or self._back)
+        return bool(self._waiting)
 
-    def take(self, waiting: Waiting, *, is_new: bool) -> bool:
+    def take(self, waiting: Waiting) -> bool:
         """Whether there is room now; if not, `waiting` will hear when there is."""
         if self.used < self.size and not self.is_short:
             self.used += 1
             return True
         self.was_short = True
-        (self._new if is_new else self._back).append(waiting)
+        self._waiting.append(waiting)
         self._grant_soon()
         return False
 
@@ -83,11 +81,10 @@ class Room:
     def _grant(self) -> None:
         self._is_due = False
         for _ in range(self.size - self.used):  # those that give it back at once have to wait for the next turn
-            queue = self._new or self._back
-            if not queue:
+            if not self._waiting:
                 return
             self.used += 1
-            queue.popleft().room_granted()
+            self._waiting.popleft().room_granted()
 
 
 class Network:
