@@ -52,10 +52,14 @@ def test_a_storm_with_every_fault_ends_with_everybody_in(core: CoreProcess, tmp_
     """Over every transport; wrong secrets are refused and nothing else; reports are stored; two processes count as one."""
     page = tmp_path / "storm.html"
     faults = [word for fault in FAULTS for word in ("--fault", fault)]
-    report = simulated(core, "--devices", str(DEVICES), "--seed", "7", "--processes", "2", "--report", str(page), *faults)
+    report = simulated(
+        core, "--devices", str(DEVICES), "--seed", "7", "--processes", "2", "--report", str(page), *faults
+    )
     wrong = report["states"]["refused as planned"]
     assert report["good"] and report["failed"] == 0
-    assert report["provisioned"] == DEVICES - wrong == report["states"]["online"] + report["states"].get("provisioned", 0)
+    assert (
+        report["provisioned"] == DEVICES - wrong == report["states"]["online"] + report["states"].get("provisioned", 0)
+    )
     assert set(report["attempts"]) == {"mqtt", "mqtt5", "http", "coap"}
     assert set(report["faultsSeen"]) == {fault.partition("=")[0] for fault in FAULTS}
     assert report["refusals"] == {}
@@ -112,7 +116,18 @@ def test_devices_come_in_over_tls_and_by_certificate(core: CoreProcess) -> None:
 def test_a_device_that_is_locked_out_is_named(core: CoreProcess) -> None:
     """Without replay a lost answer is fatal: exit code 1, the device and the cause."""
     core.make_profile("no replay")
-    options = ("--devices", "3", "--seed", "14", "--mix", "http=1", "--credentials", "token=1", "--fault", "lost-answer=1")
+    options = (
+        "--devices",
+        "3",
+        "--seed",
+        "14",
+        "--mix",
+        "http=1",
+        "--credentials",
+        "token=1",
+        "--fault",
+        "lost-answer=1",
+    )
     report = simulated(core, *options, "--create-profile", "no replay", exit_code=1)
     assert report["failed"] == 3 and report["failures"][0]["device"].startswith("sim-14-")
     assert "replay" in report["failures"][0]["reason"]

@@ -34,7 +34,9 @@ def test_percentiles_are_those_of_the_values() -> None:
         histogram.add(value)
     for percent in (50, 90, 99):
         exact_ms = values[percent * 100 - 1] * 1000
-        assert exact_ms <= histogram.percentile_ms(percent) * 1.001 and histogram.percentile_ms(percent) < exact_ms * 1.04
+        assert (
+            exact_ms <= histogram.percentile_ms(percent) * 1.001 and histogram.percentile_ms(percent) < exact_ms * 1.04
+        )
     assert histogram.percentile_ms(100) == pytest.approx(values[-1] * 1000, abs=0.01)
     assert sum(count for _, count in histogram.by_octave()) == 10_000
 

@@ -92,7 +92,9 @@ def test_a_coap_request_is_read_back(length: int) -> None:
     assert (message.options[coap.OBSERVE], message.payload) == (b"", b"body")
 
 
-@pytest.mark.parametrize("data", [b"", b"\x40", b"\xff" * 9, b"\x44\x45\0\1abcd\xf0", b"\x44\x45\0\1ab", b"\x44\x45\0\1abcd\xd0"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x40", b"\xff" * 9, b"\x44\x45\0\1abcd\xf0", b"\x44\x45\0\1ab", b"\x44\x45\0\1abcd\xd0"]
+)
 def test_what_is_no_coap_is_left_alone(data: bytes) -> None:
     """Truncated, reserved, of another version."""
     assert coap.read_message(data) is None
@@ -128,7 +130,9 @@ def test_a_cut_line_costs_one_device(tmp_path: Path) -> None:
     assert load(path) == {"a": (AccessToken("t"), "")}
 
 
-@pytest.mark.parametrize("content", ["hello\n", '{"format":"other"}\n', '{"format":"muster-simulator-1"}\n{"name":1}\n'])
+@pytest.mark.parametrize(
+    "content", ["hello\n", '{"format":"other"}\n', '{"format":"muster-simulator-1"}\n{"name":1}\n']
+)
 def test_a_foreign_file_is_not_taken_for_credentials(tmp_path: Path, content: str) -> None:
     """The refusal says so, and tells nothing of what is in it."""
     path = tmp_path / "fleet"
