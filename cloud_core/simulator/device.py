@@ -178,7 +178,7 @@ class Device:
     def _next_report(self) -> bytes:
         self._reports += 1
         self._is_acked = False
-        self._fleet.tally.count("reports sent")
+        self._fleet.tally.count("reports tried")
         return bodies.report(self._reports, self.plan.number)
 
     def _online_turn(self) -> None:

@@ -49,7 +49,7 @@ def simulated(core: CoreProcess, *options: str, exit_code: int = 0) -> dict[str,
 
 
 def test_a_storm_with_every_fault_ends_with_everybody_in(core: CoreProcess, tmp_path: Path) -> None:
-    """Over every transport; wrong secrets are refused and nothing else; reports are stored; two processes count as one."""
+    """Over every transport, in two processes; wrong secrets are refused and nothing else is; reports are stored."""
     page = tmp_path / "storm.html"
     faults = [word for fault in FAULTS for word in ("--fault", fault)]
     report = simulated(

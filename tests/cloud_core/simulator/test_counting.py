@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import msgspec
@@ -22,7 +23,7 @@ def test_a_bucket_holds_its_latency_within_three_per_cent(us: int) -> None:
 def test_buckets_are_without_gaps() -> None:
     """Each microsecond follows into the same bucket or the next."""
     buckets = [bucket_of(us) for us in range(10_000)]
-    assert all(after - before in (0, 1) for before, after in zip(buckets, buckets[1:], strict=False))
+    assert all(after - before in (0, 1) for before, after in itertools.pairwise(buckets))
 
 
 def test_percentiles_are_those_of_the_values() -> None:

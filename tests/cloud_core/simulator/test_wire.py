@@ -15,9 +15,8 @@ from cloud_core.simulator.keeping import Keeping, KeepingError, load, prepare
 from cloud_core.simulator.plan import NO_FAULT, DevicePlan, Fault, Kind, Transport
 from cloud_core.simulator.target import TargetRefused, address_of, is_private
 from shared.credentials import AccessToken, MqttBasic, X509Certificate
-from shared.errors import RateLimited
+from shared.errors import ProvisionStatus, RateLimited
 from shared.messages import ProvisionResponse
-from shared.errors import ProvisionStatus
 from shared.payloads import parse_provision_request, parse_telemetry, refusal_response, render_provision_response
 
 
