@@ -100,6 +100,13 @@ class Device:
         else:
             self._release()
 
+    def yield_room(self) -> None:
+        """Somebody else needs its connection more; it comes back for its next report."""
+        if self.state is State.ONLINE and self._is_acked and self._has_room:
+            self._drop()
+            self._to(Event.SLEEP)
+            self._fleet.clock.after(max(SLEEP_S, self._next_report_s - self._fleet.clock.now_s), self)
+
     def break_down(self) -> None:
         """A storm: its connection, if any, is broken, and it comes back soon."""
         if self.state in FINAL or self.state in (State.OFF, State.POWERED, State.PROVISIONING):
@@ -128,7 +135,7 @@ class Device:
         if needs_line and not self._has_room:
             if self._is_queued:
                 return
-            if not self._fleet.room.take(self):
+            if not self._fleet.room.take(self, is_outside=not self.is_home):
                 self._is_queued = True
                 return
             self._has_room = True
@@ -168,6 +175,7 @@ class Device:
         if self._link is None:
             self._link = self._fleet.link(self)
         self._is_login = False
+        self._fleet.room.busy(self)
         self._sent_s = self._fleet.clock.now_s
         self._wait_for_answer()
         self._link.post(self._next_report())
@@ -239,9 +247,7 @@ class Device:
             self._to(Event.LOST)
             self._come_back(None)
         elif self._has_room and self._fleet.room.is_short:
-            self._drop()
-            self._to(Event.SLEEP)
-            self._fleet.clock.after(max(SLEEP_S, self._next_report_s - now_s), self)
+            self.yield_room()
         else:
             self._sleep_until_report()
 
@@ -405,6 +411,8 @@ class Device:
         self._fleet.clock.after(wait_s, self)
 
     def _sleep_until_report(self) -> None:
+        if self._has_room:
+            self._fleet.room.rest(self)
         self._fleet.clock.after(min(PING_S, max(0.0, self._next_report_s - self._fleet.clock.now_s)), self)
 
     def _to(self, event: Event) -> None:
@@ -428,6 +436,7 @@ class Device:
     def _release(self) -> None:
         if self._has_room:
             self._has_room = False
+            self._fleet.room.busy(self)
             self._fleet.room.release()
 
     @property

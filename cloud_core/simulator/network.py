@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import socket
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -37,12 +37,17 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: str = ""
 
 
-class Waiting(Protocol):
+class Tenant(Protocol):
+    """Who has a connection, or waits for one."""
+
     def room_granted(self) -> None: ...
+    def yield_room(self) -> None: ...
 
 
 class Room:
-    """The TCP connections that may be open at a time. Who comes first is served first."""
+    """The TCP connections that may be open at a time. Where somebody waits, those that have nothing to say at the
+    moment give theirs up. Who comes first is served first, but those that have never reported before all others: what
+    is short is this machine's, and shall not keep anybody outside."""
 
     def __init__(self, size: int, call_soon: Callable[[Callable[[], None]], object]) -> None:
         self.size = size
@@ -50,20 +55,32 @@ class Room:
         self.was_short = False
         self._call_soon = call_soon
         self._is_due = False
-        self._waiting: deque[Waiting] = deque()
+        self._outside: deque[Tenant] = deque()
+        self._waiting: deque[Tenant] = deque()
+        self._resting: OrderedDict[Tenant, None] = OrderedDict()
 
     @property
     def is_short(self) -> bool:
         """Whether somebody waits."""
-        return bool(self._waiting)
+        return bool(self._outside or self._waiting)
 
-    def take(self, waiting: Waiting) -> bool:
+    def rest(self, tenant: Tenant) -> None:
+        """It keeps its connection while nobody else wants it."""
+        self._resting[tenant] = None
+
+    def busy(self, tenant: Tenant) -> None:
+        """It uses its connection, or has none any more."""
+        self._resting.pop(tenant, None)
+
+    def take(self, waiting: Tenant, *, is_outside: bool = False) -> bool:
         """Whether there is room now; if not, `waiting` will hear when there is."""
-        if self.used < self.size and not self.is_short:
+        if self.used < self.size and not (self._outside if is_outside else self.is_short):
             self.used += 1
             return True
         self.was_short = True
-        self._waiting.append(waiting)
+        (self._outside if is_outside else self._waiting).append(waiting)
+        if self._resting:
+            self._resting.popitem(last=False)[0].yield_room()
         self._grant_soon()
         return False
 
@@ -81,10 +98,11 @@ class Room:
     def _grant(self) -> None:
         self._is_due = False
         for _ in range(self.size - self.used):  # those that give it back at once have to wait for the next turn
-            if not self._waiting:
+            queue = self._outside or self._waiting
+            if not queue:
                 return
             self.used += 1
-            self._waiting.popleft().room_granted()
+            queue.popleft().room_granted()
 
 
 class Network:
