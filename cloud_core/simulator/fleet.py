@@ -90,7 +90,7 @@ class Fleet:
         unit = 1 if sys.platform == "darwin" else 1024
         found.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         if self.room.was_short:
-            found.limits[f"connections at a time ({self.room.size})"] = 1
+            found.limits[f"{self.room.size:,} connections at a time (--connections; open files: ulimit -n)"] = 1
         return found
 
     # what devices need
