@@ -155,9 +155,6 @@ class Exchange:
         self._port.clock.after(SEPARATE_S, self)
 
     def response(self, message: Message) -> None:
-        if self.is_dropping:
-            self.is_dropping = False
-            return
         self._port.forget(self)
         self._owner.response(self, message)
 
@@ -222,6 +219,9 @@ class CoapPort:
                 exchange.acknowledged()
             return
         exchange = self._exchanges.get(message.token)
+        if exchange is not None and exchange.is_dropping:
+            exchange.is_dropping = False  # lost on its way: not acknowledged either, so that it comes again
+            return
         observer = self._observers.get(message.token)
         if message.kind == CON:
             known = exchange is not None or observer is not None
