@@ -28,6 +28,7 @@ from cloud_core.console.keys import keys, rotate_secret
 from cloud_core.console.options import configuration, server_options
 from cloud_core.console.output import show_json
 from cloud_core.console.pending import accept, pending, reject
+from cloud_core.console.simulate import simulate
 from cloud_core.console.users import user
 from cloud_core.workers.assignment import Assignment
 from cloud_core.workers.assignment import read as read_assignment
@@ -198,6 +199,7 @@ def _raise_file_limit() -> None:
 
 for command in (
     login, profile, device, provisioning, gateway, user, ca, certificates, audit, config, doctor, backup, completion,
+    simulate,
 ):  # fmt: skip
     main.add_command(command)
 for command in (keys, rotate_secret):

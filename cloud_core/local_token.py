@@ -1,7 +1,7 @@
 """The file by which commands on the core's own machine find it and are let in: written at start, gone after the end.
 
-It lies in the data directory, mode 0600, and says `{"url", "token", "pid"}`. The core writes it only into a directory
-that nobody else may write to, and commands read it only where nobody else may read or put one in its place.
+It lies in the data directory, mode 0600, and says `{"url", "token", "pid", "ports"}`. The core writes it only into a
+directory that nobody else may write to, and commands read it only where nobody else may read or put one in its place.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class LocalToken(msgspec.Struct, frozen=True):
     url: str
     token: str
     pid: int
+    ports: dict[str, int] = {}  # that devices use, by scheme: what is open
 
     def __repr__(self) -> str:  # the token must not reach a log
         return f"LocalToken(url={self.url!r}, pid={self.pid})"

@@ -407,9 +407,11 @@ class Program:
             )
             return
         shared = self._assignment.local_token if self._assignment is not None else ""
-        token = local_token.LocalToken(self._local_url, await self._admin.open_local_access(shared), os.getpid())
+        given = await self._admin.open_local_access(shared)
         if not self._is_first:
             return
+        ports = {scheme: one.port for scheme, one in self._endpoints.ports.items()}
+        token = local_token.LocalToken(self._local_url, given, os.getpid(), ports)
         fault = local_token.write(Path(self._config.data_dir), token)
         if fault:
             self._admin.local_access.close()

@@ -54,6 +54,17 @@ def connect(url: str | None) -> RestClient:
     return RestClient(where, token, ca_file=ca_file())
 
 
+def local_ports() -> dict[str, int]:
+    """The ports that devices use, by scheme, of the core that `--data-dir` names; nothing without it."""
+    from cloud_core import local_token
+
+    data_dir = click.get_current_context().find_root().meta.get(_DATA_DIR)
+    try:
+        return {} if data_dir is None else local_token.read(Path(data_dir)).ports
+    except local_token.LocalTokenError as error:
+        fail(str(error), EXIT_NO_ANSWER if error.is_missing else EXIT_NOT_LOGGED_IN)
+
+
 def ca_file() -> str:
     """The CA of the core's certificate, by `--ca-file` or the environment; empty: those that the system trusts."""
     given = click.get_current_context().find_root().meta.get(_CA_FILE)

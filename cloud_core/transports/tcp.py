@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import time
 from typing import Any
 
 from twisted.internet import tcp
@@ -25,8 +26,10 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Port
-from twisted.logger import Logger
+from twisted.logger import LogEvent, Logger, globalLogPublisher
 from twisted.python.failure import Failure
+
+from cloud_core.core.line_ration import LineRation
 
 log = Logger()
 
@@ -34,7 +37,9 @@ _WOULD_BLOCK = (errno.EWOULDBLOCK, errno.EAGAIN)
 _IN = getattr(select, "EPOLLIN", 1)
 _OUT = getattr(select, "EPOLLOUT", 4)
 MAX_EVENTS = 256  # of one turn, so that timers and other readers are not kept waiting
-MAX_ACCEPTS = 64
+MAX_ACCEPTS = 64  # of one turn
+ACCEPTS_WHEN_BEHIND = 16  # where a turn had all the events it may have: a connection is good for several of them
+MAX_LINES = 5  # of the log about connections that could not be accepted, in LineRation's span
 READ_BYTES = 65_536
 _REASONS = {ConnectionDone: Failure(ConnectionDone()), ConnectionLost: Failure(ConnectionLost())}
 
@@ -50,6 +55,7 @@ class Poller:
         self._ending: list[PolledServer] = []
         self._is_polling = False
         self._is_listening = True
+        self.is_behind = False  # the last turn has left something for the next
 
     def fileno(self) -> int:
         return self._epoll.fileno()
@@ -90,7 +96,9 @@ class Poller:
         """One turn: what has happened on all connections. A stale event costs one read that finds nothing."""
         watched = self._watched
         self._is_polling = True
-        for descriptor, events in self._epoll.poll(0, MAX_EVENTS):
+        found = self._epoll.poll(0, MAX_EVENTS)
+        self.is_behind = len(found) == MAX_EVENTS
+        for descriptor, events in found:
             connection = watched.get(descriptor)
             if connection is not None:
                 connection.happened(events)
@@ -229,11 +237,31 @@ class PolledServer(FastServer):
             self._mask = mask
 
 
+class TurnedAway:
+    """Hears what Twisted says of connections that it could not accept, and passes few of it on: while no descriptor is
+    left, that is a line for each peer that comes."""
+
+    def __init__(self) -> None:
+        self._ration = LineRation(MAX_LINES)
+
+    def __call__(self, event: LogEvent) -> None:
+        is_allowed, left_out = self._ration.take(time.monotonic())
+        if left_out:
+            log.warn(
+                "{left_out} more lines about connections that could not be accepted; where descriptors are short, raise"
+                " the limit of open files (LimitNOFILE=, ulimit -n)",
+                left_out=left_out,
+            )
+        if is_allowed:
+            globalLogPublisher(event)
+
+
 class FastPort(Port):
     """A listening TCP port whose connections are watched by a `Poller` where there is epoll."""
 
     transport = FastServer
     poller: Poller
+    _logger = Logger(observer=TurnedAway())  # type: ignore[arg-type]  # mypy reads nothing from zope interfaces
 
     def startListening(self) -> None:
         super().startListening()
@@ -242,6 +270,13 @@ class FastPort(Port):
             self.poller = Poller(self.reactor)
             reactor: Any = self.reactor
             reactor.addReader(self.poller)
+
+    def doRead(self) -> None:
+        """Accepts what is waiting, and not more of it than can be served: in a storm, peers wait in the system's queue
+        where they cost nothing, and not as open connections that nobody reads."""
+        is_behind = self.transport is PolledServer and self.poller.is_behind
+        self.numberAccepts = min(self.numberAccepts, ACCEPTS_WHEN_BEHIND if is_behind else MAX_ACCEPTS)
+        super().doRead()
 
     def connectionLost(self, reason: Any) -> None:
         super().connectionLost(reason)

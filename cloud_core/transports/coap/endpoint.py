@@ -28,7 +28,7 @@ log = Logger()
 
 RECEIVE_BYTES = 4_096
 _ANCILLARY_BYTES = socket.CMSG_SPACE(20) + 64
-_BATCH = 64
+_BATCH = 256  # of one turn, as many as a TCP port may have events: else datagrams wait while connections are served
 _SOCKET_BUFFER_BYTES = 4_194_304
 _MAX_REMEMBERED = 10_000
 _MAX_CONCURRENT = 1_000
@@ -76,7 +76,7 @@ def _explained(error: OSError, text: str) -> OSError:
 
 
 class Endpoint:
-    """The transport of aiocoap's `MessageInterfaceUDP6`, reading up to 64 datagrams per wake-up."""
+    """The transport of aiocoap's `MessageInterfaceUDP6`, reading many datagrams per wake-up."""
 
     max_datagram_bytes = RECEIVE_BYTES
 

@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from cloud_core.transports import tcp
 from cloud_core.transports.listener import listen_tcp
 from cloud_core.transports.tcp import FastPort
 
@@ -261,3 +262,34 @@ async def test_an_error_at_the_end_of_one_connection_harms_no_other(
     await until(lambda: len(listening.built) == 3 and listening.built[2].received == b"d")
     for peer in (other, late):
         peer.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_port_that_is_behind_accepts_few(listening: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a turn has more events than it may handle, peers wait in the system's queue; then all are served."""
+    if not hasattr(listening.port, "poller"):
+        pytest.skip("only with epoll")
+    monkeypatch.setattr(tcp, "ACCEPTS_WHEN_BEHIND", 2)
+    listening.port.poller.is_behind = True
+    clients = [listening.connect() for _ in range(20)]
+    listening.port.doRead()
+    assert len(listening.built) == 2
+    await until(lambda: len(listening.built) == 20)
+    assert listening.port.numberAccepts <= tcp.MAX_ACCEPTS
+    for client in clients:
+        client.close()
+
+
+def test_a_storm_without_descriptors_does_not_fill_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few lines in ten seconds, and then one that says how many were left out."""
+    now_s = 100.0
+    heard: list[str] = []
+    monkeypatch.setattr(tcp.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(tcp, "globalLogPublisher", lambda event: heard.append(event["log_format"]))
+    monkeypatch.setattr(tcp.log, "observer", lambda event: heard.append(f"left out: {event['left_out']}"))
+    turned_away = tcp.TurnedAway()
+    for _ in range(1_000):
+        turned_away({"log_format": "EMFILE"})
+    now_s += 11
+    turned_away({"log_format": "EMFILE"})
+    assert heard == ["EMFILE"] * tcp.MAX_LINES + [f"left out: {1_000 - tcp.MAX_LINES}", "EMFILE"]
