@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from typing import Any
 
 import requests
 
+from cloud_core.rest_client import RestError
 from tests.support.server import CoreProcess
 
 
@@ -19,6 +21,19 @@ def attributes_of(core: CoreProcess, name: str, scope: str) -> dict[str, Any]:
     return {
         one["key"]: one["value"] for one in core.rest.get(f"{telemetry_path(core, name)}/values/attributes/{scope}")
     }
+
+
+def explained_at(core: CoreProcess, reference: str) -> dict[str, Any]:
+    """An attempt. What is refused before anything is decided is logged behind the answer, so it may take a moment."""
+    for _ in range(50):
+        try:
+            found: dict[str, Any] = core.rest.get(f"/api/provisioning/attempts/{reference}")
+            return found
+        except RestError as error:
+            if error.status != 404:
+                raise
+        time.sleep(0.1)
+    raise AssertionError(f"nobody knows {reference}")
 
 
 def command(core: CoreProcess, name: str, kind: str, **members: Any) -> requests.Response:

@@ -13,6 +13,7 @@ from cloud_core.rest_client import RestError
 from shared import certificates
 from shared.credentials import sha3_id
 from tests.contract.drivers import Driver
+from tests.contract.operators import explained_at
 from tests.support.pki import generate, request_pem
 from tests.support.server import CoreProcess
 
@@ -82,5 +83,5 @@ def test_a_bad_request_is_refused_and_explained(
     """Reason and reference for the device, cause and fix for whoever looks the reference up."""
     answer = driver.provision(asking(name, make_profile(certificateAuthority=CA), csr))
     assert (answer["status"], answer["reason"]) == ("FAILURE", reason)
-    explained = core.rest.get(f"/api/provisioning/attempts/{answer['ref']}")
+    explained = explained_at(core, answer["ref"])
     assert words in explained["detail"] and explained["fix"]

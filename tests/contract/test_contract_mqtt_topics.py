@@ -232,6 +232,7 @@ def test_changes_of_shared_attributes_arrive(
     topic = ATTRIBUTES if is_own else topic_filter
     path = f"{telemetry_path(core, name)}/SHARED_SCOPE"
     core.rest.post(path, {"before": "the subscription"})
+    core.settle()
     assert session.subscribe(topic_filter, qos=qos) == [qos]
     core.rest.post(path, FIVE)
     written = session.received()

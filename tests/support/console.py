@@ -41,7 +41,7 @@ class Console:
 
 
 def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], click.Command]:
-    """Every command that is no group, by its path."""
+    """Every command that is no group, by its path; those that programs call are hidden."""
     found: dict[tuple[str, ...], click.Command] = {}
     context = click.Context(group)
     for name in group.list_commands(context):
@@ -49,6 +49,6 @@ def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> dict[tupl
         assert command is not None
         if isinstance(command, click.Group):
             found |= commands(command, (*path, name))
-        else:
+        elif not command.hidden:
             found[(*path, name)] = command
     return found

@@ -127,6 +127,9 @@ class ClusterCore(CoreProcess):
     def device_http(self) -> str:
         return self._device_http
 
+    def settle(self) -> None:
+        time.sleep(0.3)
+
 
 def others_of(node: Node) -> int:
     """How many other nodes it knows, by its metrics."""

@@ -93,6 +93,9 @@ class CoreProcess:
             watchdog.cancel()
         raise AssertionError(f"the core did not become ready:\n{self.log.read_text()[-3000:]}")
 
+    def settle(self) -> None:
+        """What was written has been told; of a cluster that takes a moment."""
+
     def kill(self) -> None:
         """SIGKILL: nothing can be tidied up."""
         assert self._process is not None

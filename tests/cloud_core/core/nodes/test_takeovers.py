@@ -260,8 +260,7 @@ def test_what_was_missed_is_asked_for(brokers: Brokers) -> None:
     assert brokers.living == [0, 1]
     asked = brokers.nodes.nodes[1].hears("opened-lately")
     for _ in range(20):
-        for callback in a.fabric.back:
-            callback()
+        a.fabric.say_back()
         brokers.nodes.pass_time(0.1)
         brokers.nodes.settle()
     assert brokers.living == [1] and len(asked) == 1
