@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import Select, func, or_, select
 
 from cloud_core.model import Attempt, Page, Peer, Transport
+from cloud_core.storage import searches
 from cloud_core.storage.connected import FEW_OF_TABLE, Connected
 from cloud_core.storage.interface.attempts import AttemptFilter, AttemptLine
 from cloud_core.storage.schema import device_profile, provisioning_log
@@ -36,7 +37,8 @@ class ReadsAttempts(Connected):
         is_narrowed = bool(page.text_search) or wanted != EVERY_ATTEMPT
         is_scanned = (is_narrowed or _SORT.get(page.sort_property) is not _c.id) and not wanted.device_name
         few = FEW_OF_TABLE if is_narrowed else 0
-        found, total = self._page(rows, page, _SORT, _SEARCHED, few=few, is_scanned=is_scanned, is_growing=True)
+        search, plan = (searches.ATTEMPTS, searches.ATTEMPTS.plan) if is_scanned else (_SEARCHED, None)
+        found, total = self._page(rows, page, _SORT, search, plan=plan, few=few, is_scanned=is_scanned, is_growing=True)
         return [attempt_of(row[1:]) for row in found], total
 
     def newest_attempts(self, profile_id: int, limit: int, within: int) -> list[Attempt]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 
 from cloud_core.model import Authority, ChangeKind, DeviceProfile, KnownCertificate, Login, Page, ProvisionConfiguration
 from cloud_core.model import ProvisionStrategy as Strategy
-from cloud_core.storage import one_pass
+from cloud_core.storage import searches
 from cloud_core.storage.changes import RecordsChanges
 from cloud_core.storage.connected import FEW_MATCHES, FEW_OF_TABLE, Connected
 from cloud_core.storage.schema import authority, certificate, device, device_profile, trust_anchor
@@ -57,6 +55,11 @@ _CLOSE = (
     .where(_c.device_id == p("b_device_id"), or_(_c.until_ms.is_(None), _c.until_ms > p("b_until_ms")))
     .values(until_ms=p("until_ms"))
 )
+_NAME = (
+    update(certificate)
+    .where(_c.device_id == p("b_device_id"), _c.device_name != p("device_name"))
+    .values(device_name=p("device_name"))
+)
 _REVOKE = (
     update(certificate)
     .where(_c.id == p("b_id"), _c.revoked_ms.is_(None))
@@ -91,8 +94,6 @@ _CALLED = (
 )
 _FORGET_ANCHORS = delete(trust_anchor).where(trust_anchor.c.profile_id == p("b_profile_id"))
 _KEY_CONTEXT = b"authority"
-_HEX = re.compile("[0-9A-Fa-f]*")
-_AS_IT_LIES = (certificate, "NOT INDEXED", "sqlite")
 
 
 def _put_anchor(upsert: Any) -> Any:  # Any: the insert of either dialect
@@ -101,10 +102,11 @@ def _put_anchor(upsert: Any) -> Any:  # Any: the insert of either dialect
 
 
 def _put_certificate(upsert: Any) -> Any:  # Any: the insert of either dialect
-    put = upsert(certificate).values(
-        {column.name: p(column.name) for column in certificate.columns if column.name != "id"}
-    )
-    kept = {name: put.excluded[name] for name in ("device_id", "tenant_id", "until_ms")}
+    # Locked against a new name that another node gives meanwhile; the device's number is of a foreign key besides.
+    named = select(device.c.name).where(device.c.id == p("device_id")).with_for_update(read=True, key_share=True)
+    values: dict[str, Any] = {one.name: p(one.name) for one in certificate.columns if one.name != "id"}
+    put = upsert(certificate).values(values | {"device_name": func.coalesce(named.scalar_subquery(), "")})
+    kept = {name: put.excluded[name] for name in ("device_id", "device_name", "tenant_id", "until_ms")}
     kept["authority_id"] = func.coalesce(put.excluded.authority_id, _c.authority_id)
     return put.on_conflict_do_update(index_elements=[_c.fingerprint], set_=kept)
 
@@ -136,32 +138,11 @@ class ReadsCertificates(Connected):
         columns = {"createdTime": _c.not_after_ms, "notAfter": _c.not_after_ms, "subject": _c.subject}
         numbers = select(_c.id).where(*wanted)
         is_scanned = bool(page.text_search) or page.sort_property == "subject"
-        if page.text_search:
-            numbers = numbers.where(self._with_text(tenant_id, page.text_search))
-        plan = _AS_IT_LIES if is_scanned and self._are_mostly_of(tenant_id) else None
-        few = FEW_OF_TABLE if is_scanned else FEW_MATCHES
+        plan, few = (searches.CERTIFICATES.plan, FEW_OF_TABLE) if is_scanned else (None, FEW_MATCHES)
         rows, total = self._page(
-            numbers, replace(page, text_search=""), columns, (), plan=plan, whole=_ROWS, few=few, is_scanned=is_scanned
+            numbers, page, columns, searches.CERTIFICATES, plan=plan, whole=_ROWS, few=few, is_scanned=is_scanned
         )
         return [one for row in rows if (one := _known(row))], total
-
-    def _with_text(self, tenant_id: int, text: str) -> ColumnElement[bool]:
-        """Names of devices are looked through in their index: a look-up for each certificate would cost more."""
-        texts = [self._contains(_c.subject, text)]
-        if _HEX.fullmatch(text):
-            texts.append(self._contains(_c.serial, text))
-        named = select(device.c.id).where(device.c.tenant_id == tenant_id, self._contains(device.c.name, text))
-        if self._dialect.name != "sqlite":
-            return or_(*texts, _c.device_id.in_(named))
-        # In the order of their numbers a set of them is made in half the time, and it serves several statements.
-        numbers = self._kept(("named", tenant_id, text), lambda: sorted(row[0] for row in self._query(named)))
-        return or_(*texts, one_pass.among(_c.device_id, numbers))
-
-    def _are_mostly_of(self, tenant_id: int) -> bool:
-        """Whether so many are of the tenant that reading the table as it lies is quicker than by an index."""
-        quarter = (self._query(select(func.max(_c.id)))[0][0] or 0) // 4
-        some = select(_c.id).where(_c.tenant_id == tenant_id).limit(quarter).subquery()
-        return bool(self._query(select(func.count()).select_from(some))[0][0] >= quarter)
 
     def revoked_certificates(self, authority_id: int, *, now_ms: int) -> list[KnownCertificate]:
         rows = self._rows(self._once(_REVOKED), authority_id=authority_id, now_ms=now_ms)
@@ -263,6 +244,10 @@ class WritesCertificates(ReadsCertificates, RecordsChanges):
     def _close_certificates(self, device_id: int, until_ms: int) -> None:
         """Those of the device so far are former ones from now on."""
         self._write(self._once(_CLOSE), b_device_id=device_id, b_until_ms=until_ms, until_ms=until_ms)
+
+    def _name_certificates(self, device_id: int, name: str) -> None:
+        """Searches find them by what their device is called now; by nothing, where it goes."""
+        self._write(self._once(_NAME), b_device_id=device_id, device_name=name)
 
     def _record_credentials(
         self, tenant_id: int, device_id: int, credentials: Credentials, authority_id: int | None, now_ms: int

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from cloud_core.model import Page
 from cloud_core.storage import one_pass
+from cloud_core.storage.searches import SEPARATOR, Searched
 from cloud_core.storage.statements import Statement, compile_statement
 from cloud_core.storage.vault import Vault
 from shared.errors import InvalidArgument
@@ -101,7 +102,7 @@ class Connected:
         rows: Any,
         page: Page,
         columns: dict[str, Any],
-        search: Sequence[Any],
+        search: Sequence[Any] | Searched,
         *,
         plan: Plan | None = None,
         whole: Any = None,
@@ -113,26 +114,28 @@ class Connected:
 
         Numbers are found first, in an index or by sorting nothing but the key; only the page's own rows are read whole,
         by `whole` where that needs more tables. So many matches are `few` that they are sorted here, after one pass.
-        `is_scanned`: no index helps, each question reads the whole table; keys are texts and numbers, never missing.
+        `is_scanned`: no index is in the order of the page, each question reads the whole table, or `plan`'s index in
+        its stead; keys are texts and numbers, never missing.
         `is_growing`: besides, rows only come, with higher numbers, and go; what a search looks at does not change.
         """
         if page.sort_property not in columns:
             raise InvalidArgument(f"Unknown sort property '{page.sort_property}'; use one of {sorted(columns)}")
         wanted = rows
         if page.text_search:
-            wanted = rows.where(or_(*(self._contains(column, page.text_search) for column in search)))
+            wanted = rows.where(self._has_text(search, page.text_search))
+        by_number = wanted
         if plan is not None:
-            wanted = wanted.with_hint(*plan)
+            by_number, wanted = wanted.with_hint(plan[0], "NOT INDEXED", "sqlite"), wanted.with_hint(*plan)
         key, number = columns[page.sort_property], rows.selected_columns[0]
-        found = self._scanned(wanted, key, number, page, is_growing=is_growing) if is_scanned else None
+        found = self._scanned(wanted, by_number, key, number, page, is_growing=is_growing) if is_scanned else None
         if found is None:
             found = self._few(wanted, key, number, page, few)
         if found is None:
             found = self._many(wanted, key, number, page)
         numbers, total = found
         of_page = (rows if whole is None else whole).where(one_of(number, numbers))
-        by_number = {row[0]: row for row in self._query(of_page)} if numbers else {}
-        return [by_number[one] for one in numbers if one in by_number], total
+        found_rows = {row[0]: row for row in self._query(of_page)} if numbers else {}
+        return [found_rows[one] for one in numbers if one in found_rows], total
 
     def _few(self, wanted: Any, key: Any, number: Any, page: Page, few: int) -> tuple[list[int], int] | None:
         """One pass for numbers and total, where few match; None for many. The order of texts is SQLite's alone."""
@@ -146,9 +149,12 @@ class Connected:
         return [one[1] for one in some[first : first + page.size]], len(some)
 
     def _scanned(
-        self, wanted: Any, key: Any, number: Any, page: Page, *, is_growing: bool
+        self, wanted: Any, by_number: Any, key: Any, number: Any, page: Page, *, is_growing: bool
     ) -> tuple[list[int], int] | None:
-        """Numbers and total in one pass, see `one_pass`; None where another way is quicker, or this one found wrong."""
+        """Numbers and total in one pass, see `one_pass`; None where another way is quicker, or this one found wrong.
+
+        `by_number`: what is wanted, where rows are asked for by their numbers.
+        """
         if self._dialect.name != "sqlite":
             return None
         place = self._count_key(wanted)
@@ -158,9 +164,10 @@ class Connected:
         if lowest is None or highest - lowest < FEW_OF_TABLE or (key is number and known is not None):
             return None
         asked = one_pass.spread(lowest, highest)
-        some = self._query(wanted.with_only_columns(key, number).where(one_pass.among(number, asked)).order_by(None))
+        sample = by_number.with_only_columns(key, number).where(one_pass.among(number, asked)).order_by(None)
+        some = self._query(sample)
         if len(some) < one_pass.ENOUGH:
-            return self._met(wanted, key, number, page, place, highest) if is_growing else None
+            return self._met(wanted, by_number, key, number, page, place, highest) if is_growing else None
         _sort_keys(some, is_descending=page.descending)
         first = page.page * page.size
         if len(some) == len(asked):
@@ -178,15 +185,14 @@ class Connected:
         return [one[1] for one in inside[first - before :][: page.size]], total
 
     def _met(
-        self, wanted: Any, key: Any, number: Any, page: Page, place: Any, highest: int
+        self, wanted: Any, by_number: Any, key: Any, number: Any, page: Page, place: Any, highest: int
     ) -> tuple[list[int], int] | None:
         """Where few rows match, of a table whose rows do not change: those that were met a moment ago are met again,
         and only what has been written since is looked through. None for many."""
         began_s = time.monotonic()
         numbers, last = self._known((place, "met")) or ((), 0)
-        newer = self._query(
-            wanted.with_only_columns(number).where(number > last).order_by(None).limit(MET_AGAIN + 1 - len(numbers))
-        )
+        unseen = by_number.where(number > last) if last else wanted
+        newer = self._query(unseen.with_only_columns(number).order_by(None).limit(MET_AGAIN + 1 - len(numbers)))
         numbers = (*numbers, *(row[0] for row in newer))
         if len(numbers) > MET_AGAIN:
             return None
@@ -238,6 +244,15 @@ class Connected:
             if len(self._totals) >= MAX_TOTALS:
                 self._totals.clear()
             self._totals[key] = (began_s + TOTAL_GOOD_FOR_S, counted)
+
+    def _has_text(self, search: Sequence[Any] | Searched, text: str) -> ColumnElement[bool]:
+        """In any of the columns."""
+        if not isinstance(search, Searched):
+            return or_(*(self._contains(column, text) for column in search))
+        if self._dialect.name != "sqlite" or SEPARATOR in text:
+            return or_(*(self._contains(column, text) for column in search.columns))
+        found: ColumnElement[bool] = self._contains(search.text, text)
+        return found
 
     def _contains(self, column: Any, text: str) -> Any:
         """In whatever case. SQLite's LIKE sees to that itself, in half the time that its lower() takes besides."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-NEWEST = "0012"
+NEWEST = "0013"
 _HERE = Path(__file__).parent
 _LOCK = 7361746572  # of `pg_advisory_lock`
 

@@ -340,6 +340,7 @@ certificate = _numbered(
     Column("until_ms", BigInteger),  # of a former one: so long it still opens the device's door
     Column("revoked_ms", BigInteger),
     Column("revocation_reason", Text, nullable=False),
+    Column("device_name", Text, nullable=False, server_default=""),  # what a search looks at; kept as the device's
     Index("certificate_by_serial", "authority_id", "serial"),
     Index("certificate_by_end", "tenant_id", "not_after_ms"),
 )

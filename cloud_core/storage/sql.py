@@ -153,6 +153,7 @@ class SqlTx(
         )  # fmt: skip
         if self._cursor.rowcount != 1:
             raise VersionConflict
+        self._name_certificates(device.id, device.name)
 
     def _record_other_device(self, device: Device) -> None:
         """Sessions copy no more of a device than this; label and document are read when they are asked for."""
@@ -167,6 +168,7 @@ class SqlTx(
         self.delete_presence(device_id)
         self._forget_packages_of_device(device_id)
         self._clear_relations(device_id)
+        self._name_certificates(device_id, "")
         self._write(self._s.delete_device, id=device_id)
         self.record_change(ChangeKind.DELETED, device_id)
 
