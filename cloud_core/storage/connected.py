@@ -168,7 +168,7 @@ class Connected:
         some = self._query(sample)
         if len(some) < one_pass.ENOUGH:
             return self._met(wanted, by_number, key, number, page, place, highest) if is_growing else None
-        _sort_keys(some, is_descending=page.descending)
+        _sort_present(some, is_descending=page.descending)
         first = page.page * page.size
         if len(some) == len(asked):
             known = highest - lowest + 1
@@ -181,7 +181,7 @@ class Connected:
         inside = msgspec.json.decode(pairs)
         if before > first or before + len(inside) < min(total, first + page.size):
             return None
-        _sort_keys(inside, is_descending=page.descending)
+        _sort_present(inside, is_descending=page.descending)
         return [one[1] for one in inside[first - before :][: page.size]], total
 
     def _met(
@@ -198,7 +198,7 @@ class Connected:
             return None
         self._keep((place, "met"), (numbers, highest), began_s)
         pairs = self._query(select(key, number).where(one_pass.among(number, numbers)))
-        _sort_keys(pairs, is_descending=page.descending)
+        _sort_present(pairs, is_descending=page.descending)
         return [one[1] for one in pairs[page.page * page.size :][: page.size]], len(pairs)
 
     def _many(self, wanted: Any, key: Any, number: Any, page: Page) -> tuple[list[int], int]:
@@ -283,11 +283,17 @@ class Connected:
 
 def _sort_keys(pairs: list[Any], *, is_descending: bool) -> None:
     """Pairs of key and number in place; equal keys stay by number. Missing keys come before all others."""
-    key: Callable[[Any], Any] = itemgetter(0)
     if any(one[0] is None for one in pairs):
-        key = _missing_first
+        pairs.sort(key=itemgetter(1))
+        pairs.sort(key=_missing_first, reverse=is_descending)
+    else:
+        _sort_present(pairs, is_descending=is_descending)
+
+
+def _sort_present(pairs: list[Any], *, is_descending: bool) -> None:
+    """Where no key is missing."""
     pairs.sort(key=itemgetter(1))
-    pairs.sort(key=key, reverse=is_descending)
+    pairs.sort(key=itemgetter(0), reverse=is_descending)
 
 
 def _missing_first(pair: Any) -> tuple[bool, Any]:

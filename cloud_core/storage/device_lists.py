@@ -24,6 +24,7 @@ from shared.errors import InvalidArgument
 
 FEW_MATCHES = 2_000
 FEW_OF_FLEET = 20_000  # devices of a profile or a customer that are sorted, rather than met in the order of an index
+FAR = 1_000  # devices of one profile that are not passed over from its nearer end
 _ROWS_AT_ONCE = 500  # parameters of one statement
 
 p = bindparam
@@ -192,8 +193,11 @@ class ReadsDeviceLists(ReadsCustomers):
         for profile in order:
             count, missing = counts.get(profile, 0), page.size - len(numbers)
             if missing > 0 and skip < count:
-                part = rows.where(_c.profile_id == profile).order_by(_c.id.desc() if page.descending else _c.id)
-                numbers += [row[0] for row in self._query(part.limit(missing).offset(skip))]
+                is_far = skip >= FAR and skip > count // 2  # then it is nearer from the end
+                size = min(missing, count - skip) if is_far else missing
+                part = rows.where(_c.profile_id == profile).limit(size).offset(count - skip - size if is_far else skip)
+                part = part.order_by(_c.id.desc() if page.descending != is_far else _c.id)
+                numbers += [row[0] for row in self._query(part)][:: -1 if is_far else 1]
             skip = max(0, skip - count)
         return numbers, sum(counts.values())
 
@@ -212,7 +216,7 @@ class ReadsDeviceLists(ReadsCustomers):
         lowered = text.lower()
         profiles = [number for number, name in names.items() if lowered in name.lower()]
         parts: list[ColumnElement[bool]] = [self._contains(column, text) for column in (_c.name, _c.label)]
-        return or_(*parts, one_of(_c.profile_id, profiles)) if profiles else or_(*parts)
+        return or_(one_of(_c.profile_id, profiles), *parts) if profiles else or_(*parts)  # the cheapest first
 
     def _contains(self, column: Any, text: str) -> ColumnElement[bool]:
         """SQLite's LIKE disregards the case of ASCII letters by itself, at half the price of lowering both sides."""

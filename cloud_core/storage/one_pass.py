@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, and_, case, func, literal_column, or_, true
 
-SAMPLED = 1_500  # rows: some 1 ms
+SAMPLED = 2_000  # rows: some 2 ms
 ENOUGH = 40  # of them have to match, else so few match at all that they are sorted
-SIGMAS = 3.5  # how wide a span is: one in some thousand does not have the page
+SIGMAS = 3.0  # how wide a span is: one in some hundreds does not have the page
 
 Key = tuple[Any, int]  # what is sorted by, and the number of the row, which decides between equal ones
 

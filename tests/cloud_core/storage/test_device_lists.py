@@ -83,8 +83,9 @@ def test_a_deep_page_of_many_matches_is_read_from_the_nearer_end(
     """And is the same page."""
     monkeypatch.setattr(device_lists, "FEW_MATCHES", 0)
     monkeypatch.setattr(device_lists, "DEEP", 1)
+    monkeypatch.setattr(device_lists, "FAR", 1)
     fill(store)
-    for property_, order in (("name", "abcd"), ("label", "dcab"), ("createdTime", "adcb")):
+    for property_, order in (("name", "abcd"), ("label", "dcab"), ("createdTime", "adcb"), ("type", "dcba")):
         for is_descending in (False, True):
             paged = {"sort_property": property_, "descending": is_descending, "text_search": "m"}
             expected = order[::-1] if is_descending else order
