@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, bindparam, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, bindparam, case, exists, func, or_, select
 
 from cloud_core.model import EVERY_DEVICE, Customer, Device, DeviceFilter, DeviceStage, Page
 from cloud_core.storage.connected import DEEP, Plan, by_index, one_of
@@ -24,6 +24,7 @@ from shared.errors import InvalidArgument
 
 FEW_MATCHES = 2_000
 FEW_OF_FLEET = 20_000  # devices of a profile or a customer that are sorted, rather than met in the order of an index
+FEW_SEEN = 3  # up to a third of the fleet is a set
 FAR = 1_000  # devices of one profile that are not passed over from its nearer end
 _ROWS_AT_ONCE = 500  # parameters of one statement
 
@@ -40,18 +41,28 @@ _of_tenant = device_profile.c.tenant_id == p("tenant_id")
 _names = select(device_profile.c.id, device_profile.c.uuid, device_profile.c.name).where(_of_tenant)
 # From the side of presence: active devices are asked for their profile, not all devices for their presence. Without the
 # sum SQLite would go the other way, by the index of tenants.
-_ACTIVE = (
+_SEEN = (
     select(_c.profile_id)
     .select_from(presence.join(device, _c.id == presence.c.device_id))
-    .where(presence.c.is_active.is_(True), _c.tenant_id + 0 == p("tenant_id"))
+    .where(presence.c.is_active == p("is_active"), _c.tenant_id + 0 == p("tenant_id"))
 )
-_ACTIVE_IN_ONE_TEXT = _ACTIVE.with_only_columns(func.json_group_array(_c.profile_id))
-_ACTIVE_COUNTED = _ACTIVE.with_only_columns(_c.profile_id, func.count()).group_by(_c.profile_id)
+_SEEN_IN_ONE_TEXT = _SEEN.with_only_columns(func.json_group_array(_c.profile_id))
+_SEEN_COUNTED = _SEEN.with_only_columns(_c.profile_id, func.count()).group_by(_c.profile_id)
+_IS_ACTIVE = exists().where(presence.c.device_id == _c.id, presence.c.is_active.is_(True))
+_PRESENCE_COUNTS = select(
+    func.count(), func.count(case((presence.c.is_active.is_(True), 1))),
+    select(func.count()).select_from(device).scalar_subquery(),
+)  # fmt: skip
+_OTHER_TENANTS = select(
+    or_(exists().where(_c.tenant_id < p("tenant_id")), exists().where(_c.tenant_id > p("tenant_id")))
+)
 _used_names = _names.where(exists().where(device.c.profile_id == device_profile.c.id))
 
 
 class ReadsDeviceLists(ReadsCustomers):
     """`ReadDeviceLists` of the interface."""
+
+    _counted: tuple[int, int, int] | None = None  # by `_presence_counts`
 
     def devices(
         self, tenant_id: int, page: Page, wanted: DeviceFilter = EVERY_DEVICE, *, customer_id: int | None = None
@@ -73,9 +84,8 @@ class ReadsDeviceLists(ReadsCustomers):
             rows = rows.where(_c.customer_id == customer_id)
         plan = self._few_of(next(iter(profiles)) if is_one_profile else None, customer_id)
         if wanted.is_active is not None:
-            # Not the number itself: SQLite would look up each active device in the index of each profile.
-            active = (_c.id + 0).in_(select(presence.c.device_id).where(presence.c.is_active.is_(True)))
-            rows = rows.where(active if wanted.is_active else ~active)
+            self._counted = None
+            rows = rows.where(self._has_presence(is_active=wanted.is_active))
         rows = _narrowed(rows, wanted)
         by_name = {number: name for number, (_, name) in names.items()}
         order = sorted(profiles, key=lambda one: by_name[one], reverse=page.descending)
@@ -100,8 +110,7 @@ class ReadsDeviceLists(ReadsCustomers):
         if customer_id is not None:
             rows = rows.where(_c.customer_id == customer_id)
         if wanted.is_active is not None:
-            is_active = exists().where(presence.c.device_id == _c.id, presence.c.is_active.is_(True))
-            rows = rows.where(is_active if wanted.is_active else ~is_active)
+            rows = rows.where(_IS_ACTIVE if wanted.is_active else ~_IS_ACTIVE)
         if text:
             rows = rows.where(self._match(text, {number: name for number, (_, name) in names.items()}))
         found = [device_of(row) for row in self._query(rows.order_by(_c.name).limit(limit))]
@@ -228,22 +237,55 @@ class ReadsDeviceLists(ReadsCustomers):
     def _total(self, rows: Select[Any], key: Any) -> int:
         wanted = key[1]
         if wanted.is_active is not None and key == (key[0], DeviceFilter(is_active=wanted.is_active), None, ""):
-            return sum(self._by_presence(key[0], is_active=wanted.is_active).values())
+            return self._total_by_presence(key[0], is_active=wanted.is_active)
         total: int = self._kept(key, lambda: self._query(rows.with_only_columns(func.count()))[0][0])
         return total
 
     def _by_presence(self, tenant_id: int, *, is_active: bool) -> Counter[int]:
         """How many of a tenant's devices are active or not: profile -> count."""
-        active: Counter[int] = self._kept(("active", tenant_id), lambda: self._active(tenant_id))
-        if is_active:
-            return active
+        if is_active or self._have_all_presence():
+            counted: Counter[int] = self._kept(
+                ("active", tenant_id, is_active), lambda: self._seen(tenant_id, is_active=is_active)
+            )
+            return counted
         profiles = list(self._profile_names(tenant_id))
-        return Counter(self._kept(("all", tenant_id), lambda: self._counts(select(_c.id), profiles))) - active
+        every = Counter[int](self._kept(("all", tenant_id), lambda: self._counts(select(_c.id), profiles)))
+        return every - self._by_presence(tenant_id, is_active=True)
 
-    def _active(self, tenant_id: int) -> Counter[int]:
+    def _seen(self, tenant_id: int, *, is_active: bool) -> Counter[int]:
         if self._dialect.name == "sqlite":
-            return Counter(msgspec.json.decode(self._row(self._once(_ACTIVE_IN_ONE_TEXT), tenant_id=tenant_id)[0]))
-        return Counter(dict(self._rows(self._once(_ACTIVE_COUNTED), tenant_id=tenant_id)))
+            numbers = self._row(self._once(_SEEN_IN_ONE_TEXT), tenant_id=tenant_id, is_active=is_active)[0]
+            return Counter(msgspec.json.decode(numbers))
+        return Counter(dict(self._rows(self._once(_SEEN_COUNTED), tenant_id=tenant_id, is_active=is_active)))
+
+    def _total_by_presence(self, tenant_id: int, *, is_active: bool) -> int:
+        if self._dialect.name != "sqlite" or self._row(self._once(_OTHER_TENANTS), tenant_id=tenant_id)[0]:
+            return sum(self._by_presence(tenant_id, is_active=is_active).values())
+        _, active, devices = self._presence_counts()
+        return active if is_active else devices - active
+
+    def _has_presence(self, *, is_active: bool) -> ColumnElement[bool]:
+        """Devices that are active, or not. SQLite looks into presence for each device that it comes by; where few are
+        meant it would come by too many, and has a set of these."""
+        if self._dialect.name == "sqlite" and (is_active or self._have_all_presence()):
+            rows, active, _ = self._presence_counts()
+            if (active if is_active else rows - active) <= rows // FEW_SEEN:
+                # Not the number itself: SQLite would look up each of them in the index of each profile.
+                return (_c.id + 0).in_(select(presence.c.device_id).where(presence.c.is_active.is_(is_active)))
+        return _IS_ACTIVE if is_active else ~_IS_ACTIVE
+
+    def _have_all_presence(self) -> bool:
+        """Whether every device has been heard of. Presence is only of devices that are there."""
+        if self._dialect.name != "sqlite":
+            return False
+        rows, _, devices = self._presence_counts()
+        return rows == devices
+
+    def _presence_counts(self) -> tuple[int, int, int]:
+        """Of all tenants: rows of presence, active ones among them, devices. Counted once for a page."""
+        if self._counted is None:
+            self._counted = self._kept("presence", lambda: tuple(self._row(self._once(_PRESENCE_COUNTS))))
+        return self._counted
 
     def _devices_of(self, numbers: list[int]) -> list[Device]:
         """In the order of the numbers."""

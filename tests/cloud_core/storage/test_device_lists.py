@@ -109,6 +109,33 @@ def test_filters(store: StoreUnderTest) -> None:
     assert listed(store, DeviceFilter(profile_name="none")) == ("", 0)
 
 
+@pytest.mark.parametrize("few", [1, 1_000], ids=["as a set", "one by one"])
+@pytest.mark.parametrize("has_other_tenant", [False, True])
+@pytest.mark.parametrize("heard", ["abcd", "abd"], ids=["all heard of", "some"])
+def test_active_ones_and_the_others(
+    store: StoreUnderTest, few: int, has_other_tenant: bool, heard: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However they are found: in each order, with the number of all, and no device of another tenant."""
+    monkeypatch.setattr(device_lists, "FEW_SEEN", few)
+    numbers = fill(store)
+    if has_other_tenant:
+        tenant = store.add_tenant("other")
+        profile = store.add_profile("p", tenant_id=tenant)
+        other = NewDevice(uuid=uuid4(), tenant_id=tenant, profile_id=profile, name="o", created_ms=1)
+        numbers["o"] = store.run(lambda tx: tx.insert_device(other))
+        heard += "o"
+    store.run(
+        lambda tx: tx.put_presence([DevicePresence(device_id=numbers[one], is_active=one in "ado") for one in heard])
+    )
+    for order, whole in (("name", "abcd"), ("label", "dcab"), ("createdTime", "adcb"), ("type", "dcba")):
+        for is_active, names in ((True, "ad"), (False, "bc")):
+            expected = "".join(one for one in whole if one in names)
+            for text in ("", "m"):
+                paged = {"sort_property": order, "text_search": text, "size": 1}
+                pages = [listed(store, DeviceFilter(is_active=is_active), page=one, **paged) for one in (0, 1, 2)]
+                assert pages == [(expected[0], 2), (expected[1], 2), ("", 2)]
+
+
 def test_a_tenant_without_profiles_has_an_empty_list(store: StoreUnderTest) -> None:
     assert listed(store) == ("", 0)
     assert listed(store, sort_property="type", text_search="x") == ("", 0)
