@@ -16,6 +16,7 @@ from shared.messages import Value
 
 MAX_INTERVALS = 10_000
 MAX_SAMPLES = 2_000_000  # looked at for one answer: some seconds
+FOLDED_AT_ONCE = 5_000  # times of one look-up, so that other pages do not wait behind them: some 15 ms
 MIN_INTERVAL_MS = 1_000
 REMOVED_AT_ONCE = 2_000  # times of one commit, so that devices do not wait behind it
 _BEGINNING, _END = -(2**62), 2**62
@@ -93,6 +94,19 @@ class _Tally:
             self.lowest_text = value if self.lowest_text is None else min(self.lowest_text, value)
             self.highest_text = value if self.highest_text is None else max(self.highest_text, value)
 
+    def join(self, other: _Tally) -> None:
+        """With the values of `other`, which come after these."""
+        self.count += other.count
+        if other.numbers:
+            self.lowest = min(self.lowest, other.lowest) if self.numbers else other.lowest
+            self.highest = max(self.highest, other.highest) if self.numbers else other.highest
+            self.numbers += other.numbers
+            self.total += other.total
+        if other.lowest_text is not None and other.highest_text is not None:
+            known = self.lowest_text
+            self.lowest_text = other.lowest_text if known is None else min(known, other.lowest_text)
+            self.highest_text = max(self.highest_text or "", other.highest_text)
+
     def result(self, aggregation: Aggregation) -> Value | None:
         """None where the interval has nothing of the kind."""
         if aggregation is Aggregation.COUNT:
@@ -105,33 +119,55 @@ class _Tally:
         return {Aggregation.MIN: self.lowest, Aggregation.MAX: self.highest}.get(aggregation, self.total)
 
 
-def aggregated(tx: ReadTx, device_id: int, query: AggregateQuery) -> dict[str, list[tuple[int, Value]]]:
-    """As `fold`, of the device's history."""
-    return fold(tx.samples(device_id, query.keys, query.start_ms, query.end_ms), query)
+class Folded:
+    """What is said of a history so far, interval by interval. Raises: InvalidArgument for too many samples."""
 
+    def __init__(self, query: AggregateQuery) -> None:
+        self._query = query
+        self._step_ms = query.step_ms()
+        self._tallies: dict[tuple[str, int], _Tally] = {}
+        self._times = 0
 
-def fold(samples: Iterable[tuple[int, dict[str, Value]]], query: AggregateQuery) -> dict[str, list[tuple[int, Value]]]:
-    """One point for each interval with data, at its middle. Raises: InvalidArgument for too many samples."""
-    step = query.step_ms()
-    tallies: dict[tuple[str, int], _Tally] = {}
-    for number, (ts, values) in enumerate(samples):
-        if number >= MAX_SAMPLES:
+    def take(self, samples: Iterable[tuple[int, dict[str, Value]]]) -> None:
+        start_ms, step_ms = self._query.start_ms, self._step_ms
+        for ts, values in samples:
+            self._times += 1
+            interval = (ts - start_ms) // step_ms
+            for key, value in values.items():
+                place = (key, interval)
+                tally = self._tallies.get(place)
+                if tally is None:
+                    tally = self._tallies[place] = _Tally()
+                tally.add(value)
+
+    def join(self, other: Folded) -> None:
+        """With what `other` has folded of another part of the range."""
+        self._times += other._times
+        if self._times > MAX_SAMPLES:
             raise InvalidArgument(f"More than {MAX_SAMPLES} times lie in the range; ask for a shorter one")
-        interval = (ts - query.start_ms) // step
-        for key, value in values.items():
-            place = (key, interval)
-            tally = tallies.get(place)
-            if tally is None:
-                tally = tallies[place] = _Tally()
-            tally.add(value)
-    found: dict[str, list[tuple[int, Value]]] = {}
-    for (key, interval), tally in sorted(tallies.items(), reverse=query.descending):
-        result = tally.result(query.aggregation)
-        if result is not None:
-            first = query.start_ms + interval * step
-            last = min(first + step, query.end_ms)
-            found.setdefault(key, []).append((first + (last - first) // 2, result))
-    return found
+        for place, tally in other._tallies.items():
+            known = self._tallies.setdefault(place, tally)
+            if known is not tally:
+                known.join(tally)
+
+    def points(self) -> dict[str, list[tuple[int, Value]]]:
+        """One for each interval with data, at its middle."""
+        found: dict[str, list[tuple[int, Value]]] = {}
+        for (key, interval), tally in sorted(self._tallies.items(), reverse=self._query.descending):
+            result = tally.result(self._query.aggregation)
+            if result is not None:
+                first = self._query.start_ms + interval * self._step_ms
+                last = min(first + self._step_ms, self._query.end_ms)
+                found.setdefault(key, []).append((first + (last - first) // 2, result))
+        return found
+
+
+def fold_part(tx: ReadTx, device_id: int, query: AggregateQuery, from_ms: int) -> tuple[Folded, int | None]:
+    """Of the device's history from there on, and from where to go on; None for the end of the range."""
+    part = Folded(query)
+    samples, rest = tx.samples(device_id, query.keys, from_ms, query.end_ms, at_most=FOLDED_AT_ONCE)
+    part.take(samples)
+    return part, rest
 
 
 def remove(tx: Tx, device_id: int, removal: Removal, from_ms: int) -> int | None:

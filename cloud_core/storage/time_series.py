@@ -47,17 +47,20 @@ class ReadsTimeSeries(Connected):
     """`ReadTimeSeries` of the interface."""
 
     def samples(
-        self, device_id: int, keys: Sequence[str], start_ms: int, end_ms: int
-    ) -> Iterator[tuple[int, dict[str, Value]]]:
-        names = self._numbers_of(keys)
+        self, device_id: int, keys: Sequence[str], start_ms: int, end_ms: int, *, at_most: int
+    ) -> tuple[list[tuple[int, dict[str, Value]]], int | None]:
+        names, found, left = self._numbers_of(keys), list[tuple[int, dict[str, Value]]](), at_most
         for bucket in self._buckets_between(start_ms, end_ms) if names else ():
-            rows = self._rows(
-                self._once(_documents), b_bucket=bucket, b_device_id=device_id, start=start_ms, end=end_ms
-            )
+            place = {"b_bucket": bucket, "b_device_id": device_id}
+            rows = self._rows(self._once(_some_documents), **place, start=start_ms, end=end_ms, at_most=left)
             for ts, document in rows:
                 values = {names[one]: value for one, value in decode_document(document).items() if one in names}
                 if values:
-                    yield ts, values
+                    found.append((ts, values))
+            left -= len(rows)
+            if left <= 0:
+                return found, int(rows[-1][0]) + 1
+        return found, None
 
     def history(self, device_id: int, query: TimeSeriesQuery) -> dict[str, list[tuple[int, Value]]]:
         names = self._numbers_of(query.keys)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from shared.messages import Value
@@ -10,9 +10,12 @@ from shared.messages import Value
 
 class ReadTimeSeries(Protocol):
     def samples(
-        self, device_id: int, keys: Sequence[str], start_ms: int, end_ms: int
-    ) -> Iterator[tuple[int, dict[str, Value]]]:
-        """(ts, values of these keys) by time, `start_ms` ≤ ts < `end_ms`; read as it is asked for."""
+        self, device_id: int, keys: Sequence[str], start_ms: int, end_ms: int, *, at_most: int
+    ) -> tuple[list[tuple[int, dict[str, Value]]], int | None]:
+        """(ts, values of these keys) by time, `start_ms` ≤ ts < `end_ms`.
+
+        Stops after `at_most` times, whatever they have, and returns from where to go on; None when that is all.
+        """
 
 
 class WriteTimeSeries(ReadTimeSeries, Protocol):
