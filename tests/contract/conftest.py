@@ -22,23 +22,32 @@ from tests.support.server import CoreProcess
 TRANSPORTS = ("mqtt3", "mqtt5", "http-front", "http-klein", "coap")
 
 
-@pytest.fixture(scope="package", params=["sqlite", "cluster"])
-def cores(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[bool, CoreProcess]]:
+@pytest.fixture(params=["sqlite", "cluster"])
+def cores(request: pytest.FixtureRequest) -> dict[bool, CoreProcess]:
     """By whether the fast front is on: one node each on SQLite, or nodes on PostgreSQL where operators call another
     node than devices."""
+    found: dict[bool, CoreProcess] = request.getfixturevalue(f"{request.param}_cores")
+    return found
+
+
+@pytest.fixture(scope="session")
+def sqlite_cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, CoreProcess]]:
     folder = tmp_path_factory.mktemp("contract")
     with ExitStack() as stack:
-        if request.param == "cluster":
-            yield cluster(folder, request.getfixturevalue("postgresql")(), stack)
-            return
         started = {}
         for is_fast in (True, False):
             core = CoreProcess(folder / f"fast-{is_fast}", CLOUD_CORE__HTTP__FAST_PATH=str(is_fast).lower())
             stack.callback(core.stop)
             started[is_fast] = core.start()
         yield started
+
+
+@pytest.fixture(scope="session")
+def cluster_cores(
+    tmp_path_factory: pytest.TempPathFactory, postgresql: Callable[[], str]
+) -> Iterator[dict[bool, CoreProcess]]:
+    with ExitStack() as stack:
+        yield cluster(tmp_path_factory.mktemp("cluster"), postgresql(), stack)
 
 
 def cluster(folder: Path, database_url: str, stack: ExitStack) -> dict[bool, CoreProcess]:
@@ -54,7 +63,7 @@ def cluster(folder: Path, database_url: str, stack: ExitStack) -> dict[bool, Cor
     }
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def coap_loop() -> Iterator[CoapLoop]:
     loop = CoapLoop()
     yield loop
