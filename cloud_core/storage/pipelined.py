@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 from psycopg.errors import PipelineAborted, ReadOnlySqlTransaction
+from psycopg.pq import TransactionStatus
 
 from cloud_core.storage import arrays
 
@@ -66,15 +67,23 @@ class PipelinedCursor:
         with self._watched():
             self._pipeline.sync()
 
+    def end(self) -> None:
+        """Ends a transaction in which nothing has failed. Raises: psycopg.Error of whatever has."""
+        self.send("ROLLBACK")
+        self.sync()
+
     def roll_back(self) -> None:
-        """Ends the transaction, whatever state it is in. Raises: psycopg.Error for a lost connection."""
-        try:
-            self.send("ROLLBACK")
+        """Ends the transaction, whatever state it is in. Raises: psycopg.Error for a lost connection.
+
+        What was to be prepared behind the statement that failed never was, and psycopg believes it was: its own
+        `rollback` alone forgets that, and only where there is a transaction to end.
+        """
+        self.abandon()
+        if self.connection.info.transaction_status is TransactionStatus.IDLE:
+            self.send("BEGIN")
             self.sync()
-        except psycopg.Error:  # something before it had failed, and it was not looked at
-            self.abandon()
-            self.send("ROLLBACK")
-            self.sync()
+        with self._watched():
+            self.connection.rollback()
 
     def abandon(self) -> None:
         """Reads past what has failed, so that the next statement is looked at. Raises: a lost connection."""

@@ -287,3 +287,20 @@ def test_a_transaction_that_has_failed_is_never_taken_for_committed(pg: StoreUnd
     with pytest.raises(Unavailable):
         pg.run(catches)
     assert pg.add_profile() > 0
+
+
+def test_what_was_to_be_prepared_behind_an_error_is_prepared_again(postgresql: Callable[[], str]) -> None:
+    """The server never saw it: after the rollback the next execution must not ask for it by name."""
+    cursor = PipelinedCursor(psycopg.connect(postgresql().replace("+psycopg", ""), autocommit=True))
+    for _ in range(3):
+        cursor.send("BEGIN")
+        cursor.send("SELECT 1 / (%s::bigint - 1)", (1,), prepare=True)
+        cursor.send("SELECT %s::bigint + 41", (1,), prepare=True)
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            cursor.sync()
+        cursor.roll_back()
+        cursor.send("BEGIN")
+        cursor.send("SELECT %s::bigint + 41", (1,), prepare=True)
+        assert cursor.fetchone() == (42,)
+        cursor.end()
+    cursor.close()
