@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -15,8 +14,7 @@ from shared.mqtt.packets import Connect, Packet
 from tests.conftest import need
 from tests.contract.drivers import CoapDriver, CoapLoop, Driver, HttpDriver, MqttDriver
 from tests.contract.mqtt_clients import BareSession, MqttSession
-from tests.support.nats_servers import NatsServer
-from tests.support.node_processes import ClusterCore, Nodes
+from tests.support.node_processes import ClusterCore, three_nodes
 from tests.support.server import CoreProcess
 
 TRANSPORTS = ("mqtt3", "mqtt5", "http-front", "http-klein", "coap")
@@ -46,21 +44,15 @@ def sqlite_cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool
 def cluster_cores(
     tmp_path_factory: pytest.TempPathFactory, postgresql: Callable[[], str]
 ) -> Iterator[dict[bool, CoreProcess]]:
-    with ExitStack() as stack:
-        yield cluster(tmp_path_factory.mktemp("cluster"), postgresql(), stack)
-
-
-def cluster(folder: Path, database_url: str, stack: ExitStack) -> dict[bool, CoreProcess]:
     """Three nodes, the last without the fast front."""
-    nats = NatsServer(need("nats-server", "nats-server"), folder).start()
-    stack.callback(nats.kill)
-    nodes = Nodes(folder, database_url, nats, last={"CLOUD_CORE__HTTP__FAST_PATH": "false"})
-    stack.callback(nodes.stop)
-    operators, front, klein = nodes.start().all
-    return {
-        True: ClusterCore(operators, http=front, others=klein),
-        False: ClusterCore(operators, http=klein, others=front),
-    }
+    last = {"CLOUD_CORE__HTTP__FAST_PATH": "false"}
+    folder, program = tmp_path_factory.mktemp("cluster"), need("nats-server", "nats-server")
+    with three_nodes(folder, postgresql(), program, **last) as nodes:
+        operators, front, klein = nodes.all
+        yield {
+            True: ClusterCore(nodes, operators=operators, http=front, others=klein),
+            False: ClusterCore(nodes, operators=operators, http=klein, others=front),
+        }
 
 
 @pytest.fixture(scope="session")
