@@ -4,6 +4,7 @@ A database that begins here has them from the first step already, so each is mad
 """
 
 from alembic import op
+from sqlalchemy.schema import CreateIndex
 
 from cloud_core.storage import schema
 
@@ -14,7 +15,7 @@ down_revision = "0006"
 def upgrade() -> None:
     connection = op.get_bind()
     for index in (schema.device_by_creation, schema.device_by_label):
-        index.create(connection, checkfirst=True)
+        connection.execute(CreateIndex(index, if_not_exists=True))
 
 
 def downgrade() -> None:

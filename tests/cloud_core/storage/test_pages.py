@@ -190,8 +190,7 @@ def test_a_database_of_the_step_before_gets_the_index_of_gateways(tmp_path: Path
     open_store(url).close()
     engine = make_engine(url)
     with engine.begin() as connection:
-        for index in ("device_gateways", "attempt_by_text"):
-            connection.execute(text(f"DROP INDEX {index}"))
+        connection.execute(text("DROP INDEX device_gateways"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0008'"))
     engine.dispose()
     store = open_store(url)
