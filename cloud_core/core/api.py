@@ -148,14 +148,14 @@ class DeviceApi:
         self.audit = Audit(store, on_recorded=self.events.recorded)
         self.adoption = Adoption(store)
         self.downlinks = Downlinks()
-        self.leases = Leases(store, now_ms)
+        leases = Leases(store, now_ms)
         self.presence = Presence(
             store=store, now_ms=now_ms, inactivity_s=options.inactivity_s, flush_s=options.presence_flush_s,
-            leases=self.leases,
+            leases=leases,
         )  # fmt: skip
         self.others = Others(
             fabric=self.fabric, downlinks=self.downlinks, events=self.events, presence=self.presence, now_ms=now_ms,
-            call_later=call_later,
+            call_later=call_later, leases=leases,
         )  # fmt: skip
         self.certificates = CertificateLogins(
             store=store, now_ms=now_ms, look_ups=self._look_ups, failed_attempts=self.failed_attempts,
@@ -206,12 +206,23 @@ class DeviceApi:
             authenticate=lambda chain, peer, done: self.certificates.authenticate(chain, peer, done),
             forget_logins=self.forget_logins, device_changed=self.device_changed, on_logged=self.events.logged,
         )  # fmt: skip
-        self.here = Here(self, store=store, call_later=call_later)
-        self.changes = Changes(
-            store=store, fabric=self.fabric, now_ms=now_ms, apply=self.here.apply, own=self.here.own,
-            forget=self.here.forget,
-        )  # fmt: skip
+        self.others.here = here = Here(self, store=store, call_later=call_later)
+        self.others.changes = Changes(
+            store=store, fabric=self.fabric, now_ms=now_ms, apply=here.apply, own=here.own, forget=here.forget
+        )
         self.fabric.on_back(self.rpc.read_waiting)
+
+    @property
+    def leases(self) -> Leases:
+        return self.others.leases
+
+    @property
+    def here(self) -> Here:
+        return self.others.here
+
+    @property
+    def changes(self) -> Changes:
+        return self.others.changes
 
     # -- for adapters -----------------------------------------------------------------------------
 
