@@ -211,6 +211,7 @@ class DeviceApi:
             store=store, fabric=self.fabric, now_ms=now_ms, apply=here.apply, own=here.own, forget=here.forget
         )
         self.fabric.on_back(self.rpc.read_waiting)
+        store.on_unknown(here.forget)
 
     @property
     def leases(self) -> Leases:

@@ -265,5 +265,9 @@ class Store(Protocol):
         """`callback` gets what a batch has recorded for other nodes (`WriteChanges`), in the reactor thread, after
         its COMMIT and just before its answers are handed out."""
 
+    def on_unknown(self, callback: Callable[[int], None]) -> None:
+        """`callback(since_ms)` in the reactor thread, after a commit whose answer was lost: its units were answered
+        with Unavailable and may be durable all the same. Not before the database serves again."""
+
     def on_delivered(self, callback: Callable[[], None]) -> None:
         """`callback` runs in the reactor thread after the answers of each batch were handed out."""
