@@ -26,6 +26,7 @@ from cloud_core.core.gateways import GatewayApi, GatewayOptions
 from cloud_core.core.health import Health
 from cloud_core.core.keys.adoption import Adoption
 from cloud_core.core.limits import FailedAttempts
+from cloud_core.core.letting_go import let_go
 from cloud_core.core.metrics import SUCCESS, Metrics
 from cloud_core.core.nodes.changes import Changes
 from cloud_core.core.nodes.here import Here
@@ -262,9 +263,8 @@ class DeviceApi:
 
     def profile_changed(self) -> None:
         """Administration changed a profile: identities are read anew at the next login."""
-        self._logins = LoginCache()
-        self._tokens.clear()
-        self._token_of.clear()
+        let_go(self.call_later, *self._logins.tables(), self._tokens, self._token_of)
+        self._logins, self._tokens, self._token_of = LoginCache(), {}, {}
         self._look_ups.profile_changed()
         self.certificates.profile_changed()
 
