@@ -53,22 +53,32 @@ _CONFIRM = ArrayStatement(
 _NUMBERS = "SELECT nextval(pg_get_serial_sequence('device', 'id')) FROM generate_series(1, %s)"
 _TIMES = ("last_connect_ms", "last_disconnect_ms", "last_activity_ms", "inactivity_alarm_ms")
 _PRESENCE = ("device_id", "is_active", *_TIMES)
-_GIVEN = (  # not for devices that are gone
-    f"INSERT INTO presence ({', '.join(_PRESENCE)}) SELECT r.* FROM {{rows}} JOIN device ON device.id = r.device_id"
-    " ON CONFLICT (device_id) DO UPDATE SET "
-)
 _PUT_PRESENCE = ArrayStatement(
-    schema.presence, _PRESENCE, _GIVEN + "is_active = excluded.is_active, "
+    schema.presence, _PRESENCE,  # not for devices that are gone
+    f"INSERT INTO presence ({', '.join(_PRESENCE)}) SELECT r.* FROM {{rows}} JOIN device ON device.id = r.device_id"
+    " ON CONFLICT (device_id) DO UPDATE SET is_active = excluded.is_active, "
     + ", ".join(f"{one} = CASE excluded.{one} WHEN 0 THEN presence.{one} ELSE excluded.{one} END" for one in _TIMES),
 )  # fmt: skip
-# As `presence._put_shared`; the parameter behind the rows, twice: since when they have been silent.
-_IS_REFUTED = "NOT excluded.is_active AND presence.last_activity_ms > %s::bigint"
-_PUT_SHARED_PRESENCE = ArrayStatement(
-    schema.presence, _PRESENCE,
-    _GIVEN + f"is_active = CASE WHEN {_IS_REFUTED} THEN presence.is_active ELSE excluded.is_active END, "
-    f"inactivity_alarm_ms = CASE WHEN {_IS_REFUTED} THEN presence.inactivity_alarm_ms"
-    " ELSE GREATEST(excluded.inactivity_alarm_ms, presence.inactivity_alarm_ms) END, "
-    + ", ".join(f"{one} = GREATEST(excluded.{one}, presence.{one})" for one in _TIMES if one != "inactivity_alarm_ms"),
+# Where other nodes write of the same devices (`presence._put_shared` says the rule): made, locked in order, changed.
+_SHARED = (*_PRESENCE, "silent_since_ms")
+_MAKE_PRESENCE = ArrayStatement(
+    schema.presence, _PRESENCE[:1],
+    f"INSERT INTO presence ({', '.join(_PRESENCE)}) SELECT r.device_id, false, 0, 0, 0, 0 FROM {{rows}}"
+    " JOIN device ON device.id = r.device_id ORDER BY r.device_id ON CONFLICT DO NOTHING",
+)  # fmt: skip
+_LOCK_PRESENCE = ArrayStatement(
+    schema.presence, _PRESENCE[:1],
+    "SELECT p.device_id FROM {rows} JOIN presence p ON p.device_id = r.device_id ORDER BY p.device_id FOR UPDATE OF p",
+)  # fmt: skip
+_REFUTED = "NOT r.is_active AND p.last_activity_ms > r.silent_since_ms"
+_CHANGE_PRESENCE = ArrayStatement(
+    schema.presence, _SHARED,
+    f"UPDATE presence AS p SET is_active = CASE WHEN {_REFUTED} THEN p.is_active ELSE r.is_active END, "
+    + ", ".join(f"{one} = greatest(p.{one}, r.{one})" for one in _TIMES[:3])
+    + f", inactivity_alarm_ms = CASE WHEN {_REFUTED} THEN p.inactivity_alarm_ms"
+    " ELSE greatest(p.inactivity_alarm_ms, r.inactivity_alarm_ms) END"
+    " FROM {rows} WHERE p.device_id = r.device_id",
+    types={"silent_since_ms": schema.presence.c.last_activity_ms.type},
 )  # fmt: skip
 
 
@@ -183,18 +193,20 @@ class PostgresqlTx(PostgresqlReadTx, SqlTx):
     def put_presence(self, rows: Sequence[DevicePresence]) -> None:
         self.writes += 1
         self._before()
-        by_device = {row.device_id: row for row in rows}
-        spans: dict[int, list[tuple[Any, ...]]] = {}  # since when they have been silent, where others may know better
-        for device_id in sorted(by_device):
-            row = by_device[device_id]
-            since_ms = row.silent_since_ms if self.node is not None else 0
-            spans.setdefault(since_ms, []).append(tuple(getattr(row, name) for name in _PRESENCE))
-        for since_ms, put in sorted(spans.items()):
-            if self.node is None:
-                self.cursor.send(_PUT_PRESENCE.sql, _PUT_PRESENCE.parameters(put), prepare=True)
-            else:
-                parameters = [*_PUT_SHARED_PRESENCE.parameters(put), since_ms, since_ms]
-                self.cursor.send(_PUT_SHARED_PRESENCE.sql, parameters, prepare=True)
+        by_device = {row.device_id: tuple(getattr(row, name) for name in _SHARED) for row in rows}
+        put = [by_device[device_id] for device_id in sorted(by_device)]
+        if not put:
+            return
+        if self.node is None:
+            self._send(_PUT_PRESENCE, [row[:-1] for row in put])
+            return
+        numbers = [row[:1] for row in put]
+        self._send(_MAKE_PRESENCE, numbers)
+        self._send(_LOCK_PRESENCE, numbers)
+        self._send(_CHANGE_PRESENCE, put)
+
+    def _send(self, statement: ArrayStatement, rows: Sequence[Sequence[Any]]) -> None:
+        self.cursor.send(statement.sql, statement.parameters(rows), prepare=True)
 
     # -- samples ----------------------------------------------------------------------------------
 
