@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 
 from cloud_core.core.admin import AdminApi
 from cloud_core.core.downlinks import Ending
+from cloud_core.core.nodes.standing import Standing
 from cloud_core.storage.sql import OutcomeUnknown
 from shared.credentials import AccessToken
 from shared.errors import Unavailable
@@ -51,3 +52,29 @@ def test_credentials_that_were_replaced_let_nobody_in(store: StoreUnderTest, mon
         store.survey(lambda tx: None)
     assert under.api.known_token("tok") is None
     assert session.endings == [Ending.CREDENTIALS_CHANGED]
+
+
+@pytest.mark.parametrize(("failures", "endings"), [(1, []), (9, [Ending.CREDENTIALS_CHANGED])])
+def test_sessions_outlive_the_first_look_on_a_connection_that_is_gone(
+    sqlite_store: StoreUnderTest, failures: int, endings: list[Ending]
+) -> None:
+    """Where the database cannot be asked for good they end: nobody knows whether they may go on."""
+    under: Any = ApiUnderTest(sqlite_store)
+    device_id = sqlite_store.add_device("one", sqlite_store.add_profile(), AccessToken("tok"))
+    under.outcome(lambda done: under.api.authenticate_token("tok", done))
+    session = Session(under, device_id)
+    left = [failures]
+
+    class Failing:
+        def survey(self, query: Any, args: Any, done: Any) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                sqlite_store.store.survey(query, args, done)
+            else:
+                done(Unavailable())
+
+    future_ms = under.api.now_ms() + 3_600_000
+    store: Any = Failing()
+    Standing(store=store, downlinks=under.api.downlinks, end=under.api.device_changed).check(future_ms)
+    sqlite_store.survey(lambda tx: None)
+    assert session.endings == endings
