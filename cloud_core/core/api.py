@@ -25,8 +25,8 @@ from cloud_core.core.events import Events
 from cloud_core.core.gateways import GatewayApi, GatewayOptions
 from cloud_core.core.health import Health
 from cloud_core.core.keys.adoption import Adoption
-from cloud_core.core.limits import FailedAttempts
 from cloud_core.core.letting_go import let_go
+from cloud_core.core.limits import FailedAttempts
 from cloud_core.core.metrics import SUCCESS, Metrics
 from cloud_core.core.nodes.changes import Changes
 from cloud_core.core.nodes.here import Here

@@ -27,6 +27,7 @@ signal.signal(signal.SIGHUP, lambda *_: print("read anew", flush=True))
 print("ready http=1", flush=True)
 sys.stdin.read()
 """
+DEAF = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
 
 
 @pytest.fixture
@@ -91,9 +92,8 @@ async def test_a_fabric_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(own_fabric, "STOP_S", 0.05)
     fabric = OwnFabric(tmp_path, "t")
     fabric._process = process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(60)",
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable, "-c", DEAF, stdout=asyncio.subprocess.PIPE
+    )
     assert process.stdout is not None
     await process.stdout.readline()
     await asyncio.wait_for(fabric.stop(), LIMIT_S)
