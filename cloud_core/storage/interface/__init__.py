@@ -208,6 +208,10 @@ class Tx(
         with the authority of ours that has issued it.
         """
 
+    def lock_device(self, device_id: int) -> None:
+        """Nobody else, on whichever node, decides about the device's credentials or owner before this transaction ends.
+        What is read behind it is how it stands then; what was read before may have changed."""
+
     def mark_issued(self, device_id: int, *, now_ms: int, request_digest: bytes | None) -> None: ...
     def mark_confirmed(self, device_id: int, *, now_ms: int) -> None: ...
 
