@@ -65,6 +65,8 @@ DAY_MS = 86_400_000
 PACKET_OVERHEAD_BYTES = 2_048  # topic, properties and header beside the payload
 DEFAULT_ADMIN = "admin@localhost"
 JWT_PURPOSE = "administrator tokens"
+FABRIC_PURPOSE = "subjects of the fabric"
+FABRIC_REALM_BYTES = 8
 JWT_KEY_BYTES = 64  # HS512: as long as its hash (RFC 7518 section 3.2)
 
 
@@ -114,10 +116,11 @@ def open_tracing(config: Config) -> Tracing | None:
         raise StartFailed(str(error)) from error
 
 
-def fabric_of(config: Config) -> OpenFabric:
+def fabric_of(config: Config, vault: Vault) -> OpenFabric:
     """What joins this node with others, where the configuration names any. Raises: StartFailed."""
     try:
-        return open_fabric(config.cluster.fabric, cluster=config.cluster.name)
+        realm = vault.derive(FABRIC_PURPOSE, length=FABRIC_REALM_BYTES).hex()
+        return open_fabric(config.cluster.fabric, cluster=config.cluster.name, realm=realm)
     except FabricFailed as error:
         raise StartFailed(str(error)) from error
 
@@ -155,7 +158,7 @@ class Program:
         self._config = config
         self._reactor = reactor
         vault = open_vault(config)
-        self._fabric = fabric_of(config)
+        self._fabric = fabric_of(config, vault)
         node = None if isinstance(self._fabric, Alone) else self._fabric.node
         self._store = SqlStore(url=database_url(config), vault=vault, call_in_reactor=reactor.callFromThread, node=node)
         self._webhooks = Webhooks(reactor)

@@ -25,6 +25,7 @@ from cloud_core.core.events import Events
 from cloud_core.core.gateways import GatewayApi, GatewayOptions
 from cloud_core.core.health import Health
 from cloud_core.core.keys.adoption import Adoption
+from cloud_core.core.letting_go import let_go
 from cloud_core.core.limits import FailedAttempts
 from cloud_core.core.metrics import SUCCESS, Metrics
 from cloud_core.core.nodes.changes import Changes
@@ -148,14 +149,14 @@ class DeviceApi:
         self.audit = Audit(store, on_recorded=self.events.recorded)
         self.adoption = Adoption(store)
         self.downlinks = Downlinks()
-        self.leases = Leases(store, now_ms)
+        leases = Leases(store, now_ms)
         self.presence = Presence(
             store=store, now_ms=now_ms, inactivity_s=options.inactivity_s, flush_s=options.presence_flush_s,
-            leases=self.leases,
+            leases=leases,
         )  # fmt: skip
         self.others = Others(
             fabric=self.fabric, downlinks=self.downlinks, events=self.events, presence=self.presence, now_ms=now_ms,
-            call_later=call_later,
+            call_later=call_later, leases=leases,
         )  # fmt: skip
         self.certificates = CertificateLogins(
             store=store, now_ms=now_ms, look_ups=self._look_ups, failed_attempts=self.failed_attempts,
@@ -206,12 +207,24 @@ class DeviceApi:
             authenticate=lambda chain, peer, done: self.certificates.authenticate(chain, peer, done),
             forget_logins=self.forget_logins, device_changed=self.device_changed, on_logged=self.events.logged,
         )  # fmt: skip
-        self.here = Here(self, store=store, call_later=call_later)
-        self.changes = Changes(
-            store=store, fabric=self.fabric, now_ms=now_ms, apply=self.here.apply, own=self.here.own,
-            forget=self.here.forget,
-        )  # fmt: skip
+        self.others.here = here = Here(self, store=store, call_later=call_later)
+        self.others.changes = Changes(
+            store=store, fabric=self.fabric, now_ms=now_ms, apply=here.apply, own=here.own, forget=here.forget
+        )
         self.fabric.on_back(self.rpc.read_waiting)
+        store.on_unknown(here.forget)
+
+    @property
+    def leases(self) -> Leases:
+        return self.others.leases
+
+    @property
+    def here(self) -> Here:
+        return self.others.here
+
+    @property
+    def changes(self) -> Changes:
+        return self.others.changes
 
     # -- for adapters -----------------------------------------------------------------------------
 
@@ -250,9 +263,8 @@ class DeviceApi:
 
     def profile_changed(self) -> None:
         """Administration changed a profile: identities are read anew at the next login."""
-        self._logins = LoginCache()
-        self._tokens.clear()
-        self._token_of.clear()
+        let_go(self.call_later, *self._logins.tables(), self._tokens, self._token_of)
+        self._logins, self._tokens, self._token_of = LoginCache(), {}, {}
         self._look_ups.profile_changed()
         self.certificates.profile_changed()
 

@@ -157,6 +157,10 @@ class LoginCache:
         for credentials_id in self._ids_of_device.pop(device_id, ()):
             self._by_id.pop(credentials_id, None)
 
+    def tables(self) -> tuple[dict[str, Login], dict[int, set[str]]]:
+        """What holds memory, for whoever gives the whole cache up."""
+        return self._by_id, self._ids_of_device
+
     def _drop_id(self, device_id: int, credentials_id: str) -> None:
         ids = self._ids_of_device.get(device_id)
         if ids is not None:

@@ -168,8 +168,10 @@ def _claim(tx: Tx, shown: _Shown, now_ms: int) -> tuple[ClaimOutcome, Device | N
     customer = tx.customer_by_id(shown.customer_id)
     if customer is None or customer.tenant_id != shown.tenant_id:
         raise NotAuthorized  # its token has outlived it
-    device = _device(tx, shown.tenant_id, shown.device_name)
-    if device.customer_id is not None:
+    known = _device(tx, shown.tenant_id, shown.device_name)
+    tx.lock_device(known.id)
+    device = tx.device_by_id(known.id)
+    if device is None or device.customer_id is not None:
         return ClaimOutcome.CLAIMED, None
     offer = tx.claim_offer(device.id)
     if offer is not None and offer[1] <= now_ms:

@@ -368,6 +368,7 @@ def _check_pre_provisioned(context: Context, profile: DeviceProfile) -> Issued:
     device = tx.device_by_name(profile.tenant_id, context.name) if context.name else None
     if device is None or device.profile_id != profile.id:
         raise DeviceNotFound(f"profile '{profile.name}' has no device '{context.name}'; create or import it first")
+    tx.lock_device(device.id)  # of two that come at the same moment, to two nodes, one is first
     state = tx.attribute(device.id, Scope.SERVER, PROVISION_STATE)
     if state is not None:
         return _replay(context, profile.provision, device) or _already(device, state)

@@ -16,6 +16,7 @@ class Alone:
     node = "alone"
     others = _NOBODY
     is_away = False
+    is_late = False
 
     def hear(self, kind: str, callback: Callable[[str, Body], None]) -> None:
         """There is nobody to hear."""

@@ -37,6 +37,10 @@ class Fabric(Protocol):
     def is_away(self) -> bool:
         """Whether there is a fabric that cannot be reached now."""
 
+    @property
+    def is_late(self) -> bool:
+        """Whether what is heard now may have been told long ago: this process stood still, or what lies between did."""
+
     def hear(self, kind: str, callback: Callable[[str, Body], None]) -> None:
         """`callback(sender, body)` for each message of a kind; one callback for each kind."""
 

@@ -96,6 +96,7 @@ class Joined(Callbacks):
         self.node = node
         self.others: frozenset[str] = frozenset()
         self.is_away = False
+        self.is_late = False  # set by whoever tests it
         self.loses_next = False
 
     def tell_all(self, kind: str, body: Body) -> None:

@@ -38,6 +38,7 @@ MAX_WAYS = 1_024  # sender and direction whose numbers are known
 START_S = 3.0  # so long the program waits for it
 GOODBYE_S = 1.0
 MISSED_EVERY_S = 1.0
+LATE_S = 2.0  # behind a silence that was none: so long what had been held up may come in
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 
 
@@ -86,6 +87,7 @@ class NatsFabric(Callbacks):
         self._sending: asyncio.Task[None] | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
         self._ticked_s = self._missed_s = float("-inf")
+        self._heard_s = self._late_until_s = float("-inf")
         self._missed_timer: asyncio.TimerHandle | None = None
         self._is_started = self._is_stopping = False
 
@@ -94,6 +96,10 @@ class NatsFabric(Callbacks):
     @property
     def others(self) -> frozenset[str]:
         return self._members.others
+
+    @property
+    def is_late(self) -> bool:
+        return self._loop.time() < self._late_until_s
 
     def tell_all(self, kind: str, body: Body) -> None:
         if self._members.others:
@@ -180,6 +186,7 @@ class NatsFabric(Callbacks):
         self.is_away = False
         self._is_tried.set()
         self._expected.clear()
+        self._heard_s = self._loop.time()
         self._to_node.clear()
         self._rations.forget(str(connection.address))
         self._sending = self._loop.create_task(self._send(connection))
@@ -313,6 +320,7 @@ class NatsFabric(Callbacks):
         sender = envelope.sender
         if self._connection is None or sender == self.node or self._members.has_said_goodbye(sender):
             return
+        self._note_silence(sender)
         has_gap = self._has_gap(envelope, subject)
         if any(kind == BYE for kind, _ in envelope.messages):
             self._take(envelope)
@@ -342,6 +350,13 @@ class NatsFabric(Callbacks):
                 self._expected.setdefault((envelope.sender, self._to_all.subject), body)
             elif not kind.startswith("."):
                 self.counters.heard += self.deliver(envelope.sender, kind, body)
+
+    def _note_silence(self, sender: str) -> None:
+        """Each node says something every beat: where one that is known comes behind a silence, that was held up."""
+        now_s = self._loop.time()
+        if now_s - self._heard_s > 2 * self._beat_s and (sender, self._to_all.subject) in self._expected:
+            self._late_until_s = now_s + LATE_S
+        self._heard_s = now_s
 
     def _has_gap(self, envelope: Envelope, subject: str) -> bool:
         way = (envelope.sender, subject)

@@ -33,8 +33,13 @@ class OpenFabric(Fabric, Protocol):
         """For `/metrics`."""
 
 
-def open_fabric(urls: str, *, cluster: str) -> OpenFabric:
-    """Of `[cluster] fabric` and `name`; not started yet. Raises: FabricFailed."""
+def open_fabric(urls: str, *, cluster: str, realm: str = "") -> OpenFabric:
+    """Of `[cluster] fabric` and `name`; not started yet. Raises: FabricFailed.
+
+    `realm`: what the nodes of one installation share and others do not have, fit for a subject. Installations that use
+    one server under the same name would take each other's changes and commands for their own: devices have the same
+    numbers there.
+    """
     if not urls:
         return Alone()
     try:
@@ -46,7 +51,7 @@ def open_fabric(urls: str, *, cluster: str) -> OpenFabric:
         raise FabricFailed(
             "The fabric of [cluster] needs NATS' client library: pip install 'muster[cluster]'."
         ) from error
-    return NatsFabric(addresses, cluster=cluster, node=new_node_name())
+    return NatsFabric(addresses, cluster=f"{cluster}.{realm}" if realm else cluster, node=new_node_name())
 
 
 def new_node_name() -> str:

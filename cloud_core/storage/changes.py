@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Select, bindparam, column, delete, func, insert, or_, select, table
 
 from cloud_core.model import Change, ChangeKind
-from cloud_core.storage.connected import Connected, one_of
+from cloud_core.storage.connected import Connected
 from cloud_core.storage.schema import change, lease
 
 p = bindparam
@@ -49,8 +49,9 @@ class ReadsChanges(Connected):
     def changes(self, after: int, limit: int) -> list[Change]:
         return [_change(row) for row in self._rows(self._once(_AFTER), after=after, limit=limit)]
 
-    def changes_of(self, numbers: Sequence[int]) -> list[Change]:
-        return [_change(row) for row in self._query(_ROWS.where(one_of(_c.number, numbers)).order_by(_c.number))]
+    def changes_within(self, spans: Sequence[tuple[int, int]], limit: int) -> list[Change]:
+        inside = or_(*(_c.number.between(first, last) for first, last in spans))
+        return [_change(row) for row in self._query(_ROWS.where(inside).order_by(_c.number).limit(limit))]
 
     def first_change(self) -> int | None:
         number: int | None = self._row(self._once(_FIRST))[0]

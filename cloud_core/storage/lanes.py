@@ -136,13 +136,16 @@ class WriterLane(Lane):
 
     def __init__(
         self, open_tx: Callable[[], SqlTx], *, after_commit: Callable[[SqlTx], None],
-        deliver_changes: Callable[[list[Answer], list[Change]], None], **lane: Any,
+        deliver_changes: Callable[[list[Answer], list[Change]], None], say_unknown: Callable[[int], None], **lane: Any,
     ) -> None:  # fmt: skip
         super().__init__("storage-writer", **lane)
         self._deliver_changes = deliver_changes
+        self._say_unknown = say_unknown
+        self._unknown_ms: int | None = None  # since then nobody can say what is on disk
         self._open_tx = open_tx
         self._after_commit = after_commit
         self._tx: SqlTx | None = None  # while the database is away
+        self._is_served = False  # whether the last unit was committed
         self._reopen_at_s = 0.0  # not before; monotonic
         self.commit_s = Histogram(COMMIT_BOUNDS_S)
         self.batch_units = Histogram(BATCH_BOUNDS)
@@ -187,12 +190,16 @@ class WriterLane(Lane):
     def _batch_done(self) -> None:
         if self._tx is None:
             return
+        if self._unknown_ms is not None and self._is_served:
+            since_ms, self._unknown_ms = self._unknown_ms, None
+            self._call_in_reactor(self._say_unknown, since_ms)
         try:
             self._after_commit(self._tx)
         except Exception:  # what was committed stays so, and the next batch must not wait for ever
             log.failure("What follows a commit failed")
 
     def _run_batch(self, batch: list[Unit]) -> list[Answer]:
+        self._is_served = False
         if not self._is_connected():
             return [(done, Unavailable(retry_after_s=RETRY_AFTER_FAILURE_S)) for _, _, done in batch]
         try:
@@ -233,7 +240,13 @@ class WriterLane(Lane):
             else:
                 answers.append((done, self._decide(tx, work, args)))
         began_s = time.perf_counter()
-        tx.commit()
+        try:
+            tx.commit()
+        except OutcomeUnknown:
+            if self._unknown_ms is None:
+                self._unknown_ms = int(time.time() * 1000)
+            raise
+        self._is_served = True
         self.commit_s.observe(time.perf_counter() - began_s)
         self.batch_units.observe(len(batch))
         return answers

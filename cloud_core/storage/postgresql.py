@@ -182,6 +182,10 @@ class PostgresqlTx(PostgresqlReadTx, SqlTx):
             self._looked_up.clear()  # whatever it changes may be among it
         super()._execute(statement, params)
 
+    def lock_device(self, device_id: int) -> None:
+        super().lock_device(device_id)
+        self._looked_up.pop((id(self._s.credentials), (device_id,)), None)  # it may be of before
+
     def _next_number(self) -> int:
         """A device's, of a block of the sequence: no other node has it, and no round trip is needed for each."""
         if not self._device_numbers:

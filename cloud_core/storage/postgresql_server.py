@@ -17,7 +17,7 @@ log = Logger()
 
 STATEMENT_S = 60  # the server ends what takes longer
 HUNG_S = 75.0  # a server that does not even do that is given up
-IDLE_S = 60  # a transaction whose node has stopped holds its locks no longer
+IDLE_S = 20  # a transaction whose node stands still holds its locks, and others up, no longer
 WATCHED_EVERY_S = 1.0
 WEAK_COMMITS = ("off", "local", "remote_write")  # acknowledged would not be durable
 

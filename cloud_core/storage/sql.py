@@ -265,6 +265,10 @@ class SqlTx(
     def _sealed(self, credentials: Credentials) -> bytes:
         return seal_credentials(self._vault, credentials)
 
+    def lock_device(self, device_id: int) -> None:
+        if self.node is not None:  # else there is but one writer
+            self._row(self._s.lock_credentials, device_id=device_id)
+
     def mark_issued(self, device_id: int, *, now_ms: int, request_digest: bytes | None) -> None:
         self._write(self._s.mark_issued, b_device_id=device_id, issued_ms=now_ms, request_digest=request_digest)
 

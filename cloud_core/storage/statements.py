@@ -174,6 +174,9 @@ class Statements:
     def _credentials(self, fixed: Any) -> None:
         c = credentials.c
         self.credentials = fixed(_credentials_rows.where(c.device_id == p("device_id")))
+        self.lock_credentials = fixed(
+            select(c.device_id).where(c.device_id == p("device_id")).with_for_update(key_share=True)
+        )
         self.credentials_owner = fixed(select(c.device_id).where(c.id_hash == p("id_hash")))
         self.login = fixed(
             select(*login_columns, c.sealed, c.confirmed_ms)

@@ -84,13 +84,15 @@ class SqlStore:
         self._is_open = False
         self._after_delivery: list[Callable[[], None]] = []
         self._on_changes: list[Callable[[list[Change]], None]] = []
+        self._on_unknown: list[Callable[[int], None]] = []
         lane = {"deliver": self._deliver, "call_in_reactor": call_in_reactor}
         is_sqlite = self._engine.dialect.name == "sqlite"
         self._checkpoints = Checkpoints(self._connect) if is_sqlite else None
         self._watchdog = None if is_sqlite else _watchdog()
         self._writer = WriterLane(
-            self._open_tx, after_commit=self._committed, deliver_changes=self._deliver_with_changes, **lane
-        )
+            self._open_tx, after_commit=self._committed, deliver_changes=self._deliver_with_changes,
+            say_unknown=self._say_unknown, **lane,
+        )  # fmt: skip
         reader = {"deliver": self._deliver_reads, "call_in_reactor": call_in_reactor}
         joined = ReaderLane if is_sqlite else JoinedReaderLane
         self._reader = joined(self._open_read_tx, name="storage-reader", **reader)
@@ -186,6 +188,9 @@ class SqlStore:
     def on_changes(self, callback: Callable[[list[Change]], None]) -> None:
         self._on_changes.append(callback)
 
+    def on_unknown(self, callback: Callable[[int], None]) -> None:
+        self._on_unknown.append(callback)
+
     def on_delivered(self, callback: Callable[[], None]) -> None:
         self._after_delivery.append(callback)
 
@@ -202,6 +207,10 @@ class SqlStore:
             except Exception:  # the answers must go out; other nodes read of the changes in the database
                 log.failure("Other nodes could not be told what has changed")
         self._deliver(answers)
+
+    def _say_unknown(self, since_ms: int) -> None:
+        for callback in self._on_unknown:
+            callback(since_ms)
 
     def _deliver_reads(self, answers: list[Answer]) -> None:
         was_congested = self._pending_reads >= CONGESTED_PENDING

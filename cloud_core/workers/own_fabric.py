@@ -18,6 +18,7 @@ MISSING = (
     " (apt install nats-server), or name one in [cluster] fabric (--fabric nats://host:4222)."
 )
 START_S = 10.0
+STOP_S = 5.0
 _PR_SET_PDEATHSIG = 1  # Linux prctl(2)
 
 
@@ -81,7 +82,11 @@ class OwnFabric:
     async def stop(self) -> None:
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
-            await self._process.wait()
+            try:
+                await asyncio.wait_for(self._process.wait(), STOP_S)
+            except TimeoutError:  # it holds nothing that must not be lost
+                self._process.kill()
+                await self._process.wait()
         self._file.unlink(missing_ok=True)
 
 

@@ -30,6 +30,7 @@ GRACE_S = 10.0  # beyond the drain time, before a worker is killed
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
 HEALTHY_S = 30.0  # a worker that ran for so long starts with the first pause again
 READY = "ready "
+MAX_LINE_BYTES = 1_048_576  # of what a worker says
 
 Say = Callable[[str], None]
 
@@ -42,6 +43,8 @@ class Worker:
         self._descriptors = tuple(udp.values())
         self._say = say
         self._process: asyncio.subprocess.Process | None = None
+        self._is_starting = False
+        self._early: set[signal.Signals] = set()  # that came before it could take them
         self.ready = asyncio.Event()
         self.line = ""  # what it said when it was ready
 
@@ -52,10 +55,18 @@ class Worker:
     async def run(self) -> int:
         """From its start to its end; the exit code."""
         self.ready.clear()
-        self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "cloud_core", "worker", stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE, pass_fds=self._descriptors, start_new_session=True,
-        )  # fmt: skip
+        self._early.clear()
+        self._is_starting = True
+        try:
+            self._process = process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "cloud_core", "worker", stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE, pass_fds=self._descriptors, start_new_session=True,
+                limit=MAX_LINE_BYTES,
+            )  # fmt: skip
+        finally:
+            self._is_starting = False
+        for number in self._early - {signal.SIGHUP}:
+            self.send(number)
         assert process.stdin is not None and process.stdout is not None
         with contextlib.suppress(ConnectionError):  # it has ended already: its exit code says so
             process.stdin.write(encode(self._assignment))
@@ -70,12 +81,16 @@ class Worker:
         if line.startswith(READY):
             self.line = line
             self.ready.set()
+            if signal.SIGHUP in self._early:
+                self.send(signal.SIGHUP)
         else:
             self._say(line)
 
     def send(self, number: signal.Signals) -> None:
-        """A signal, where it runs."""
-        if self._process is not None and self._process.returncode is None:
+        """A signal, where it runs. SIGHUP waits until it is ready: before, it would end it."""
+        if self._is_starting or (number is signal.SIGHUP and not self.ready.is_set()):
+            self._early.add(number)
+        elif self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
 
 
@@ -154,7 +169,11 @@ class Supervisor:
         pause_s = FIRST_PAUSE_S
         while not self._stopping.is_set():
             began_s = loop.time()
-            code = await (self._watched(worker) if self._is_up else worker.run())
+            try:
+                code = await (self._watched(worker) if self._is_up else worker.run())
+            except OSError as error:  # there is no room for another process, or its program is just being replaced
+                log.error("Worker {index} cannot be started: {error}", index=index, error=str(error))
+                code = 1
             if self._stopping.is_set():
                 return
             if not self._is_up:  # it said why on standard error
@@ -180,18 +199,24 @@ class Supervisor:
 
     async def _keep_fabric(self, fabric: OwnFabric) -> None:
         """Workers do without it meanwhile, and find it again by themselves."""
+        pause_s = FIRST_PAUSE_S
+        loop = asyncio.get_running_loop()
         while True:
+            began_s = loop.time()
             code = await fabric.ended()
+            if loop.time() - began_s >= HEALTHY_S:
+                pause_s = FIRST_PAUSE_S
             log.error("The nats-server of the workers has ended ({code}) and is started anew", code=code)
-            await self._pause(FIRST_PAUSE_S)
+            await self._pause(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             while not await self._is_started(fabric):
                 await self._pause(LONGEST_PAUSE_S)
 
     async def _is_started(self, fabric: OwnFabric) -> bool:
         try:
             await fabric.start()
-        except FabricFailed as error:
-            log.error("{error}", error=str(error))
+        except (FabricFailed, OSError) as error:  # as a disk that is full
+            log.error("The nats-server of the workers does not start: {error}", error=str(error))
             return False
         return True
 

@@ -262,8 +262,9 @@ def renew(tx: Tx, wanted: Wanted, now_ms: int, public_url: str) -> Renewed | Not
     return _put(tx, device, stored, profile, issued, wanted, now_ms)
 
 
-def _holder(tx: ReadTx, wanted: Wanted, now_ms: int) -> tuple[Device, StoredCredentials]:
-    """The device, which the certificate shown still opens."""
+def _holder(tx: Tx, wanted: Wanted, now_ms: int) -> tuple[Device, StoredCredentials]:
+    """The device, which the certificate shown still opens; an operator may just be revoking it on another node."""
+    tx.lock_device(wanted.device_id)
     device, stored = tx.device_by_id(wanted.device_id), tx.credentials(wanted.device_id)
     if device is None or stored is None:
         raise NotAuthenticated

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import msgspec
 from twisted.logger import Logger
@@ -27,9 +26,12 @@ BLIND_MS = (
     KEPT_MS - 600_000
 )  # so long without a look at them, and some may be gone; clocks of nodes may differ a little
 GAP_MS = 600_000  # so long a number that is missing is looked for: then its transaction was rolled back
-MAX_GAPS = 10_000
+MAX_GAPS = 50_000
+GAP_SPANS = 200  # numbers in a row that are looked for at once
+OPEN_MS = 90_000  # the database ends a transaction before that
+MAX_EARLY = 200_000  # while the database cannot be looked at
 LOOK_BACK = 1_000  # numbers, at the start
-MAX_ROWS = 5_000  # of one look
+MAX_ROWS = 1_000  # of one look, so that the reactor turns between
 ROWS_TOLD = 1_000  # in one message
 BYTES_TOLD = 200_000
 
@@ -64,6 +66,8 @@ class Changes:
         self._last = 0  # the highest number that a look has shown
         self._early: set[int] = set()  # above it: told, or made here
         self._gaps: dict[int, int] = {}  # below it and never seen -> since when, ms
+        self._turn = 0  # which of the gaps are looked for, where there are many
+        self._overflowed_ms: int | None = None  # there were more than can be remembered
         self._looked_ms = now_ms()
         self._is_looking = self._is_due = False
         self._failures = LineRation(1)
@@ -124,6 +128,8 @@ class Changes:
         """Whether this number is seen for the first time; it is not from now on."""
         if number > self._last:
             is_new = number not in self._early
+            if len(self._early) >= MAX_EARLY:
+                self._early.clear()  # what is applied once more when it is looked at does no harm
             self._early.add(number)
             return is_new
         return self._gaps.pop(number, None) is not None
@@ -137,8 +143,20 @@ class Changes:
             return
         self._is_looking, self._is_due = True, False
         began_ms = self._now_ms()
-        gaps = list(islice(self._gaps, MAX_ROWS))
-        self._store.read(_look, (self._last, gaps), lambda outcome: self._looked(outcome, began_ms))
+        self._store.read(_look, (self._last, self._wanted()), lambda outcome: self._looked(outcome, began_ms))
+
+    def _wanted(self) -> list[tuple[int, int]]:
+        """First and last of the missing numbers, as far as one look goes."""
+        spans: list[tuple[int, int]] = []
+        for number in sorted(self._gaps):
+            if spans and number == spans[-1][1] + 1:
+                spans[-1] = (spans[-1][0], number)
+            else:
+                spans.append((number, number))
+        if len(spans) <= GAP_SPANS:
+            return spans
+        self._turn = (self._turn + GAP_SPANS) % len(spans)
+        return spans[self._turn : self._turn + GAP_SPANS]
 
     def _looked(self, outcome: Look | PlatformError, began_ms: int) -> None:
         self._is_looking = False
@@ -149,6 +167,9 @@ class Changes:
             return
         if began_ms - self._looked_ms > BLIND_MS:
             self._forget(self._looked_ms)
+        elif self._overflowed_ms is not None and began_ms - self._overflowed_ms > OPEN_MS:
+            since_ms, self._overflowed_ms = self._overflowed_ms, None
+            self._forget(since_ms)
         self._looked_ms = began_ms
         for change in outcome.late:
             self._take(change)
@@ -156,7 +177,7 @@ class Changes:
             self._pass(change, began_ms)
         for number in [one for one, since_ms in self._gaps.items() if began_ms - since_ms > GAP_MS]:
             del self._gaps[number]
-        if self._is_due or len(outcome.rows) == MAX_ROWS:
+        if self._is_due or MAX_ROWS in (len(outcome.rows), len(outcome.late)):
             self.poll()
 
     def _pass(self, change: Change, now_ms: int) -> None:
@@ -168,6 +189,8 @@ class Changes:
                 self._early.discard(missing)
             elif len(self._gaps) < MAX_GAPS:
                 self._gaps[missing] = now_ms
+            elif self._overflowed_ms is None:
+                self._overflowed_ms = now_ms
         self._take(change)
         self._early.discard(number)
         self._last = max(self._last, number)
@@ -199,8 +222,8 @@ def _newest(tx: ReadTx) -> Look:
     return Look(tx.changes(max(0, tx.newest_change() - LOOK_BACK), LOOK_BACK), [])
 
 
-def _look(tx: ReadTx, after: int, gaps: Sequence[int]) -> Look:
-    return Look(tx.changes(after, MAX_ROWS), tx.changes_of(gaps) if gaps else [])
+def _look(tx: ReadTx, after: int, missing: Sequence[tuple[int, int]]) -> Look:
+    return Look(tx.changes(after, MAX_ROWS), tx.changes_within(missing, MAX_ROWS) if missing else [])
 
 
 def _trim(tx: Tx, before_ms: int) -> None:

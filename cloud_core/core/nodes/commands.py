@@ -254,7 +254,8 @@ class CommandsElsewhere:
         if order.number <= self._last.get(sender, 0):
             return  # it has come before
         self._last[sender] = order.number
-        if self._here.way(order.device_id) is Way.NONE:
+        # One that was held up has been given up by its sender, who has said so: it must not be carried out after that.
+        if self._fabric.is_late or self._here.way(order.device_id) is Way.NONE:
             self._say(sender, Said(order.number, "absent"))
             return
         try:

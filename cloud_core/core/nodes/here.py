@@ -83,7 +83,7 @@ class Here:
 
     def forget(self, since_ms: int) -> None:
         """Changes since then may have been missed: all that is remembered is read anew, and sessions are looked at."""
-        log.warn("Changes of other nodes may have been missed: all that is remembered is read anew")
+        log.warn("What has been changed lately is not known for sure: all that is remembered is read anew")
         self._api.profile_changed()
         self._api.presence.read_timeouts()
         self._api.rpc.read_waiting()

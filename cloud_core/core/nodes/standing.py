@@ -14,6 +14,7 @@ from shared.messages import AttributesChange, Value
 
 log = Logger()
 AT_ONCE = 200  # devices of a look
+TRIES = 3  # a connection of before the database went away fails the first look behind it
 SLACK_MS = 60_000  # clocks of nodes differ
 
 Copy = tuple[int, Identity | None]  # device number, and what its session has copied of it
@@ -33,13 +34,16 @@ class Standing:
         that are gone or not what the session takes them for. The others hear of shared attributes written since."""
         self._go_on(self._downlinks.devices(), since_ms - SLACK_MS)
 
-    def _go_on(self, device_ids: Sequence[int], since_ms: int) -> None:
+    def _go_on(self, device_ids: Sequence[int], since_ms: int, tries: int = TRIES) -> None:
         if not device_ids:
             return
         now, later = device_ids[:AT_ONCE], device_ids[AT_ONCE:]
         copies = [(device_id, self._copy(device_id)) for device_id in now]
 
         def looked(outcome: list[Verdict] | PlatformError) -> None:
+            if isinstance(outcome, PlatformError) and tries > 1:
+                self._go_on(device_ids, since_ms, tries - 1)
+                return
             if isinstance(outcome, PlatformError):
                 log.error("Sessions could not be looked at, and end: {error}", error=str(outcome))
                 outcome = [(device_id, Ending.CREDENTIALS_CHANGED, {}) for device_id in now]

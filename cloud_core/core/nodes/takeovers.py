@@ -12,7 +12,7 @@ one stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from cloud_core.core.downlinks import Downlinks
@@ -23,6 +23,7 @@ from cloud_core.fabric.interface import GONE_AFTER_S, Fabric
 
 FLUSH_S = 0.002
 PART = 5_000  # devices in one message
+PART_OF_ALL = 1_000  # the same where one node tells another of all it has: some 5 ms for each of the two
 NEAR_MS = 2_000  # ages that differ by less are of the same moment: more than any message takes
 REMEMBERED_MS = 3_600_000  # so long a node that has left may come back
 UNSEEN_MS = 60_000  # what a node is told that was never seen before: sessions of the time in which it started
@@ -264,12 +265,21 @@ class Takeovers:
         self._tell_since(node, since_ms - int(GONE_AFTER_S * 1000))
 
     def _tell_since(self, node: str, since_ms: int) -> None:
+        found = self._sessions.opened_since(since_ms) if self._sessions is not None else []
+        self._tell_some(node, parts_of(found, PART_OF_ALL))
+
+    def _tell_some(self, node: str, parts: Iterator[Sequence[int]]) -> None:
+        """A part with each turn of the reactor: there may be hundreds of thousands."""
+        part = next(parts, None)
+        if part is None or node not in self._fabric.others:
+            return
         opened = []
-        for device_id in self._sessions.opened_since(since_ms) if self._sessions is not None else ():
+        for device_id in part:
             held = self._held(device_id)
-            opened.append(Opened(device_id, list(held.opened_ms), held.max_sessions, 0))
-        for part in parts_of(opened, PART):
-            self._fabric.tell(node, "opened", body_of(Takeover(self._now_ms(), list(part))))
+            if held.opened_ms:  # else it has gone meanwhile
+                opened.append(Opened(device_id, list(held.opened_ms), held.max_sessions, 0))
+        self._fabric.tell(node, "opened", body_of(Takeover(self._now_ms(), opened)))
+        self._call_later(0, self._tell_some, node, parts)
 
     def _missed(self) -> None:
         """Messages of others may have been lost. Where they go on being lost, they are asked now and then."""

@@ -153,14 +153,23 @@ def _next(
 def advance(tx: Tx, command_ids: Sequence[int], event: RpcEvent) -> None:
     for command_id in command_ids:
         command = tx.command_by_id(command_id)
-        if command is not None:  # an operator may have deleted it, or its device
-            _apply(tx, command, event)
+        if command is None or (event is RpcEvent.RETURNED and _is_sent_elsewhere(tx, command)):
+            continue  # an operator may have deleted it, or its device
+        _apply(tx, command, event)
+
+
+def _is_sent_elsewhere(tx: Tx, command: PersistentCommand) -> bool:
+    """Whether another node has sent it since: what became of the attempt of this one says nothing of that.
+
+    As when this node recorded an end of its attempt and did not hear that it is on disk.
+    """
+    return tx.node is not None and command.sent_by not in ("", tx.node)
 
 
 def unacknowledged(tx: Tx, command_id: int) -> None:
     """One retry is spent; without any the command has failed."""
     command = tx.command_by_id(command_id)
-    if command is None:
+    if command is None or _is_sent_elsewhere(tx, command):
         return
     if command.retries_left > 0:
         _apply(tx, command, RpcEvent.RETURNED, retries_left=command.retries_left - 1)

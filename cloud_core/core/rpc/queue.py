@@ -241,6 +241,11 @@ class CommandQueue:
             self._call_later(max(0, at_ms - self._now_ms()) / 1000, ask)
 
     def _send(self, device_id: int, line: _Line, commands: list[PersistentCommand]) -> None:
+        now_ms = self._now_ms()
+        over = tuple(one.id for one in commands if one.expires_ms <= now_ms)
+        if over:  # the store was slow, or this process stood still
+            commands = [one for one in commands if one.id not in over]
+            self._store.submit(decisions.advance, (over, RpcEvent.EXPIRED), lambda _: self._pump(device_id))
         for at, command in enumerate(commands):
             downlink = self._downlinks.for_commands(device_id)
             if downlink is None:

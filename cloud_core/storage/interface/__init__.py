@@ -208,6 +208,10 @@ class Tx(
         with the authority of ours that has issued it.
         """
 
+    def lock_device(self, device_id: int) -> None:
+        """Nobody else, on whichever node, decides about the device's credentials or owner before this transaction ends.
+        What is read behind it is how it stands then; what was read before may have changed."""
+
     def mark_issued(self, device_id: int, *, now_ms: int, request_digest: bytes | None) -> None: ...
     def mark_confirmed(self, device_id: int, *, now_ms: int) -> None: ...
 
@@ -264,6 +268,10 @@ class Store(Protocol):
     def on_changes(self, callback: Callable[[list[Change]], None]) -> None:
         """`callback` gets what a batch has recorded for other nodes (`WriteChanges`), in the reactor thread, after
         its COMMIT and just before its answers are handed out."""
+
+    def on_unknown(self, callback: Callable[[int], None]) -> None:
+        """`callback(since_ms)` in the reactor thread, after a commit whose answer was lost: its units were answered
+        with Unavailable and may be durable all the same. Not before the database serves again."""
 
     def on_delivered(self, callback: Callable[[], None]) -> None:
         """`callback` runs in the reactor thread after the answers of each batch were handed out."""

@@ -12,8 +12,8 @@ class ReadChanges(Protocol):
     def changes(self, after: int, limit: int) -> list[Change]:
         """Those with a number above `after`, by number. A lower number may still become visible behind a higher one."""
 
-    def changes_of(self, numbers: Sequence[int]) -> list[Change]:
-        """Those of these numbers that are there."""
+    def changes_within(self, spans: Sequence[tuple[int, int]], limit: int) -> list[Change]:
+        """The first of those whose numbers lie within these spans, ends included; there is at least one span."""
 
     def first_change(self) -> int | None:
         """The lowest number that is kept."""

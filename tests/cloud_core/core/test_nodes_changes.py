@@ -192,6 +192,71 @@ def test_a_number_that_becomes_visible_behind_a_higher_one_is_applied(cluster: C
     assert len(first.endings) == 1
 
 
+def test_what_stands_before_thousands_of_others_is_looked_for(cluster: Cluster, a: Node, b: Node) -> None:
+    """A large transaction takes many numbers, and may end behind another one."""
+    one, two = make(a, "one"), make(a, "two")
+    first = b.session(one)
+    insert(a, a.store.read(lambda tx: tx.newest_change()) + 1, two)
+    cluster.poll()
+    base = a.store.read(lambda tx: tx.newest_change())
+    insert(a, base + 20_001, two)
+    cluster.poll()
+    insert(a, base + 1, one)
+    cluster.poll()
+    assert first.endings == [Ending.CREDENTIALS_CHANGED]
+
+
+def test_missing_numbers_that_lie_apart_are_all_looked_for(
+    cluster: Cluster, a: Node, b: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of them with each look."""
+    monkeypatch.setattr(module, "GAP_SPANS", 2)
+    one, two = make(a, "one"), make(a, "two")
+    first = b.session(one)
+    base = a.store.read(lambda tx: tx.newest_change()) + 10
+    for number in range(2, 12, 2):
+        insert(a, base + number, two)
+    cluster.poll()
+    insert(a, base + 5, one)
+    for _ in range(3):
+        cluster.poll()
+    assert first.endings == [Ending.CREDENTIALS_CHANGED]
+
+
+def test_more_missing_numbers_than_can_be_remembered_are_as_if_nothing_was_heard(
+    cluster: Cluster, a: Node, b: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When whoever may still have them is over, all is read anew."""
+    monkeypatch.setattr(module, "MAX_GAPS", 3)
+    one, two = make(a, "one"), make(a, "two")
+    base = a.store.read(lambda tx: tx.newest_change()) + 10
+    insert(a, base, two)
+    cluster.poll()
+    for number in (3, 6):
+        insert(a, base + number, two)
+    cluster.poll()
+    forgotten: list[int] = []
+    b.api.changes._forget = forgotten.append
+    insert(a, base + 5, one)
+    cluster.poll()
+    assert forgotten == []
+    cluster.pass_time(module.OPEN_MS / 1000 + 1)
+    cluster.poll()
+    cluster.poll()
+    assert len(forgotten) == 1
+
+
+def test_what_is_told_while_the_database_cannot_be_looked_at_does_not_fill_the_memory(
+    cluster: Cluster, b: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is applied once more, later."""
+    monkeypatch.setattr(module, "MAX_EARLY", 5)
+    for number in range(100, 120):
+        cluster.nodes[0].fabric.tell("b", module.KIND, [[number, int(ChangeKind.LOGIN), 1, None]])
+    cluster.settle()
+    assert len(b.api.changes._early) <= 5
+
+
 def test_a_number_that_never_comes_is_given_up(cluster: Cluster, a: Node, b: Node) -> None:
     """Its transaction was rolled back."""
     one = make(a, "one")

@@ -115,6 +115,30 @@ def test_two_nodes_never_send_one_command_at_the_same_time(cluster: Cluster, a: 
     assert (status(a, uuid), second.methods) == (RpcStatus.SUCCESSFUL, [])
 
 
+@pytest.mark.parametrize("late", ["returned", "unacknowledged"])
+def test_what_became_of_an_attempt_here_says_nothing_of_a_later_one_elsewhere(
+    cluster: Cluster, a: Node, b: Node, device_id: int, late: str
+) -> None:
+    """A node that did not hear that it has recorded its own says so again."""
+    first = a.session(device_id)
+    uuid = queue(cluster, a, device_id, "one", is_oneway=False)
+    number = a.store.read(lambda tx: tx.command(TENANT, uuid)).id
+    first.close()
+    a.store.run(lambda tx: decisions.advance(tx, (number,), decisions.RpcEvent.RETURNED))
+    second = b.session(device_id)
+    cluster.settle()
+    cluster.poll()
+    assert second.methods == ["one"]
+    if late == "returned":
+        a.store.run(lambda tx: decisions.advance(tx, (number,), decisions.RpcEvent.RETURNED))
+    else:
+        a.store.run(lambda tx: decisions.unacknowledged(tx, number))
+    second.deliveries[0].delivered()
+    cluster.settle()
+    cluster.poll()
+    assert (status(a, uuid), second.methods) == (RpcStatus.DELIVERED, ["one"])
+
+
 def test_what_a_dead_node_has_sent_is_sent_again_when_its_time_is_over(
     cluster: Cluster, a: Node, b: Node, device_id: int
 ) -> None:

@@ -108,6 +108,22 @@ def test_on_response_sends_the_next_command_only_behind_an_answer(sqlite_store: 
     assert downlink.methods == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("strategy", [SubmitStrategy.BURST, ON_ACK])
+def test_a_command_that_expires_on_its_way_from_the_disk_is_not_sent(
+    sqlite_store: StoreUnderTest, strategy: SubmitStrategy
+) -> None:
+    """As where the store is slow, or the process stands still; those behind it are."""
+    core = RpcUnderTest(sqlite_store, submit_strategy=strategy)
+    core.downlink().close()
+    core.settle()
+    uuids = core.queue("a", in_ms=5_000) + core.queue("b", in_ms=60_000)
+    downlink = core.downlink(acknowledges=True)
+    core.now_s = core.under_test.now_s = core.now_s + 10  # before the store has answered
+    core.settle()
+    assert downlink.methods == ["b"]
+    assert core.states(uuids) == ["EXPIRED", "SUCCESSFUL"]
+
+
 def test_an_answer_that_never_comes_holds_the_others_back_until_it_expires(sqlite_store: StoreUnderTest) -> None:
     """Then the next one is sent without anything else happening."""
     core = RpcUnderTest(sqlite_store, submit_strategy=ON_RESPONSE)

@@ -25,6 +25,7 @@ from tests.support.pki import SERVER, Pki
 
 NewServer = Callable[..., NatsServer]
 LONG_S = 60.0
+SLOW = {"beat_s": 0.3, "gone_after_s": 5.0}  # no other program of this machine shall look like standing still
 
 
 @pytest.fixture
@@ -103,6 +104,31 @@ async def test_standing_still_takes_nobody_for_dead(cluster: NatsCluster) -> Non
 
 
 # -- the server goes and comes ------------------------------------------------------------------------------------
+
+
+@asyncio_test
+async def test_what_comes_behind_a_time_of_standing_still_may_be_late(
+    cluster: NatsCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For as long as what had been held up may come in; others that are known did not fall silent meanwhile."""
+    monkeypatch.setattr(nats, "LATE_S", 0.5)
+    one, other = await cluster.join("one", **SLOW), await cluster.join("other", **SLOW)
+    await acquainted(one, other)
+    await asyncio.sleep(2 * SLOW["beat_s"])
+    assert not one.is_late
+    time.sleep(3 * SLOW["beat_s"])
+    await eventually(lambda: one.is_late)
+    await eventually(lambda: not one.is_late)
+
+
+@asyncio_test
+async def test_a_node_that_is_new_is_not_late(cluster: NatsCluster) -> None:
+    """However long there was nobody to hear."""
+    one = await cluster.join("one", **SLOW)
+    await asyncio.sleep(4 * SLOW["beat_s"])
+    other = await cluster.join("other", **SLOW)
+    await acquainted(one, other)
+    assert not one.is_late and not other.is_late
 
 
 @asyncio_test

@@ -7,9 +7,13 @@ import sys
 
 import pytest
 
+from cloud_core.config import Cluster, Config
 from cloud_core.fabric.alone import Alone
 from cloud_core.fabric.messages import NAME
+from cloud_core.fabric.nats import NatsFabric
 from cloud_core.fabric.opening import FabricFailed, new_node_name, open_fabric
+from cloud_core.service import fabric_of
+from cloud_core.storage.vault import MASTER_KEY_BYTES, Vault
 from tests.support.asyncio_tests import asyncio_test
 
 
@@ -31,6 +35,17 @@ async def test_a_fabric_that_was_not_started_can_be_stopped() -> None:
     fabric = open_fabric("nats://127.0.0.1:1", cluster="muster")
     assert fabric.is_away
     await fabric.stop()
+
+
+def test_installations_with_other_keys_do_not_hear_each_other() -> None:
+    """Though they use one server and the same name: their devices have the same numbers."""
+    subjects = set()
+    for key in (b"a" * MASTER_KEY_BYTES, b"b" * MASTER_KEY_BYTES, b"a" * MASTER_KEY_BYTES):
+        fabric = fabric_of(Config(cluster=Cluster(fabric="nats://127.0.0.1:1")), Vault(key))
+        assert isinstance(fabric, NatsFabric)
+        assert fabric._to_all.subject.startswith("muster.muster.")
+        subjects.add(fabric._to_all.subject)
+    assert len(subjects) == 2
 
 
 def test_a_missing_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -502,3 +502,17 @@ def test_messages_are_arrays_that_may_grow(nodes: NodesUnderTest) -> None:
     a.fabric.tell("b", "command", [*body_of(order), "new", {"in": "the next version"}])
     nodes.settle()
     assert downlink.methods == ["m"]
+
+
+def test_an_order_that_was_held_up_is_not_carried_out(nodes: NodesUnderTest) -> None:
+    """Its sender has said long ago that the device does not have it."""
+    a, b, _ = nodes
+    downlink = b.downlink()
+    b.fabric.is_late = True
+    outcomes = a.send("open")
+    nodes.pass_time(ANSWER_S)
+    assert outcome_types(outcomes) == [DeviceOffline] and downlink.methods == []
+    b.fabric.is_late = False
+    a.send("open")
+    nodes.settle()
+    assert downlink.methods == ["open"]

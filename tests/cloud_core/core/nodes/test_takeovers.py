@@ -10,7 +10,7 @@ import pytest
 from twisted.logger import globalLogPublisher
 
 from cloud_core.core.nodes import takeovers as takeovers_module
-from cloud_core.core.nodes.takeovers import FLUSH_S, NEAR_MS
+from cloud_core.core.nodes.takeovers import FLUSH_S, NEAR_MS, PART_OF_ALL, Held
 from cloud_core.model import Identity, Role
 from shared.mqtt.packets import Disconnect
 from tests.support.gateways import RecordingLink
@@ -415,3 +415,30 @@ def test_what_is_remembered_of_newer_ways_goes_with_their_node(behind: Behind, m
     behind.nodes.nodes[2].downlink()
     behind.nodes.pass_time(5)
     assert a.api.others.takeovers._outdated == {}
+
+
+class ManySessions:
+    """A transport with sessions of many devices."""
+
+    def held(self, device_id: int) -> Held:
+        return Held((1,), 1)
+
+    def give_up(self, device_id: int, count: int) -> None:
+        raise AssertionError("nobody has taken any over")
+
+    def opened_since(self, ms: int) -> list[int]:
+        return list(range(1, 10 * PART_OF_ALL + 2))
+
+
+def test_a_node_that_joins_is_told_of_many_sessions_a_part_with_each_turn(brokers: Brokers) -> None:
+    """The node that tells has devices to answer meanwhile."""
+    one = brokers.nodes.nodes[0]
+    one.api.others.takeovers.serve(ManySessions())
+    told: list[int] = []
+    tell = one.fabric.tell
+    one.fabric.tell = lambda node, kind, body: (told.append(len(body[1])), tell(node, kind, body))  # type: ignore[method-assign, func-returns-value]
+    one.api.others.takeovers._tell_since(brokers.nodes.nodes[1].fabric.node, 0)
+    assert told == [PART_OF_ALL]
+    for _ in range(20):
+        brokers.nodes.pass_time(0)
+    assert told == [PART_OF_ALL] * 10 + [1]
