@@ -69,16 +69,19 @@ class CuttingProxy:
         self._loop.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
+        """A connection counts once `cut` reaches it, or it is over."""
         if self.is_refusing:
+            self.connections += 1
             writer.transport.abort()
             return
         try:
             core_reader, core_writer = await self._connect()
         except OSError:
+            self.connections += 1
             writer.transport.abort()
             return
         self._open |= {writer, core_writer}
+        self.connections += 1
         number = self.connections
         await asyncio.gather(self._forward(reader, core_writer, number), self._forward(core_reader, writer, None))
         self._open -= {writer, core_writer}
