@@ -122,6 +122,7 @@ def test_every_metric_of_dashboard_and_alerts_exists(core: CoreProcess) -> None:
     """What Grafana and Prometheus are told to look at is what the core shows."""
     shown = names(requests.get(f"{core.http}/metrics", timeout=10).text)
     shown |= {family.full_name for family in Counters().families(is_up=True, nodes=1)}  # of cores in a cluster
+    shown |= {"muster_workers", "muster_workers_seen"}  # where several share the ports: test_workers.py
     for file in ("grafana-dashboard.json", "prometheus-alerts.yml"):
         asked = set(re.findall(r"\bmuster_\w+", (OBSERVABILITY / file).read_text()))
         assert asked, file
