@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Table
+from sqlalchemy.types import TypeEngine
 
 from cloud_core.storage import arrays
 from cloud_core.storage.pipelined import PipelinedCursor
@@ -15,9 +16,12 @@ from cloud_core.storage.pipelined import PipelinedCursor
 class ArrayStatement:
     """One statement for many rows, whose columns are parameters."""
 
-    def __init__(self, table: Table, names: Sequence[str], sql: str) -> None:
-        """`sql` takes the columns `names` as the row source `{rows}`, called `r`."""
-        packers = [arrays.packing(table.c[name].type) for name in names]
+    def __init__(
+        self, table: Table, names: Sequence[str], sql: str, *, types: Mapping[str, TypeEngine[Any]] | None = None
+    ) -> None:
+        """`sql` takes the columns `names` as the row source `{rows}`, called `r`. `types`: of others."""
+        known = {column.name: column.type for column in table.c} | dict(types or {})
+        packers = [arrays.packing(known[name]) for name in names]
         self._packers = [pack for pack, _ in packers]
         source = ", ".join(f"%s::{kind}" for _, kind in packers)
         self.sql = sql.format(rows=f"unnest({source}) AS r({', '.join(names)})")

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import psycopg
-from psycopg.errors import PipelineAborted, ReadOnlySqlTransaction
+from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.pq import TransactionStatus
 
 from cloud_core.storage import arrays
 
@@ -27,8 +28,7 @@ class PipelinedCursor:
         self.connection = connection
         self.before: Callable[[], None] = _nothing
         self.busy_since_s = 0.0  # monotonic; 0 while nobody waits for the server
-        self._mode = connection.pipeline()
-        self._pipeline = self._mode.__enter__()
+        self._enter()
         self._last = connection.cursor(binary=True)
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
@@ -66,24 +66,38 @@ class PipelinedCursor:
         with self._watched():
             self._pipeline.sync()
 
+    def end(self) -> None:
+        """Ends a transaction in which nothing has failed. Raises: psycopg.Error of whatever has."""
+        self.send("ROLLBACK")
+        self.sync()
+
     def roll_back(self) -> None:
-        """Ends the transaction, whatever state it is in. Raises: psycopg.Error for a lost connection."""
-        try:
-            self.send("ROLLBACK")
-            self.sync()
-        except psycopg.Error:  # something before it had failed, and it was not looked at
-            self.abandon()
-            self.send("ROLLBACK")
-            self.sync()
+        """Ends the transaction, whatever state it is in. Raises: psycopg.Error for a lost connection.
+
+        What was to be prepared behind the statement that failed never was, and psycopg believes it was: its own
+        `rollback` alone forgets that, and only where there is a transaction to end.
+        """
+        self._leave()
+        with self._watched():
+            if self.connection.info.transaction_status is TransactionStatus.IDLE:
+                self.connection.execute("BEGIN")
+            self.connection.rollback()
+        self._enter()
 
     def abandon(self) -> None:
         """Reads past what has failed, so that the next statement is looked at. Raises: a lost connection."""
-        for _ in range(2):  # what was sent behind the error says that it was not looked at
+        self._leave()
+        self._enter()
+
+    def _enter(self) -> None:
+        self._mode = self.connection.pipeline()
+        self._pipeline = self._mode.__enter__()
+
+    def _leave(self) -> None:
+        """Only the end of the pipeline has read all answers, those to statements behind the error among them."""
+        with self._watched():
             try:
-                self.sync()
-                return
-            except PipelineAborted:
-                continue
+                self._mode.__exit__(None, None, None)
             except psycopg.Error:
                 if self.connection.closed:
                     raise

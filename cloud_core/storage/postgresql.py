@@ -59,6 +59,27 @@ _PUT_PRESENCE = ArrayStatement(
     " ON CONFLICT (device_id) DO UPDATE SET is_active = excluded.is_active, "
     + ", ".join(f"{one} = CASE excluded.{one} WHEN 0 THEN presence.{one} ELSE excluded.{one} END" for one in _TIMES),
 )  # fmt: skip
+# Where other nodes write of the same devices (`presence._put_shared` says the rule): made, locked in order, changed.
+_SHARED = (*_PRESENCE, "silent_since_ms")
+_MAKE_PRESENCE = ArrayStatement(
+    schema.presence, _PRESENCE[:1],
+    f"INSERT INTO presence ({', '.join(_PRESENCE)}) SELECT r.device_id, false, 0, 0, 0, 0 FROM {{rows}}"
+    " JOIN device ON device.id = r.device_id ORDER BY r.device_id ON CONFLICT DO NOTHING",
+)  # fmt: skip
+_LOCK_PRESENCE = ArrayStatement(
+    schema.presence, _PRESENCE[:1],
+    "SELECT p.device_id FROM {rows} JOIN presence p ON p.device_id = r.device_id ORDER BY p.device_id FOR UPDATE OF p",
+)  # fmt: skip
+_REFUTED = "NOT r.is_active AND p.last_activity_ms > r.silent_since_ms"
+_CHANGE_PRESENCE = ArrayStatement(
+    schema.presence, _SHARED,
+    f"UPDATE presence AS p SET is_active = CASE WHEN {_REFUTED} THEN p.is_active ELSE r.is_active END, "
+    + ", ".join(f"{one} = greatest(p.{one}, r.{one})" for one in _TIMES[:3])
+    + f", inactivity_alarm_ms = CASE WHEN {_REFUTED} THEN p.inactivity_alarm_ms"
+    " ELSE greatest(p.inactivity_alarm_ms, r.inactivity_alarm_ms) END"
+    " FROM {rows} WHERE p.device_id = r.device_id",
+    types={"silent_since_ms": schema.presence.c.last_activity_ms.type},
+)  # fmt: skip
 
 
 class PostgresqlTx(PostgresqlReadTx, SqlTx):
@@ -172,10 +193,20 @@ class PostgresqlTx(PostgresqlReadTx, SqlTx):
     def put_presence(self, rows: Sequence[DevicePresence]) -> None:
         self.writes += 1
         self._before()
-        by_device = {row.device_id: tuple(getattr(row, name) for name in _PRESENCE) for row in rows}
-        if by_device:
-            put = [by_device[device_id] for device_id in sorted(by_device)]
-            self.cursor.send(_PUT_PRESENCE.sql, _PUT_PRESENCE.parameters(put), prepare=True)
+        by_device = {row.device_id: tuple(getattr(row, name) for name in _SHARED) for row in rows}
+        put = [by_device[device_id] for device_id in sorted(by_device)]
+        if not put:
+            return
+        if self.node is None:
+            self._send(_PUT_PRESENCE, [row[:-1] for row in put])
+            return
+        numbers = [row[:1] for row in put]
+        self._send(_MAKE_PRESENCE, numbers)
+        self._send(_LOCK_PRESENCE, numbers)
+        self._send(_CHANGE_PRESENCE, put)
+
+    def _send(self, statement: ArrayStatement, rows: Sequence[Sequence[Any]]) -> None:
+        self.cursor.send(statement.sql, statement.parameters(rows), prepare=True)
 
     # -- samples ----------------------------------------------------------------------------------
 

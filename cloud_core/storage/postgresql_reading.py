@@ -152,7 +152,7 @@ class PostgresqlReadTx(SqlReadTx):
     def end_reading(self) -> None:
         """Raises: psycopg.OperationalError for a lost connection."""
         self._looked_up.clear()
-        self.cursor.roll_back()
+        self.cursor.end()
 
     def close(self) -> None:
         self.cursor.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -15,24 +14,24 @@ from shared.mqtt.packets import Connect, Packet
 from tests.conftest import need
 from tests.contract.drivers import CoapDriver, CoapLoop, Driver, HttpDriver, MqttDriver
 from tests.contract.mqtt_clients import BareSession, MqttSession
-from tests.support.nats_servers import NatsServer
-from tests.support.node_processes import ClusterCore, Nodes
+from tests.support.node_processes import ClusterCore, three_nodes
 from tests.support.server import CoreProcess
 
 TRANSPORTS = ("mqtt3", "mqtt5", "http-front", "http-klein", "coap")
 
 
-@pytest.fixture(scope="package", params=["sqlite", "cluster"])
-def cores(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[bool, CoreProcess]]:
+@pytest.fixture(params=["sqlite", "cluster"])
+def cores(request: pytest.FixtureRequest) -> dict[bool, CoreProcess]:
     """By whether the fast front is on: one node each on SQLite, or nodes on PostgreSQL where operators call another
     node than devices."""
+    found: dict[bool, CoreProcess] = request.getfixturevalue(f"{request.param}_cores")
+    return found
+
+
+@pytest.fixture(scope="session")
+def sqlite_cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, CoreProcess]]:
     folder = tmp_path_factory.mktemp("contract")
     with ExitStack() as stack:
-        if request.param == "cluster":
-            yield cluster(folder, request.getfixturevalue("postgresql")(), stack)
-            return
         started = {}
         for is_fast in (True, False):
             core = CoreProcess(folder / f"fast-{is_fast}", CLOUD_CORE__HTTP__FAST_PATH=str(is_fast).lower())
@@ -41,20 +40,22 @@ def cores(
         yield started
 
 
-def cluster(folder: Path, database_url: str, stack: ExitStack) -> dict[bool, CoreProcess]:
+@pytest.fixture(scope="session")
+def cluster_cores(
+    tmp_path_factory: pytest.TempPathFactory, postgresql: Callable[[], str]
+) -> Iterator[dict[bool, CoreProcess]]:
     """Three nodes, the last without the fast front."""
-    nats = NatsServer(need("nats-server", "nats-server"), folder).start()
-    stack.callback(nats.kill)
-    nodes = Nodes(folder, database_url, nats, last={"CLOUD_CORE__HTTP__FAST_PATH": "false"})
-    stack.callback(nodes.stop)
-    operators, front, klein = nodes.start().all
-    return {
-        True: ClusterCore(operators, http=front, others=klein),
-        False: ClusterCore(operators, http=klein, others=front),
-    }
+    last = {"CLOUD_CORE__HTTP__FAST_PATH": "false"}
+    folder, program = tmp_path_factory.mktemp("cluster"), need("nats-server", "nats-server")
+    with three_nodes(folder, postgresql(), program, **last) as nodes:
+        operators, front, klein = nodes.all
+        yield {
+            True: ClusterCore(nodes, operators=operators, http=front, others=klein),
+            False: ClusterCore(nodes, operators=operators, http=klein, others=front),
+        }
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def coap_loop() -> Iterator[CoapLoop]:
     loop = CoapLoop()
     yield loop

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from click.testing import CliRunner, Result
 
 from cloud_core.__main__ import main
@@ -16,13 +14,6 @@ from tests.support.server import CoreProcess
 
 WAIT_S = 60.0
 ROWS = 5_000
-
-
-@pytest.fixture
-def core(tmp_path: Path) -> Iterator[CoreProcess]:
-    process = CoreProcess(tmp_path / "data").start()
-    yield process
-    process.stop()
 
 
 def run(core: CoreProcess, *arguments: str) -> Result:
@@ -57,7 +48,7 @@ def test_the_command_line_plans_imports_and_undoes(core: CoreProcess, tmp_path: 
 def test_an_import_survives_that_the_core_is_killed(core: CoreProcess, tmp_path: Path) -> None:
     """It goes on by itself at the next start: each row has its device, credentials and attributes, none twice."""
     file = tmp_path / "devices.ndjson"
-    rows = (f'{{"name": "SN-{n}", "access_token": "token-{n}", "shared:n": {n}}}\n' for n in range(ROWS))
+    rows = (f'{{"name": "KILL-{n}", "access_token": "token-{n}", "shared:n": {n}}}\n' for n in range(ROWS))
     file.write_text("".join(rows), encoding="utf-8")
     with file.open("rb") as content:
         batch = core.rest.upload("/api/imports", content, "application/x-ndjson", {})
@@ -71,7 +62,7 @@ def test_an_import_survives_that_the_core_is_killed(core: CoreProcess, tmp_path:
     while (batch := batch_of(core, batch["id"]))["state"] == "APPLYING" and time.monotonic() < deadline_s:
         time.sleep(0.1)
     assert (batch["state"], batch["counts"]) == ("APPLIED", {"CREATED": ROWS})
-    assert core.rest.get("/api/tenant/devices", pageSize=1, page=0)["totalElements"] == ROWS
+    assert core.rest.get("/api/tenant/devices", pageSize=1, page=0, textSearch="KILL-")["totalElements"] == ROWS
     assert [n for n in range(ROWS) if shared_of(core, f"token-{n}") != {"n": n}] == []
 
 

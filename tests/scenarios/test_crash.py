@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,6 @@ from tests.support.server import CoreProcess
 
 WAIT_S = 20.0
 pytestmark = pytest.mark.filterwarnings("default")
-
-
-@pytest.fixture
-def core(tmp_path: Path) -> Iterator[CoreProcess]:
-    process = CoreProcess(tmp_path / "data").start()
-    yield process
-    process.stop()
 
 
 class Storm:
@@ -47,10 +39,10 @@ class Storm:
             turn += 1
             try:
                 body = {"deviceName": name, **self._profile}
-                answer = session.post(f"{self._core.http}/api/v1/provision", json=body, timeout=WAIT_S).json()
+                answer = session.post(f"{self._core.device_http}/api/v1/provision", json=body, timeout=WAIT_S).json()
                 self.tokens[name] = answer["credentialsValue"]
                 for ts in range(1, 4):
-                    url = f"{self._core.http}/api/v1/{self.tokens[name]}/telemetry"
+                    url = f"{self._core.device_http}/api/v1/{self.tokens[name]}/telemetry"
                     if session.post(url, json={"ts": ts, "values": {"n": ts}}, timeout=WAIT_S).status_code == 200:
                         self.sent.setdefault(name, set()).add(ts)
             except (requests.RequestException, ValueError, KeyError):
@@ -83,7 +75,7 @@ def test_everything_acknowledged_survives_a_kill(core: CoreProcess) -> None:
     for number in range(3):
         body = {"deviceName": f"mqtt-{number}", **profile}
         tokens.append(
-            requests.post(f"{core.http}/api/v1/provision", json=body, timeout=WAIT_S).json()["credentialsValue"]
+            requests.post(f"{core.device_http}/api/v1/provision", json=body, timeout=WAIT_S).json()["credentialsValue"]
         )
     workers = [threading.Thread(target=storm.http_client, args=(number,)) for number in range(3)]
     workers += [threading.Thread(target=storm.mqtt_client, args=(n, token)) for n, token in enumerate(tokens)]
@@ -97,7 +89,7 @@ def test_everything_acknowledged_survives_a_kill(core: CoreProcess) -> None:
     core.start()
     assert len(storm.tokens) > 10 and all(storm.sent[f"mqtt-{number}"] for number in range(3))
     for name, token in storm.tokens.items():
-        answer = requests.post(f"{core.http}/api/v1/{token}/telemetry", json={}, timeout=WAIT_S)
+        answer = requests.post(f"{core.device_http}/api/v1/{token}/telemetry", json={}, timeout=WAIT_S)
         assert answer.status_code == 200, f"the acknowledged credentials of {name} are lost"
         attributes = core.rest.get(_attributes_path(core, name))
         assert {"provisioned"} == {one["value"] for one in attributes if one["key"] == "provisionState"}
@@ -112,22 +104,22 @@ def test_a_lost_answer_is_replayed_after_a_kill(core: CoreProcess) -> None:
     """Byte for byte the same answer, across SIGKILL and restart."""
     profile = core.make_profile("replay", reprovisioning="REPLAY_UNTIL_CONFIRMED")
     body = {"deviceName": "d", **profile}
-    first = requests.post(f"{core.http}/api/v1/provision", json=body, timeout=WAIT_S).content
+    first = requests.post(f"{core.device_http}/api/v1/provision", json=body, timeout=WAIT_S).content
     core.kill()
     core.start()
-    assert requests.post(f"{core.http}/api/v1/provision", json=body, timeout=WAIT_S).content == first
+    assert requests.post(f"{core.device_http}/api/v1/provision", json=body, timeout=WAIT_S).content == first
 
 
 @pytest.mark.parametrize("round_number", range(5))
 def test_sixteen_clients_on_three_transports_make_one_device(core: CoreProcess, round_number: int) -> None:
     """Exactly one SUCCESS; everyone else is told that the name exists."""
-    profile = core.make_profile("race")
-    endpoints = Endpoints(core.http, core.mqtt_port, core.coap_port)
+    profile = core.make_profile(f"race-{round_number}")
+    endpoints = Endpoints(core.device_http, core.mqtt_port, core.coap_port)
     for turn in range(4):
         body = {"deviceName": f"race-{round_number}-{turn}", **profile}
 
         def over_http(body: dict[str, str] = body) -> Any:
-            return requests.post(f"{core.http}/api/v1/provision", json=body, timeout=WAIT_S).json()
+            return requests.post(f"{core.device_http}/api/v1/provision", json=body, timeout=WAIT_S).json()
 
         def over_mqtt(body: dict[str, str] = body) -> Any:
             return mqtt_provision(endpoints, body)
@@ -148,7 +140,7 @@ def test_sigterm_drains_and_exits_zero(tmp_path: Path) -> None:
     core = CoreProcess(tmp_path / "data").start()
     profile = core.make_profile("drain")
     body = {"deviceName": "d", **profile}
-    requests.post(f"{core.http}/api/v1/provision", json=body, timeout=WAIT_S)
+    requests.post(f"{core.device_http}/api/v1/provision", json=body, timeout=WAIT_S)
     assert core.stop() == 0
 
 

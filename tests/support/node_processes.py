@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -115,13 +116,29 @@ class Nodes:
 
 
 class ClusterCore(CoreProcess):
-    """A cluster as one core: operators at one node, devices at others. Not started or stopped by itself."""
+    """A cluster as one core: operators at one node, devices at others; all are killed and started together."""
 
-    def __init__(self, operators: Node, *, http: Node, others: Node) -> None:
+    def __init__(self, nodes: Nodes, *, operators: Node, http: Node, others: Node) -> None:
         super().__init__(operators.data_dir)
-        self.http_port, self.rest, self.jwt = operators.http_port, operators.rest, operators.jwt
-        self.mqtt_port, self.coap_port = others.mqtt_port, others.coap_port
+        self._nodes, self._operators = nodes, operators
+        self.http_port, self.mqtt_port, self.coap_port = operators.http_port, others.mqtt_port, others.coap_port
         self._device_http = http.http
+        self._log_in()
+
+    def _log_in(self) -> None:
+        self.rest, self.jwt = self._operators.rest, self._operators.jwt
+
+    def start(self) -> ClusterCore:
+        self._nodes.start()
+        self._log_in()
+        return self
+
+    def kill(self) -> None:
+        for node in self._nodes.all:
+            node.kill()
+
+    def stop(self) -> int:
+        return max([node.stop() for node in self._nodes.all])
 
     @property
     def device_http(self) -> str:
@@ -129,6 +146,18 @@ class ClusterCore(CoreProcess):
 
     def settle(self) -> None:
         time.sleep(0.3)
+
+
+@contextmanager
+def three_nodes(folder: Path, database_url: str, nats_program: str, **last: str) -> Iterator[Nodes]:
+    """Started; `last`: what the environment of the last node says beside."""
+    nats = NatsServer(nats_program, folder).start()
+    nodes = Nodes(folder, database_url, nats, last=last)
+    try:
+        yield nodes.start()
+    finally:
+        nodes.stop()
+        nats.kill()
 
 
 def others_of(node: Node) -> int:
@@ -148,4 +177,4 @@ def wait_until(is_so: Callable[[], bool], what: str, *, within_s: float = WAIT_S
     return time.monotonic() - began_s
 
 
-__all__ = ["PASSWORD", "USERNAME", "ClusterCore", "Node", "Nodes", "others_of", "wait_until"]
+__all__ = ["PASSWORD", "USERNAME", "ClusterCore", "Node", "Nodes", "others_of", "three_nodes", "wait_until"]

@@ -256,9 +256,9 @@ def test_a_cursor_gives_each_answer_to_who_asked(postgresql: Callable[[], str]) 
             cursor.execute("SELECT %s::bigint", (number,))
         assert cursor.fetchall() == [(4,)]
         cursor.execute("BEGIN")
-        cursor.execute("SELECT 1 / 0")
-        cursor.execute("SELECT 5")
         with pytest.raises(psycopg.Error):
+            cursor.execute("SELECT 1 / 0")
+            cursor.execute("SELECT 5")
             cursor.fetchall()
         cursor.roll_back()
         cursor.execute("SELECT 6")
@@ -287,3 +287,20 @@ def test_a_transaction_that_has_failed_is_never_taken_for_committed(pg: StoreUnd
     with pytest.raises(Unavailable):
         pg.run(catches)
     assert pg.add_profile() > 0
+
+
+def test_what_was_to_be_prepared_behind_an_error_is_prepared_again(postgresql: Callable[[], str]) -> None:
+    """The server never saw it: after the rollback the next execution must not ask for it by name."""
+    cursor = PipelinedCursor(psycopg.connect(postgresql().replace("+psycopg", ""), autocommit=True))
+    for _ in range(3):
+        cursor.send("BEGIN")
+        with pytest.raises(psycopg.errors.DivisionByZero):  # whoever comes behind it hears of it, early or late
+            cursor.send("SELECT 1 / (%s::bigint - 1)", (1,), prepare=True)
+            cursor.send("SELECT %s::bigint + 41", (1,), prepare=True)
+            cursor.sync()
+        cursor.roll_back()
+        cursor.send("BEGIN")
+        cursor.send("SELECT %s::bigint + 41", (1,), prepare=True)
+        assert cursor.fetchone() == (42,)
+        cursor.end()
+    cursor.close()
