@@ -127,3 +127,15 @@ def test_every_metric_of_dashboard_and_alerts_exists(core: CoreProcess) -> None:
         asked = set(re.findall(r"\bmuster_\w+", (OBSERVABILITY / file).read_text()))
         assert asked, file
         assert asked <= shown, asked - shown
+
+
+def test_an_alert_is_of_a_machine_and_not_of_each_worker() -> None:
+    """Every expression brings the workers together, so that one thing that is wrong is told once."""
+    text = (OBSERVABILITY / "prometheus-alerts.yml").read_text()
+    expressions = re.findall(r"expr: (?:>-\n)?(.+?)\n        for:", text, re.S)
+    assert len(expressions) == text.count("- alert:")
+    for expression in expressions:
+        brings_together = len(re.findall(r"(?:sum|min|max) (?:by \((?!.*worker)|without \(worker\))", expression))
+        of_machine = len(re.findall(r"\bmuster_workers(?:_seen)?\b|absent\(muster_build_info\)", expression))
+        beside = len(re.findall(r"\bmuster_store_queue_limit_units\b", expression))  # within the same brackets
+        assert len(re.findall(r"\bmuster_\w+", expression)) == brings_together + of_machine + beside, expression
