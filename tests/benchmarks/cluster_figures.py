@@ -154,6 +154,16 @@ def _told(name: str, results: Mapping[str, list[Result]]) -> None:
         )
 
 
+def in_turn(bench: Bench, contestants: Mapping[str, Callable[[int], Result]]) -> dict[str, list[Result]]:
+    """As `Bench.alternate`, every other round backwards: a machine that grows busier or calmer favours nobody."""
+    results: dict[str, list[Result]] = {name: [] for name in contestants}
+    names = list(contestants)
+    for number in range(bench.options.rounds):
+        for name in names if number % 2 == 0 else reversed(names):
+            results[name].append(contestants[name](number))
+    return results
+
+
 def unpinned(bench: Bench) -> Bench:
     return Bench(replace(bench.options, pinned=False))
 
@@ -252,7 +262,7 @@ def workers(name: str, make: Callable[[Bench], Load], devices: int) -> Callable[
             contestants = {title: run(title) for title in cores}
             for contestant in contestants.values():
                 contestant(-1)  # caches and connections to the database are warm afterwards
-            results = bench.alternate(contestants)
+            results = in_turn(bench, contestants)
             memory = cores["two workers"][0].memory_bytes()
         _told(name, results)
         return [_compared(name, results.pop("two workers"), results["one worker"], memory)]
@@ -358,7 +368,7 @@ def beside_base(name: str, make: Callable[[Bench], Load], devices: int) -> Calla
             contestants = {"now": run(*now), "base": run(*before)}
             for contestant in contestants.values():
                 contestant(-1)
-            results = bench.alternate(contestants)
+            results = in_turn(bench, contestants)
             memory = now[0].memory_bytes()
         for contestant, rounds in results.items():
             each_us = [1e6 * report.number(one, "server_cpu") / max(report.number(one, "rate"), 1e-9) for one in rounds]
