@@ -28,6 +28,7 @@ from cloud_core.storage.inspection import inspect, sqlite_path
 from cloud_core.storage.migrations import NEWEST
 from cloud_core.storage.vault import Vault
 from cloud_core.transports.tls import ServerTls, TlsFailed
+from cloud_core.workers.own_fabric import installed
 from shared.findings import Finding, good, hint, wrong
 
 CONFIGURED = ("admin-configured", "system-admin-configured")
@@ -49,6 +50,8 @@ def examined(config: Config) -> Iterator[Finding]:
     yield database(config, key.vault)
     if config.cluster.fabric:
         yield fabric(config.cluster.fabric)
+    elif config.cluster.workers > 1:
+        yield own_fabric()
     yield from ports(config, running)
     yield from tls(config)
     yield file_limit()
@@ -185,6 +188,14 @@ def fabric(urls: str) -> Finding:
     return good(topic, f"NATS lets us in at {', '.join(str(one) for one in addresses_of(urls))}")
 
 
+def own_fabric() -> Finding:
+    """Whether workers have what they talk through, where no fabric is configured."""
+    program = installed()
+    if program is None:
+        return wrong("fabric", "workers need a nats-server, and none is on this machine", "apt install nats-server")
+    return good("fabric", f"workers start a nats-server of their own: {program}")
+
+
 def ports(config: Config, running: LocalToken | None) -> Iterator[Finding]:
     binds = {"http": config.http.bind, "mqtt": config.mqtt.bind or config.http.bind,
              "coap": config.coap.bind or config.http.bind}  # fmt: skip
@@ -204,7 +215,7 @@ def ports(config: Config, running: LocalToken | None) -> Iterator[Finding]:
 
 
 def _taken(topic: str, name: str, holder: tuple[int, str] | None, running: LocalToken | None) -> Finding:
-    if holder is not None and running is not None and holder[0] == running.pid:
+    if holder is not None and running is not None and port_holders.are_together(running.pid, holder[0]):
         return good(topic, f"held by the running core (process {holder[0]})")
     who = f"{holder[1]} (process {holder[0]})" if holder else "a process of another user"
     return wrong(topic, f"{name} is taken by {who}", "stop that, or choose another port")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -75,6 +75,19 @@ def histogram(name: str, text: str, histograms: Iterable[tuple[Labels, Histogram
         samples += [("_bucket", {**labels, "le": place}, count) for place, count in zip(places, cumulated, strict=True)]
         samples += [("_sum", labels, seen.total), ("_count", labels, cumulated[-1])]
     return Family(name, "histogram", text, samples)
+
+
+def labelled(label: str, families_by: Mapping[str, Iterable[Family]]) -> list[Family]:
+    """Each metric once, with the samples of all who have it, under one more label that says whose each is."""
+    first: dict[str, Family] = {}
+    samples: dict[str, list[tuple[str, Labels, float]]] = {}
+    for whose, families in families_by.items():
+        for family in families:
+            first.setdefault(family.name, family)
+            samples.setdefault(family.name, []).extend(
+                (ending, {**labels, label: whose}, value) for ending, labels, value in family.samples
+            )
+    return [replace(family, samples=samples[name]) for name, family in first.items()]
 
 
 def rendered(families: Iterable[Family]) -> str:

@@ -43,6 +43,26 @@ def holder(kind: str, port: int) -> tuple[int, str] | None:
     return None
 
 
+def are_together(process: int, other: int) -> bool:
+    """Whether both are of one core: the same process, workers of one supervisor, or a worker and its supervisor."""
+    supervisor = _supervisor_of(process)
+    return process == other or (supervisor is not None and supervisor in (other, _supervisor_of(other)))
+
+
+def _supervisor_of(process: int) -> int | None:
+    """None where it is no worker, or cannot be seen."""
+    try:
+        words = (_PROC / str(process) / "cmdline").read_bytes().split(b"\0")
+        if b"cloud_core" not in words or b"worker" not in words:
+            return None
+        fields = (
+            (_PROC / str(process) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
+        return int(fields[1])
+    except OSError:
+        return None
+
+
 def _inodes(kind: str, port: int) -> Iterator[str]:
     for table in (kind, f"{kind}6"):
         try:

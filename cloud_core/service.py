@@ -26,6 +26,7 @@ from cloud_core.core.gateways import GatewayOptions
 from cloud_core.core.limits import AttemptRations, FailedAttempts, Ration
 from cloud_core.core.nodes import changes
 from cloud_core.core.nodes.leases import MAINTENANCE
+from cloud_core.core.nodes.siblings import Place, Siblings
 from cloud_core.core.people import audit
 from cloud_core.core.people.access import POLL_S
 from cloud_core.core.presence import CHECK_S
@@ -243,6 +244,9 @@ class Program:
         self._api.health.checks = [self._what_is_wrong]
         self._api.health.degradations = [lambda: health.FABRIC if self._fabric.is_away else None]
         self._api.metrics.sources.append(self._fabric.families)
+        if assignment is not None:
+            place = Place(assignment.site, assignment.index, config.cluster.workers)
+            self._siblings = Siblings(place, metrics=self._api.metrics, questions=self._api.others.questions)
         self._ports: list[FastPort] = []
         self._local_url: str | None = None  # where commands on this machine reach us
         self._maintenance = LoopingCall(self._maintain)

@@ -9,7 +9,7 @@ A message costs one addition to a slot, and one for each of its samples. All els
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from cloud_core.measures import Family, Histogram, counter, histogram, rendered
 from cloud_core.model import Transport
@@ -38,6 +38,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.sources: list[Source] = []
+        self.of_workers: Callable[[], Awaitable[list[Family]]] | None = None  # where several share this machine's ports
         self.taken: Mapping[Transport, Taken] = {one: Taken() for one in Transport}
         self._provisions: dict[_Key, int] = {}
         self._provision_s = {one: Histogram(DURATION_BOUNDS_S) for one in Transport}
@@ -66,7 +67,12 @@ class Metrics:
         return [*self._own(), *(family for source in self.sources for family in source())]
 
     def text(self) -> str:
+        """Of this process."""
         return rendered(self.families())
+
+    async def shown(self) -> str:
+        """What a scraper sees: this process, or all workers of this machine."""
+        return self.text() if self.of_workers is None else rendered(await self.of_workers())
 
     def _own(self) -> list[Family]:
         attempts = ("transport", "stage", "outcome")

@@ -17,10 +17,12 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """`config`: with the ports that are open and the fabric that runs. `udp`: descriptors of sockets, by name.
 
     `local_token` opens each worker to whoever may read the data directory (`core.people.local_access`); the first
-    worker, of `index` 0, does what only one may do: first administrator, file of the local token.
+    worker, of `index` 0, does what only one may do: first administrator, file of the local token. By `site` the
+    workers of one supervisor know each other.
     """
 
     index: int
+    site: str
     config: Config
     local_token: str
     udp: dict[str, int]

@@ -41,7 +41,7 @@ class OwnFabric:
 
     async def start(self) -> None:
         """Raises: FabricFailed."""
-        program = shutil.which(PROGRAM) or shutil.which(PROGRAM, path="/usr/sbin:/usr/local/sbin")
+        program = installed()
         if program is None:
             raise FabricFailed(MISSING)
         self._port = self._port or _free_port()
@@ -88,6 +88,11 @@ class OwnFabric:
                 self._process.kill()
                 await self._process.wait()
         self._file.unlink(missing_ok=True)
+
+
+def installed() -> str | None:
+    """Where the program is; Debian's packages put it where only root's PATH leads."""
+    return shutil.which(PROGRAM) or shutil.which(PROGRAM, path="/usr/sbin:/usr/local/sbin")
 
 
 def _free_port() -> int:

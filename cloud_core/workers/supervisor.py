@@ -119,17 +119,18 @@ class Supervisor:
         self._ports = open_shared(ports_of(self._config), count)
         try:
             config = await self._with_fabric(with_ports(self._config, self._ports.numbers))
-            token = new_token()
-            self._workers = [self._worker(index, config, token) for index in range(count)]
+            token, site = new_token(), new_secret()
+            self._workers = [self._worker(index, config, token, site) for index in range(count)]
             await self._start()
             await self._stopping.wait()
         finally:
             await self._stop()
         return self._exit_code
 
-    def _worker(self, index: int, config: Config, token: str) -> Worker:
+    def _worker(self, index: int, config: Config, token: str, site: str) -> Worker:
         udp = {name: one.fileno() for name, one in self._ports.of_worker(index).items()}
-        return Worker(Assignment(index=index, config=config, local_token=token, udp=udp), udp, self._say)
+        assignment = Assignment(index=index, site=site, config=config, local_token=token, udp=udp)
+        return Worker(assignment, udp, self._say)
 
     async def _with_fabric(self, config: Config) -> Config:
         if config.cluster.fabric:

@@ -36,6 +36,7 @@ class Options:
     warmup: float
     work_dir: Path
     command: str | None = None
+    base_command: str | None = None  # of another version, for figures that compare
     environment: Mapping[str, str] = field(default_factory=dict)
     pinned: bool = True
 

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from . import report
+from .cluster_figures import CLUSTER_FIGURES
 from .coaps_figures import COAPS_FIGURES
 from .figures import FIGURES as CORE_FIGURES
 from .figures import Figure
@@ -26,7 +27,8 @@ from .servers import ServerFailed
 from .tls_figures import TLS_FIGURES
 
 FIGURES = (
-    *CORE_FIGURES, *TLS_FIGURES, *COAPS_FIGURES, *GATEWAY_FIGURES, *PAGE_FIGURES, *POSTGRESQL_FIGURES
+    *CORE_FIGURES, *TLS_FIGURES, *COAPS_FIGURES, *GATEWAY_FIGURES, *PAGE_FIGURES, *POSTGRESQL_FIGURES,
+    *CLUSTER_FIGURES,
 )  # fmt: skip
 
 
@@ -83,6 +85,7 @@ def _suite_options(options: argparse.Namespace, work_dir: Path) -> Options:
         warmup=warmup,
         work_dir=work_dir,
         command=options.server_command,
+        base_command=options.base_command,
         environment=dict(pair.split("=", 1) for pair in options.env),
         pinned=not options.no_pin,
     )
@@ -103,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help="measured seconds per round (default 5)")
     parser.add_argument("--work-dir", type=Path, help="where databases are made; it decides which disk is measured")
     parser.add_argument("--server-command", help="instead of `python -m cloud_core serve`")
+    parser.add_argument("--base-command", help="the server of another version, for cluster_base_…")
     parser.add_argument(
         "--env",
         action="append",

@@ -122,7 +122,20 @@ def test_every_metric_of_dashboard_and_alerts_exists(core: CoreProcess) -> None:
     """What Grafana and Prometheus are told to look at is what the core shows."""
     shown = names(requests.get(f"{core.http}/metrics", timeout=10).text)
     shown |= {family.full_name for family in Counters().families(is_up=True, nodes=1)}  # of cores in a cluster
+    shown |= {"muster_workers", "muster_workers_seen"}  # where several share the ports: test_workers.py
     for file in ("grafana-dashboard.json", "prometheus-alerts.yml"):
         asked = set(re.findall(r"\bmuster_\w+", (OBSERVABILITY / file).read_text()))
         assert asked, file
         assert asked <= shown, asked - shown
+
+
+def test_an_alert_is_of_a_machine_and_not_of_each_worker() -> None:
+    """Every expression brings the workers together, so that one thing that is wrong is told once."""
+    text = (OBSERVABILITY / "prometheus-alerts.yml").read_text()
+    expressions = re.findall(r"expr: (?:>-\n)?(.+?)\n        for:", text, re.S)
+    assert len(expressions) == text.count("- alert:")
+    for expression in expressions:
+        brings_together = len(re.findall(r"(?:sum|min|max) (?:by \((?!.*worker)|without \(worker\))", expression))
+        of_machine = len(re.findall(r"\bmuster_workers(?:_seen)?\b|absent\(muster_build_info\)", expression))
+        beside = len(re.findall(r"\bmuster_store_queue_limit_units\b", expression))  # within the same brackets
+        assert len(re.findall(r"\bmuster_\w+", expression)) == brings_together + of_machine + beside, expression

@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 import paho.mqtt.client as paho
@@ -21,6 +23,7 @@ import requests
 
 from cloud_core.demo.clients import Endpoints, coap_post, mqtt_provision
 from tests.conftest import need
+from tests.support.metrics import Sample, parsed
 from tests.support.server import CoreProcess
 
 WAIT_S = 20.0
@@ -176,6 +179,107 @@ def test_workers_end_with_a_supervisor_that_is_killed(core: CoreProcess) -> None
     core.kill()
     wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), "all have ended")
     core.start()
+
+
+def scraped(core: CoreProcess) -> dict[Sample, float]:
+    """On a connection of its own: whichever worker accepts it."""
+    answer = requests.get(f"{core.http}/metrics", headers={"Connection": "close"}, timeout=WAIT_S)
+    assert answer.status_code == 200
+    return parsed(answer.text)
+
+
+def by_worker(found: dict[Sample, float], name: str) -> dict[str, float]:
+    return {dict(labels)["worker"]: value for (one, labels), value in found.items() if one == name}
+
+
+def test_each_scrape_shows_all_workers(core: CoreProcess) -> None:
+    """Whichever worker is reached: the processes that run, and together all that was provisioned; none counts twice."""
+    profile = core.make_profile("scraped")
+    for number in range(12):
+        body = {"deviceName": f"s{number}", **profile}
+        requests.post(f"{core.http}/api/v1/provision", json=body, timeout=WAIT_S).raise_for_status()
+    starts = set()
+    for _ in range(12):
+        found = scraped(core)
+        assert (found["muster_workers_seen", ()], found["muster_workers", ()]) == (COUNT, COUNT)
+        started = by_worker(found, "muster_process_start_time_seconds")
+        assert list(started) == ["0", "1"]
+        starts.add(tuple(started.values()))
+        granted = [
+            value
+            for (name, labels), value in found.items()
+            if name == "muster_provision_attempts_total" and ("outcome", "SUCCESS") in labels
+        ]
+        assert sum(granted) == 12
+    assert len(starts) == 1
+
+
+def test_a_worker_that_hangs_is_missing_in_a_scrape_and_holds_none_up(core: CoreProcess) -> None:
+    """SIGSTOP: what the other shows comes within a second, and says that one of two is there."""
+    hung, living = pids_of_workers(core)
+    before = connections_of(living)
+    os.kill(hung, signal.SIGSTOP)
+    try:
+        with connection_at(core, living, before) as connection:
+            began_s = time.monotonic()
+            connection.request("GET", "/metrics")
+            found = parsed(connection.getresponse().read().decode())
+            assert time.monotonic() - began_s < 1.0
+        assert (found["muster_workers_seen", ()], found["muster_workers", ()]) == (1, COUNT)
+        assert len(by_worker(found, "muster_ready")) == 1
+    finally:
+        os.kill(hung, signal.SIGCONT)
+    wait_until(lambda: scraped(core)["muster_workers_seen", ()] == COUNT, "both are shown again")
+
+
+@contextmanager
+def connection_at(core: CoreProcess, pid: int, before: int) -> Iterator[HTTPConnection]:
+    """One that this worker has accepted: `before` sockets were open there."""
+    opened = [HTTPConnection("127.0.0.1", core.http_port, timeout=WAIT_S)]
+    opened[0].connect()
+    while not _comes(lambda: connections_of(pid) > before, 0.5):
+        opened.append(HTTPConnection("127.0.0.1", core.http_port, timeout=WAIT_S))
+        opened[-1].connect()
+    try:
+        yield opened[-1]
+    finally:
+        for one in opened:
+            one.close()
+
+
+def _comes(is_so: Callable[[], bool], within_s: float) -> bool:
+    until_s = time.monotonic() + within_s
+    while not is_so() and time.monotonic() < until_s:
+        time.sleep(0.01)
+    return is_so()
+
+
+def test_health_is_that_of_whoever_would_serve_the_next_request(core: CoreProcess) -> None:
+    """Ready at each of them, and while one is started anew: nobody is sent to a process that is not there."""
+    url = f"{core.http}/health/ready"
+    assert [requests.get(url, timeout=WAIT_S).json() for _ in range(8)] == [{"status": "ready"}] * 8
+    victim = pids_of_workers(core)[1]
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: victim not in pids_of_workers(core), "it is gone")
+    while len(pids_of_workers(core)) < COUNT:
+        assert requests.get(url, timeout=WAIT_S).status_code == 200
+    wait_until(lambda: scraped(core)["muster_workers_seen", ()] == COUNT, "another worker is shown")
+    assert [requests.get(url, timeout=WAIT_S).status_code for _ in range(8)] == [200] * 8
+
+
+def test_doctor_knows_the_ports_of_workers_as_the_cores_own(core: CoreProcess) -> None:
+    """Whichever process holds one: no other program is blamed, and all is well."""
+    command = [sys.executable, "-m", "cloud_core", "doctor", "--json", "--data-dir", str(core.data_dir)]
+    for name in ("http", "mqtt", "coap"):
+        command += [f"--{name}-port", str(getattr(core, f"{name}_port"))]
+    environment = os.environ | core._environment
+    said = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, env=environment)
+    findings = {one["topic"]: one for one in json.loads(said.stdout)["findings"]}
+    for topic in (f"tcp {core.http_port}", f"tcp {core.mqtt_port}", f"udp {core.coap_port}"):
+        assert findings[topic]["text"].startswith("held by the running core"), findings[topic]
+    assert "nats-server of their own" in findings["fabric"]["text"]
+    assert findings["core"]["verdict"] == "ok"
+    assert said.returncode == 0, said.stdout
 
 
 def test_sigterm_drains_all_and_exits_with_0(core: CoreProcess) -> None:

@@ -26,6 +26,11 @@ class NatsServer:
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> NatsServer:
         file = self._folder / f"nats-{self.port}.conf"
         file.write_text(f'listen: "127.0.0.1:{self.port}"\n{self._config}\n')

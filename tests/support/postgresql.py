@@ -43,6 +43,11 @@ class PrivatePostgresql:
         options = f"{where} -c port={self.port}" if self.port else where
         self._run("pg_ctl", "-D", self._data, "-w", "-l", str(self._folder / "log"), "-o", options, "start")
 
+    @property
+    def pid(self) -> int:
+        """The process that the others descend from."""
+        return int((Path(self._data) / "postmaster.pid").read_text().split()[0])
+
     def halt(self) -> None:
         """Ends the server as a crash would; `start` brings it back with what was committed."""
         self._run("pg_ctl", "-D", self._data, "-m", "immediate", "stop")

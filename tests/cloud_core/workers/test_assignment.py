@@ -13,7 +13,7 @@ from cloud_core.workers.assignment import Assignment, encode, read
 def test_an_assignment_arrives_whole_and_shows_no_secret() -> None:
     """One line of JSON, with the whole configuration."""
     config = Config(admin=Admin(password="very secret"))
-    sent = Assignment(index=1, config=config, local_token="local-secret", udp={"coap": 7})
+    sent = Assignment(index=1, site="site", config=config, local_token="local-secret", udp={"coap": 7})
     assert read(io.BytesIO(encode(sent) + b"later")) == sent
     assert "secret" not in repr(sent)
     assert not sent.is_first

@@ -36,7 +36,7 @@ class ObservingRoutes:
         self._check(request)
         request.setHeader("Content-Type", CONTENT_TYPE)
         request.setHeader("Cache-Control", "no-store")
-        return self._metrics.text().encode()
+        return (await self._metrics.shown()).encode()
 
     @app.route("/health/live", methods=["GET"])
     @answers
