@@ -215,7 +215,7 @@ def test_no_setting_of_the_database_weakens_a_commit(server: PrivatePostgresql, 
         tx.cursor.execute("SELECT " + ", ".join(f"current_setting('{name}')" for name in names))
         return tx.cursor.fetchone()
 
-    assert store.run(settings) == store.read(settings) == store.survey(settings) == (kept, "1min", "1min")
+    assert store.run(settings) == store.read(settings) == store.survey(settings) == (kept, "1min", "20s")
     store.close()
 
 
