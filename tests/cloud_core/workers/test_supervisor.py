@@ -42,7 +42,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> 
     program.write_text(PROGRAM.format(python=sys.executable))
     program.chmod(0o700)
     monkeypatch.setattr(supervisor.sys, "executable", str(program))
-    assignment = Assignment(index=0, config=Config(), local_token="t", udp={})
+    assignment = Assignment(index=0, site="s", config=Config(), local_token="t", udp={})
     return Worker(assignment, {}, said.append)
 
 
